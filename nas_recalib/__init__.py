@@ -1,0 +1,32 @@
+"""Which cheap operator belongs in which block of a network, under a hard budget.
+
+Names are loaded when first used, so that the command line answers before torch is imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas_recalib.architecture import Architecture, build
+    from nas_recalib.cost import Budget, Cost
+    from nas_recalib.operators import BlockChoice, register
+    from nas_recalib.space import SearchSpace
+
+_HOMES = {
+    "Architecture": "nas_recalib.architecture",
+    "BlockChoice": "nas_recalib.operators",
+    "Budget": "nas_recalib.cost",
+    "Cost": "nas_recalib.cost",
+    "SearchSpace": "nas_recalib.space",
+    "build": "nas_recalib.architecture",
+    "register": "nas_recalib.operators",
+}
+
+__version__ = "0.1.0"
+__all__ = ["Architecture", "BlockChoice", "Budget", "Cost", "SearchSpace", "build", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,205 @@
+"""Architecture: a backbone with one block choice for each of its blocks."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from torch import nn
+
+from nas_recalib.cost.macs import Cost, network_cost
+from nas_recalib.errors import InputError
+from nas_recalib.files import StrictModel, read_yaml, write_atomically
+from nas_recalib.networks import Backbone, get_backbone
+from nas_recalib.operators import BlockChoice
+
+_TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
+
+
+class _CostFile(StrictModel):
+    macs: int
+    params: int
+
+
+class _ArchitectureFile(StrictModel):
+    format: Literal["nas-recalib/architecture/1"]
+    backbone: str
+    input_size: int
+    num_classes: int
+    blocks: dict[str, str]
+    cost: _CostFile
+    origin: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A backbone with one block choice for each block; equal if it builds the same network.
+
+    Attributes:
+        backbone: Name of the backbone.
+        choices: One for each of its blocks, in their order.
+        input_size: Side of the images, in pixels.
+        num_classes: Classes.
+    """
+
+    backbone: str
+    choices: tuple[BlockChoice, ...]
+    input_size: int
+    num_classes: int
+
+    @classmethod
+    def of(
+        cls,
+        backbone: str,
+        blocks: Mapping[str, str | BlockChoice] | str | BlockChoice,
+        *,
+        input_size: int | None = None,
+        num_classes: int | None = None,
+    ) -> "Architecture":
+        """An architecture from a choice for each block, or one choice for all.
+
+        Args:
+            backbone: Name of the backbone.
+            blocks: Choices under the blocks' names, or a single choice that every block takes.
+            input_size: Side of the images (default: the backbone's).
+            num_classes: Classes (default: the backbone's).
+
+        Raises:
+            ValueError: If the backbone, a block or a choice is unknown, or a block is missing.
+        """
+        shape = get_backbone(backbone)
+        names = list(shape.blocks())
+        if isinstance(blocks, str | BlockChoice):
+            blocks = dict.fromkeys(names, blocks)
+        unknown = [name for name in blocks if name not in names]
+        if unknown:
+            raise ValueError(f"{backbone} has no block {unknown[0]!r}; its blocks: {', '.join(names)}")
+        missing = [name for name in names if name not in blocks]
+        if missing:
+            raise ValueError(f"no choice for the block {missing[0]!r} of {backbone}")
+        size = shape.input_size if input_size is None else input_size
+        classes = shape.num_classes if num_classes is None else num_classes
+        for key, value in (("input_size", size), ("num_classes", classes)):
+            if value < 1:
+                raise ValueError(f"{key}: {value} is not at least 1")
+        return cls(backbone, tuple(_choice(name, blocks[name]) for name in names), size, classes)
+
+    @classmethod
+    def parse(cls, text: str) -> "Architecture":
+        """Reads what `str` wrote.
+
+        Raises:
+            ValueError: If the text is of another form.
+        """
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"{text!r} is not an architecture; expected backbone@size/classes block=choice ..."
+            )
+        blocks = dict(item.split("=", 1) for item in match["blocks"].split())
+        sizes = {"input_size": int(match["size"]), "num_classes": int(match["classes"])}
+        return cls.of(match["backbone"], blocks, **sizes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Architecture":
+        """Reads an architecture file and compares its cost with the network's.
+
+        Raises:
+            InputError: If the file is not whole and consistent; file, key and what is allowed are named.
+        """
+        path = Path(path)
+        file = read_yaml(path, _ArchitectureFile)
+        sizes = {"input_size": file.input_size, "num_classes": file.num_classes}
+        try:
+            architecture = cls.of(file.backbone, file.blocks, **sizes)
+            cost = architecture.cost()
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from error
+        for key, told in (("macs", file.cost.macs), ("params", file.cost.params)):
+            counted = getattr(cost, key)
+            if told != counted:
+                raise InputError(
+                    f"{path}: cost.{key} is {told}, but its blocks cost {counted}; was it edited?"
+                )
+        return architecture
+
+    def save(self, path: str | Path, origin: Mapping[str, Any] | None = None) -> None:
+        """Writes an architecture file, whole or not at all.
+
+        Args:
+            path: Where to.
+            origin: What it came from (study, trial, proxy, accuracy), kept beside it.
+        """
+        cost = self.cost()
+        content: dict[str, Any] = {
+            "format": "nas-recalib/architecture/1",
+            "backbone": self.backbone,
+            "input_size": self.input_size,
+            "num_classes": self.num_classes,
+            "blocks": {name: str(choice) for name, choice in self.blocks.items()},
+            "cost": {"macs": cost.macs, "params": cost.params},
+        }
+        if origin:
+            content["origin"] = dict(origin)
+        write_atomically(Path(path), yaml.safe_dump(content, sort_keys=False, width=100))
+
+    @property
+    def blocks(self) -> dict[str, BlockChoice]:
+        """The choice of each block, under its module name."""
+        return dict(zip(self.shape.blocks(), self.choices, strict=True))
+
+    @property
+    def shape(self) -> Backbone:
+        return get_backbone(self.backbone)
+
+    def cost(self) -> Cost:
+        """MACs and parameters at the architecture's own image size and classes.
+
+        Raises:
+            ValueError: If an operator does not fit its block.
+        """
+        sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
+        return network_cost(self.shape, self.blocks, **sizes)
+
+    def __str__(self) -> str:
+        blocks = " ".join(f"{name}={str(choice).replace(' ', '')}" for name, choice in self.blocks.items())
+        return f"{self.backbone}@{self.input_size}/{self.num_classes} {blocks}"
+
+
+def build(
+    architecture: Architecture, *, num_classes: int | None = None, in_channels: int = 3, seed: int = 0
+) -> nn.Module:
+    """The network of an architecture, freshly initialised.
+
+    Args:
+        architecture: Which.
+        num_classes: Classes (default: the architecture's).
+        in_channels: Channels of the images.
+        seed: Of the initial weights. torch's global generator is left as it was.
+
+    Returns:
+        A module from (N, in_channels, H, W) to (N, num_classes) under torchvision's names.
+    """
+    classes = num_classes or architecture.num_classes
+    return build_seeded(architecture.shape, architecture.blocks, classes, in_channels, seed)
+
+
+def build_seeded(
+    shape: Backbone, blocks: Mapping[str, BlockChoice], num_classes: int, in_channels: int, seed: int
+) -> nn.Module:
+    """A network whose initial weights follow from the seed alone."""
+    with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
+        torch.manual_seed(seed)
+        return shape.build(blocks, num_classes, in_channels)
+
+
+def _choice(block: str, choice: str | BlockChoice) -> BlockChoice:
+    if isinstance(choice, BlockChoice):
+        return choice
+    try:
+        return BlockChoice.parse(choice)
+    except ValueError as error:
+        raise ValueError(f"{block}: {error}") from error

@@ -1,0 +1,255 @@
+"""The command line: parses, calls the package, prints. Heavy imports wait until a command runs."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from nas_recalib.errors import InputError, StopSearch
+
+app = typer.Typer(
+    name="nas-recalib",
+    help="Which cheap operator belongs in which block of a ResNet, under a hard budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+RunsDir = Annotated[Path, typer.Option(help="Folder that studies are kept in.", metavar="DIR")]
+Storage = Annotated[
+    str | None, typer.Option(help="Keep the study there instead of runs/STUDY/study.db.", metavar="URL")
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N (default: a GPU if there is one).", metavar="NAME")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+StudyName = Annotated[str, typer.Argument(help="Name of the study, such as resnet50-4g.", metavar="STUDY")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for downloads (default: ~/.cache/nas-recalib).",
+        metavar="DIR",
+        envvar="NAS_RECALIB_CACHE",
+    ),
+]
+RUNS = Path("runs")
+
+
+@app.command()
+def search(
+    space: Annotated[
+        str | None,
+        typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE"),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Limit on multiply-accumulates: 4G, 4.1e9, 500M.", metavar="MACS")
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="Limit on parameters: 26M.", metavar="PARAMS")] = None,
+    trials: Annotated[int, typer.Option(help="Trained trials that the study ends with.", min=1)] = 20,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, digits, cifar10, cifar100, folder:PATH or imagenet:PATH (default: auto, CIFAR-10 "
+            "if it is on disk or quickly downloaded, else the digits).",
+            metavar="DATA",
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    images: Annotated[int | None, typer.Option(help="Training images of a trial.", metavar="N")] = None,
+    validation: Annotated[
+        int | None, typer.Option(help="Validation images, split from the training images.", metavar="N")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the images.", metavar="PIXELS")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Factor on the channels of the trained twin.", metavar="FACTOR")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.", metavar="N")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe (default) or random.", metavar="NAME")] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="median (default), halving or none.", metavar="NAME")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="That every draw follows from (default: 0).")] = None,
+    device: Device = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Search a space under a budget; interrupt and rerun at will.
+
+    Everything is kept in an Optuna study. The same command goes on where it stopped; what is not given
+    again is as the study has it.
+    """
+    import optuna
+
+    from nas_recalib.device import device_name, pick_device
+    from nas_recalib.report.summary import summarise
+    from nas_recalib.report.tables import print_table, study_tables
+    from nas_recalib.search.progress import Progress
+    from nas_recalib.search.setup import Request, prepared
+    from nas_recalib.search.study import finished
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    request = Request(
+        space=space,
+        macs=budget,
+        params=params,
+        data=data,
+        study=study,
+        runs=runs_dir,
+        storage=storage,
+        images=images,
+        validation=validation,
+        resolution=resolution,
+        width=width,
+        epochs=epochs,
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+        cache=_cache(cache_dir),
+    )
+    chosen = pick_device(device)
+    with prepared(request, chosen) as (ready, config):
+        _say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
+        if config.data_note:
+            _say(f"data: {config.data_note}")
+        complete = [trial for trial in finished(ready.study) if trial.value is not None]
+        with Progress(trials, len(complete), ready.proxy.epochs) as progress:
+            reached = ready.run(trials, progress)
+        if not reached:
+            _say("every architecture of the space that is within the budget has been tried")
+        print_table(study_tables(summarise(ready.study), top=10))
+
+
+@app.command()
+def show(
+    study: StudyName,
+    top: Annotated[int, typer.Option(help="Trials to list.", min=1)] = 20,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a study found: best, trials, front of accuracy against MACs, importance of blocks."""
+    from nas_recalib.files import write_atomically
+    from nas_recalib.report.page import study_page
+    from nas_recalib.report.tables import print_table, study_tables
+
+    summary = _summary(study, runs_dir, storage)
+    if page:
+        write_atomically(page, study_page(summary))
+        _say(f"wrote {page}")
+    if as_json:
+        _print_json({**summary.as_dict(), "best": summary.best.number})
+    else:
+        print_table(study_tables(summary, top))
+
+
+@app.command()
+def export(
+    study: StudyName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")] = Path(
+        "best.yaml"
+    ),
+    trial: Annotated[int | None, typer.Option(help="Which trial (default: the best).", metavar="N")] = None,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+) -> None:
+    """Write the architecture that a study discovered as one plain file."""
+    from nas_recalib.export import export_architecture
+
+    row = export_architecture(_summary(study, runs_dir, storage), output, trial)
+    told = f"accuracy {row.accuracy:.4f}, {row.macs:,} MACs, {row.params:,} params"
+    _say(f"wrote {output}: trial {row.number}, {told}")
+
+
+@app.command()
+def cost(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="An architecture file, or a choice such as psconv+ab at every block.", metavar="[WHAT]"
+        ),
+    ] = None,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="The space whose least and greatest cost, or whose backbone, is meant.", metavar="SPACE"
+        ),
+    ] = "resnet50",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Say whether it is within this limit on multiply-accumulates.", metavar="MACS"),
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="Likewise, on parameters.", metavar="PARAMS")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the MACs and parameters of an architecture, a choice, or a whole space."""
+    from nas_recalib.cost import Budget
+    from nas_recalib.report.costs import architecture_cost, print_costs, space_costs
+
+    limits = Budget.parse(budget, params)
+    costs = space_costs(space, limits) if what is None else architecture_cost(what, space, limits)
+    if as_json:
+        _print_json(costs)
+    else:
+        print_costs(costs)
+
+
+def _summary(study: str, runs: Path, storage: str | None) -> Any:
+    import optuna
+
+    from nas_recalib.report.summary import summarise
+    from nas_recalib.search.study import StudyPlace, open_study
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return summarise(open_study(StudyPlace.of(study, runs, storage)))
+
+
+def _cache(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-recalib"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def main() -> None:
+    """Runs the command line; exit status 0, 1 (failed), 2 (bad input), 130 (interrupted)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """As `main`, with the arguments given and the exit status returned."""
+    try:
+        status = app(arguments, prog_name="nas-recalib", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except TyperException as error:
+        message = error.format_message().strip().replace("\n", " ")
+        if message:
+            _say(f"error: {message}")
+        return error.exit_code
+    except InputError as error:
+        _say(f"error: {error}")
+        return 2
+    except StopSearch as error:
+        _say(f"failed: {error}")
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; the same command goes on from here")
+        return 130

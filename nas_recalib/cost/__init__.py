@@ -1,0 +1,16 @@
+"""What an architecture costs, before anything is trained."""
+
+from nas_recalib.cost.budget import Budget, Feasible, format_quantity, parse_quantity
+from nas_recalib.cost.macs import Cost, count_cost
+from nas_recalib.cost.table import LIMITS, CostTable
+
+__all__ = [
+    "LIMITS",
+    "Budget",
+    "Cost",
+    "CostTable",
+    "Feasible",
+    "count_cost",
+    "format_quantity",
+    "parse_quantity",
+]

@@ -1,0 +1,111 @@
+"""Multiply-accumulates and parameters: counted on meta tensors, added up block by block.
+
+A block keeps the shape of its input and output whatever operators it is given, so the cost of a network is a
+constant plus one entry for each block.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas_recalib.networks import Backbone, BlockSpec
+from nas_recalib.operators import BlockChoice
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one image.
+
+    Attributes:
+        macs: Multiply-accumulates of convolution and linear layers, forward, one image.
+        params: Parameters.
+    """
+
+    macs: int
+    params: int
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.macs + other.macs, self.params + other.params)
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(self.macs - other.macs, self.params - other.params)
+
+
+def count_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
+    """Counts a module on the meta device by running it once in evaluation mode.
+
+    Args:
+        module: A module whose parameters are on the meta device.
+        input_shape: Of its one input, (1, C, H, W).
+    """
+    counter = FlopCounterMode(display=False)
+    training = module.training
+    module.eval()
+    with torch.no_grad(), counter:
+        module(torch.empty(input_shape, device="meta"))
+    module.train(training)
+    return Cost(counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters()))
+
+
+@cache
+def block_cost(spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...]) -> Cost:
+    """Cost of one block with the given choice."""
+    with torch.device("meta"):
+        block = spec.build(choice)
+    return count_cost(block, input_shape)
+
+
+@cache
+def fixed_cost(
+    backbone: Backbone, input_size: int, num_classes: int, in_channels: int
+) -> tuple[Cost, Mapping[str, tuple[int, ...]]]:
+    """Cost of what no choice changes, and the shape of each block's input, (1, C, H, W)."""
+    specs = backbone.blocks()
+    plain = BlockChoice()
+    with torch.device("meta"):
+        network = backbone.build(dict.fromkeys(specs, plain), num_classes, in_channels)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def remember(name: str) -> None:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            shapes[name] = tuple(inputs[0].shape)
+
+        network.get_submodule(name).register_forward_pre_hook(hook)
+
+    for name in specs:
+        remember(name)
+    total = count_cost(network, (1, in_channels, input_size, input_size))
+    blocks = [block_cost(spec, plain, shapes[name]) for name, spec in specs.items()]
+    return total - sum(blocks, Cost(0, 0)), shapes
+
+
+def network_cost(
+    backbone: Backbone,
+    choices: Mapping[str, BlockChoice],
+    *,
+    input_size: int,
+    num_classes: int,
+    in_channels: int = 3,
+) -> Cost:
+    """Cost of a network with the given choice at each block: the constant and the blocks' entries.
+
+    Raises:
+        ValueError: If an operator does not fit its block; the block is named.
+    """
+    constant, shapes = fixed_cost(backbone, input_size, num_classes, in_channels)
+    total = constant
+    for name, spec in backbone.blocks().items():
+        total += named_block_cost(name, spec, choices[name], shapes[name])
+    return total
+
+
+def named_block_cost(name: str, spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...]) -> Cost:
+    """As `block_cost`, with the block's name before what may be wrong."""
+    try:
+        return block_cost(spec, choice, input_shape)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

@@ -1,0 +1,53 @@
+"""Which device to run on, and what it is called."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+
+from nas_recalib.errors import InputError
+
+
+def pick_device(name: str | None) -> torch.device:
+    """A device by name; by default the first GPU, or the CPU where there is none.
+
+    Raises:
+        InputError: If the name is unknown or there is no such device.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device: {name!r} cannot be used here; allowed: cpu, cuda, cuda:N") from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes in it, float32 elsewhere."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    return {name: version(name) for name in ("nas-recalib", "torch", "torchvision", "optuna")}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - read line by line, then left
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

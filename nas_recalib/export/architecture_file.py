@@ -1,0 +1,38 @@
+"""The winner of a study as one plain file."""
+
+from pathlib import Path
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.errors import InputError
+from nas_recalib.report.summary import Summary, TrialRow
+
+
+def export_architecture(summary: Summary, path: Path, number: int | None = None) -> TrialRow:
+    """Writes a trial's architecture, with where it came from.
+
+    Args:
+        summary: Of the study.
+        path: Where to.
+        number: Which trial (default: the best).
+
+    Returns:
+        The trial.
+
+    Raises:
+        InputError: If there is no such trained trial, or the file cannot be written.
+    """
+    row = (
+        summary.best if number is None else next((row for row in summary.rows if row.number == number), None)
+    )
+    if row is None:
+        numbers = ", ".join(str(row.number) for row in summary.rows)
+        raise InputError(f"trial: {number} is not a trained trial of {summary.study}; there are {numbers}")
+    config = summary.config
+    origin = {
+        "study": summary.study,
+        "trial": row.number,
+        "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
+        "accuracy": round(row.accuracy, 6),
+    }
+    Architecture.parse(row.architecture).save(path, origin)
+    return row

@@ -1,0 +1,57 @@
+"""What every backbone is: a stem, named blocks that each ask which operators to use, and a classifier."""
+
+from collections.abc import Mapping
+from typing import Protocol, Self
+
+from torch import nn
+
+from nas_recalib.operators import BlockChoice
+
+
+class BlockSpec(Protocol):
+    """One block without its operators. Hashable: equal specs build blocks of equal cost."""
+
+    def __hash__(self) -> int: ...
+
+    def build(self, choice: BlockChoice) -> nn.Module:
+        """The block, with the operators chosen for it.
+
+        Raises:
+            ValueError: If an operator does not fit the block's channels.
+        """
+        ...
+
+
+class Backbone(Protocol):
+    """A network without its operators. Hashable."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square images it is made for, in pixels."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set it is made for."""
+        ...
+
+    def blocks(self) -> Mapping[str, BlockSpec]:
+        """Specs of the blocks under their module names, in the order they run."""
+        ...
+
+    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        """The network with the given choice at each of its blocks, by torch's global generator.
+
+        Returns:
+            A module from images (N, in_channels, H, W) to logits (N, num_classes).
+        """
+        ...
+
+    def twin(self, width: float) -> Self:
+        """The same blocks for small images, its channels scaled by `width`: what a proxy trains."""
+        ...

@@ -1,0 +1,22 @@
+"""What may stand inside a block. Knows nothing of networks or search."""
+
+from nas_recalib.operators.booster import AccuracyBooster
+from nas_recalib.operators.catalog import BlockChoice, build_convolution, build_recalibration, register
+from nas_recalib.operators.choice import Part
+from nas_recalib.operators.msar import MSSAR
+from nas_recalib.operators.psconv import PSConv2d
+from nas_recalib.operators.scconv import SCConv2d
+from nas_recalib.operators.squeeze_excite import SqueezeExcite
+
+__all__ = [
+    "MSSAR",
+    "AccuracyBooster",
+    "BlockChoice",
+    "PSConv2d",
+    "Part",
+    "SCConv2d",
+    "SqueezeExcite",
+    "build_convolution",
+    "build_recalibration",
+    "register",
+]

@@ -1,0 +1,41 @@
+"""Accuracy Booster (Singh, Mazumder, Namboodiri, WACV 2020)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas_recalib.operators._checks import require, require_channels, require_statistics
+
+
+class AccuracyBooster(nn.Module):
+    """Multiplies each channel by sigmoid(BN(conv1x1(its global average))), section 3.
+
+    Args:
+        channels: Channels of the input.
+        groups: Groups of the 1x1 convolution: `channels` (default) is AB, 1 is AB-Plus, and what lies
+            between is the paper's table 15.
+
+    Shape:
+        (N, channels, H, W) to (N, channels, H, W).
+
+    Raises:
+        ValueError: If `groups` does not divide `channels`, or in training on a batch of one image, where the
+            batch norm over the averages has no variance.
+    """
+
+    def __init__(self, channels: int, groups: int | None = None) -> None:
+        super().__init__()
+        require(channels >= 1, "ab", "channels", channels, "at least 1")
+        groups = channels if groups is None else groups
+        divides = groups >= 1 and channels % groups == 0
+        require(divides, "ab", "groups", groups, f"a divisor of the channels ({channels})")
+        self.channels = channels
+        self.conv = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_channels("ab", x, self.channels)
+        averages = F.adaptive_avg_pool2d(x, 1)
+        if self.training:
+            require_statistics("ab", averages)
+        return x * torch.sigmoid(self.norm(self.conv(averages)))

@@ -1,0 +1,273 @@
+"""Operators by name: what may be written in a search space, and what it builds.
+
+An operator's arguments, their types and defaults are read off its constructor. A user's own operator joins by
+`register`, and is from then on searched, counted and exported like the others::
+
+    @register("blurconv", "convolution")
+    class BlurConv2d(nn.Module):
+        def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, groups=1, *, blur: int = 2):
+            ...
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from torch import nn
+
+from nas_recalib.operators.booster import AccuracyBooster
+from nas_recalib.operators.choice import Part, Value, read_part, split_parts
+from nas_recalib.operators.msar import MSSAR
+from nas_recalib.operators.psconv import PSConv2d
+from nas_recalib.operators.scconv import SCConv2d
+from nas_recalib.operators.squeeze_excite import SqueezeExcite
+
+Kind = Literal["convolution", "recalibration"]
+Constructor = TypeVar("Constructor", bound=Callable[..., nn.Module])
+Arguments = dict[str, Value | None]
+Reduce = Callable[[Arguments], Part | None]
+
+VANILLA = Part("vanilla")
+NONE = Part("none")
+
+# What the block around an operator gives it; a constructor's other parameters may be written in a choice.
+_GIVEN = {
+    "convolution": ("in_channels", "out_channels", "kernel_size", "stride", "groups"),
+    "recalibration": ("channels", "source_channels", "clamp"),
+}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A registered operator.
+
+    Attributes:
+        name: As written in a choice.
+        kind: Which place in a block it takes.
+        construct: Called with the block's shape and the arguments of the choice.
+        hints: Type of each argument that may be written.
+        defaults: Default of each.
+        reduce: Gives the simpler part that builds the same module, where there is one.
+    """
+
+    name: str
+    kind: Kind
+    construct: Callable[..., nn.Module]
+    hints: dict[str, Any]
+    defaults: dict[str, Value | None]
+    reduce: Reduce
+
+
+@dataclass(frozen=True, order=True)
+class BlockChoice:
+    """One convolution and one recalibration, in canonical form: equal choices build equal blocks."""
+
+    convolution: Part = VANILLA
+    recalibration: Part = NONE
+
+    @classmethod
+    def parse(cls, text: str) -> "BlockChoice":
+        """Reads `convolution`, `recalibration` or `convolution+recalibration`.
+
+        Raises:
+            ValueError: If a name, an argument or a value is not allowed; the message says what is.
+        """
+        parts: dict[Kind, Part] = {}
+        for part_text in split_parts(text):
+            name, _ = read_part(part_text)
+            kind = _operator(name).kind
+            if kind in parts:
+                raise ValueError(f"{text!r} names two operators of the kind {kind}")
+            parts[kind] = parse_part(part_text, kind)
+        return cls(**parts)
+
+    def __str__(self) -> str:
+        if self.recalibration == NONE:
+            return str(self.convolution)
+        return f"{self.convolution}+{self.recalibration}"
+
+
+_operators: dict[str, Operator] = {}
+
+
+def register(name: str, kind: Kind, reduce: Reduce = lambda _: None) -> Callable[[Constructor], Constructor]:
+    """Adds a constructor to the catalog under a name.
+
+    Raises:
+        ValueError: If the name is taken or the kind unknown.
+    """
+
+    def add(construct: Constructor) -> Constructor:
+        if name in _operators:
+            raise ValueError(f"an operator named {name!r} is registered already")
+        if kind not in _GIVEN:
+            raise ValueError(f"{kind!r} is not a kind of operator; allowed: {', '.join(_GIVEN)}")
+        hints, defaults = _writable(construct, kind)
+        _operators[name] = Operator(name, kind, construct, hints, defaults, reduce)
+        return construct
+
+    return add
+
+
+def names(kind: Kind) -> list[str]:
+    """Names of the registered operators of a kind."""
+    return [operator.name for operator in _operators.values() if operator.kind == kind]
+
+
+@lru_cache(maxsize=4096)
+def parse_part(text: str, kind: Kind) -> Part:
+    """Reads one operator with its arguments into canonical form.
+
+    Raises:
+        ValueError: If a name, an argument or a value is not allowed; the message says what is.
+    """
+    name, given = read_part(text)
+    operator = _operator(name, kind)
+    unknown = [key for key in given if key not in operator.hints]
+    if unknown:
+        allowed = ", ".join(operator.hints) or "none"
+        raise ValueError(f"{name} takes no argument {unknown[0]!r}; allowed: {allowed}")
+    arguments = {key: _read_value(name, key, value, operator.hints[key]) for key, value in given.items()}
+    _try_construct(operator, arguments)
+    part = operator.reduce({**operator.defaults, **arguments})
+    return part or _canonical(operator, arguments)
+
+
+def build_convolution(
+    part: Part, in_channels: int, out_channels: int, stride: int, groups: int = 1
+) -> nn.Module:
+    """The 3x3 convolution of a block: (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+    operator = _operator(part.name, "convolution")
+    return operator.construct(in_channels, out_channels, 3, stride, groups, **dict(part.arguments))
+
+
+def build_recalibration(part: Part, channels: int, *, clamp: bool = False) -> nn.Module:
+    """The recalibration of a block: (N, channels, H, W) to the same.
+
+    Args:
+        part: Which.
+        channels: Channels of the block's output.
+        clamp: Accept maps smaller than the operator's regions, as low-resolution proxies have.
+    """
+    operator = _operator(part.name, "recalibration")
+    clamps = clamp and "clamp" in inspect.signature(operator.construct).parameters
+    return operator.construct(channels, **dict(part.arguments), **({"clamp": True} if clamps else {}))
+
+
+def _operator(name: str, kind: Kind | None = None) -> Operator:
+    operator = _operators.get(name)
+    if operator is None or (kind is not None and operator.kind != kind):
+        allowed = ", ".join(names(kind) if kind else _operators)
+        raise ValueError(f"unknown {kind or 'operator'} {name!r}; allowed: {allowed}")
+    return operator
+
+
+def _canonical(operator: Operator, arguments: Mapping[str, Value | None]) -> Part:
+    told = [
+        (key, value)
+        for key, value in sorted(arguments.items())
+        if value is not None and value != operator.defaults[key]
+    ]
+    return Part(operator.name, tuple(told))
+
+
+def _try_construct(operator: Operator, arguments: dict[str, Value]) -> None:
+    """Lets the constructor itself refuse impossible values, at a size that every sensible divisor divides."""
+    import torch
+
+    size = (1920, 1920) if operator.kind == "convolution" else (1920,)
+    with torch.device("meta"):
+        operator.construct(*size, **arguments)
+
+
+def _writable(
+    construct: Callable[..., nn.Module], kind: Kind
+) -> tuple[dict[str, Any], dict[str, Value | None]]:
+    function = construct.__init__ if inspect.isclass(construct) else construct
+    if isinstance(construct, partial):
+        function = construct.func.__init__ if inspect.isclass(construct.func) else construct.func
+    bound = construct.keywords if isinstance(construct, partial) else {}
+    parameters = {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in ("self", *_GIVEN[kind], *bound) and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    hints = get_type_hints(function)
+    return {name: hints[name] for name in parameters}, {name: p.default for name, p in parameters.items()}
+
+
+def _read_value(operator: str, key: str, text: str, hint: Any) -> Value:
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(choice for choice in get_args(hint) if choice is not type(None))
+    try:
+        if hint is bool:
+            return {"yes": True, "no": False}[text]
+        if hint is int:
+            return int(text)
+        if get_origin(hint) is tuple:
+            return tuple(int(item) for item in text.split("-"))
+        if get_origin(hint) is Literal and text not in get_args(hint):
+            raise ValueError
+    except (ValueError, KeyError):
+        raise ValueError(f"{operator}: {key}={text} is not {_describe(hint)}") from None
+    return text
+
+
+def _describe(hint: Any) -> str:
+    if hint is bool:
+        return "yes or no"
+    if hint is int:
+        return "a whole number"
+    if get_origin(hint) is tuple:
+        return "a list of whole numbers like 1-2-4"
+    return f"one of {', '.join(map(str, get_args(hint)))}"
+
+
+def _reduce_psconv(arguments: Arguments) -> Part | None:
+    """A pattern is its shortest period (the same lattice, channels relabelled); all ones is vanilla."""
+    pattern = arguments["pattern"]
+    assert isinstance(pattern, tuple)
+    t = len(pattern)
+    period = next(p for p in range(1, t + 1) if t % p == 0 and pattern == pattern[:p] * (t // p))
+    if pattern[:period] == (1,):
+        return VANILLA
+    told = {**arguments, "pattern": pattern[:period]}
+    if period == 1:
+        told["vary"] = "both"
+    return _canonical(_operators["psconv"], told)
+
+
+def _reduce_ab(arguments: Arguments) -> Part | None:
+    return Part("ab-plus") if arguments["groups"] == 1 else None
+
+
+def _reduce_msar(arguments: Arguments) -> Part | None:
+    """With one scale there is nothing to share; the order of scales is that of equal terms in a sum."""
+    scales = arguments["scales"]
+    assert isinstance(scales, tuple)
+    share = arguments["share"] and len(scales) > 1
+    return _canonical(_operators["msar"], {**arguments, "scales": tuple(sorted(scales)), "share": share})
+
+
+@register("vanilla", "convolution")
+def _vanilla(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, groups: int = 1
+) -> nn.Module:
+    padding = kernel_size // 2
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+
+
+@register("none", "recalibration")
+def _none(channels: int) -> nn.Module:  # noqa: ARG001 - one call for every recalibration
+    return nn.Identity()
+
+
+register("scconv", "convolution")(SCConv2d)
+register("psconv", "convolution", _reduce_psconv)(PSConv2d)
+register("msar", "recalibration", _reduce_msar)(MSSAR)
+register("ab", "recalibration", _reduce_ab)(AccuracyBooster)
+register("ab-plus", "recalibration")(partial(AccuracyBooster, groups=1))
+register("se", "recalibration")(SqueezeExcite)

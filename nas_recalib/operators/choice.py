@@ -1,0 +1,64 @@
+"""How a block's operators are written: `psconv(pattern=1-2-1-4)+ab`. Syntax alone, not the names."""
+
+import re
+from dataclasses import dataclass
+
+Value = int | bool | str | tuple[int, ...]
+
+_PART = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\((?P<arguments>[^()]*)\))?")
+_ARGUMENT = re.compile(r"\s*(?P<key>[a-z][a-z0-9_]*)\s*=\s*(?P<value>[A-Za-z0-9_-]+)\s*")
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """An operator's name and the arguments that differ from its defaults, sorted by name."""
+
+    name: str
+    arguments: tuple[tuple[str, Value], ...] = ()
+
+    def __str__(self) -> str:
+        if not self.arguments:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={_write(value)}' for key, value in self.arguments)})"
+
+
+def split_parts(text: str) -> list[str]:
+    """Splits `a(b=1)+c` at the plus signs.
+
+    Raises:
+        ValueError: If a part is empty.
+    """
+    parts = [part.strip() for part in text.split("+")]
+    if not all(parts):
+        raise ValueError(f"{text!r} is not an operator choice; write it like psconv(pattern=1-2)+ab")
+    return parts
+
+
+def read_part(text: str) -> tuple[str, dict[str, str]]:
+    """Reads `name` or `name(key=value, ...)`; values stay text.
+
+    Raises:
+        ValueError: If the text is of another form or names an argument twice.
+    """
+    match = _PART.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not an operator; write it like psconv or psconv(pattern=1-2)")
+    arguments: dict[str, str] = {}
+    for item in filter(None, (match["arguments"] or "").split(",")):
+        argument = _ARGUMENT.fullmatch(item)
+        if argument is None:
+            raise ValueError(
+                f"{item.strip()!r} in {text!r} is not an argument; write it like r=2 or pattern=1-2"
+            )
+        if argument["key"] in arguments:
+            raise ValueError(f"{argument['key']!r} is given twice in {text!r}")
+        arguments[argument["key"]] = argument["value"]
+    return match["name"], arguments
+
+
+def _write(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return str(value)

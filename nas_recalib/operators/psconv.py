@@ -1,0 +1,184 @@
+"""Poly-scale convolution (Li et al., ECCV 2020)."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas_recalib.operators._checks import require, require_channels
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One grouped convolution; bundle (o, i) maps the channel blocks i::step_in to the blocks o::step_out."""
+
+    dilation: int
+    bundles: tuple[tuple[int, int], ...]
+    step_out: int
+    step_in: int
+
+
+class PSConv2d(nn.Module):
+    """Convolution whose kernels have different dilations, laid out in a cyclic lattice.
+
+    Within each group the input and the output channels fall into t = len(pattern) consecutive blocks, b(i) =
+    i // (C / t), and the kernel from input channel k to output channel c has dilation D(c, k) =
+    pattern[(b(k) - b(c)) mod t] (eq. 3). This is the paper's lattice with its channels relabelled (appendix
+    B). It has the weights and the multiply-accumulates of nn.Conv2d: kernels that share a dilation are
+    gathered into grouped convolutions, and their outputs are summed.
+
+    Args:
+        in_channels: Channels of the input, a multiple of groups x t.
+        out_channels: Channels of the output, a multiple of groups x t.
+        kernel_size: Side of the square kernels, odd.
+        stride: Stride of the convolution.
+        groups: Groups as in nn.Conv2d; the lattice stands in each.
+        pattern: Dilations, one for each block of channels.
+        vary: Where dilations vary: from input to input and output to output ("both"), with the input channel
+            alone ("in": D = pattern[b(k)]) or with the output channel alone ("out": D = pattern[b(c)]); the
+            paper's table 5.
+
+    Shape:
+        (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: If an argument is out of range; it is named.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        pattern: tuple[int, ...] = (1, 2, 1, 4),
+        vary: Literal["both", "in", "out"] = "both",
+    ) -> None:
+        super().__init__()
+        require(kernel_size % 2 == 1, "psconv", "kernel_size", kernel_size, "an odd number")
+        require(stride >= 1, "psconv", "stride", stride, "at least 1")
+        require(groups >= 1, "psconv", "groups", groups, "at least 1")
+        require(vary in ("both", "in", "out"), "psconv", "vary", vary, "both, in or out")
+        dilations = tuple(pattern)
+        positive = all(isinstance(d, int) and d >= 1 for d in dilations)
+        require(
+            len(dilations) >= 1 and positive,
+            "psconv",
+            "pattern",
+            pattern,
+            "a list of dilations of at least 1",
+        )
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            unit = groups * len(dilations)
+            multiple = f"a positive multiple of groups x len(pattern) = {unit}"
+            require(channels > 0 and channels % unit == 0, "psconv", name, channels, multiple)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.groups = groups
+        self.pattern = dilations
+        self.vary = vary
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self._terms = tuple(_terms(dilations, vary))
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_channels("psconv", x, self.in_channels)
+        if len(set(self.pattern)) == 1:
+            return self._convolve(x, self.weight, self.pattern[0], self.groups)
+        blocks = range(len(self.pattern))
+        partials, orders = [], []
+        for term in self._terms:
+            sources = [block for _, i in term.bundles for block in blocks[i :: term.step_in]]
+            kernels = self._kernels(term)
+            bundles = self.groups * len(term.bundles)
+            partials.append(self._convolve(self._blocks(x, sources), kernels, term.dilation, bundles))
+            orders.append([block for o, _ in term.bundles for block in blocks[o :: term.step_out]])
+        if self.vary == "out":
+            grouped = [partial.unflatten(1, (self.groups, -1)) for partial in partials]
+            return self._blocks(
+                torch.cat(grouped, dim=2).flatten(1, 2),
+                _inverse([block for order in orders for block in order]),
+            )
+        aligned = [self._blocks(y, _inverse(order)) for y, order in zip(partials, orders, strict=True)]
+        return reduce(torch.add, aligned)
+
+    def _convolve(self, x: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
+        return F.conv2d(x, weight, None, self.stride, dilation * (self.kernel_size // 2), dilation, groups)
+
+    def _kernels(self, term: _Term) -> Tensor:
+        """The term's kernels as the weight of a convolution in groups x len(bundles) groups."""
+        t = len(self.pattern)
+        lattice = self.weight.unflatten(1, (t, -1)).unflatten(0, (self.groups, t, -1))
+        bundles = [lattice[:, o :: term.step_out, :, i :: term.step_in] for o, i in term.bundles]
+        return torch.stack(bundles, dim=1).flatten(4, 5).flatten(0, 3)
+
+    def _blocks(self, x: Tensor, order: list[int]) -> Tensor:
+        """Takes from each group of x the channel blocks named, in that order."""
+        if order == list(range(len(self.pattern))):
+            return x
+        size = x.shape[1] // (self.groups * len(self.pattern))
+        starts = [
+            (group * len(self.pattern) + block) * size for group in range(self.groups) for block in order
+        ]
+        return torch.cat([x.narrow(1, start, size) for start in starts], dim=1)
+
+    def dilation_matrix(self) -> Tensor:
+        """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""
+        t = len(self.pattern)
+        block_in = torch.arange(self.in_channels // self.groups) // (self.in_channels // self.groups // t)
+        block_out = torch.arange(self.out_channels // self.groups) // (self.out_channels // self.groups // t)
+        if self.vary == "both":
+            index = (block_in[None, :] - block_out[:, None]) % t
+        elif self.vary == "in":
+            index = block_in[None, :].expand(len(block_out), -1)
+        else:
+            index = block_out[:, None].expand(-1, len(block_in))
+        lattice: Tensor = torch.block_diag(*[torch.tensor(self.pattern)[index]] * self.groups)
+        return lattice
+
+    def extra_repr(self) -> str:
+        pattern = "-".join(map(str, self.pattern))
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"groups={self.groups}, pattern={pattern}, vary={self.vary}"
+        )
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return [order.index(block) for block in range(len(order))]
+
+
+def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[_Term]:
+    for dilation in sorted(set(pattern)):
+        places = {i for i, d in enumerate(pattern) if d == dilation}
+        for shift, step in _cosets(places, len(pattern)):
+            if vary == "in":
+                yield _Term(dilation, ((0, shift),), 1, step)
+            elif vary == "out":
+                yield _Term(dilation, ((shift, 0),), step, 1)
+            else:
+                yield _Term(dilation, tuple((j, (j + shift) % step) for j in range(step)), step, step)
+
+
+def _cosets(places: set[int], t: int) -> Iterator[tuple[int, int]]:
+    """Splits places into progressions shift::step of Z_t (cosets of its subgroups), the longest first.
+
+    Blocks whose distance lies in one coset exchange channels among themselves alone: that is one grouped
+    convolution with `step` bundles.
+    """
+    left = set(places)
+    for step in (s for s in range(1, t + 1) if t % s == 0):
+        for shift in range(step):
+            coset = set(range(shift, t, step))
+            if coset <= left:
+                left -= coset
+                yield shift, step

@@ -1,0 +1,102 @@
+"""Self-calibrated convolution (Liu et al., CVPR 2020)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas_recalib.operators._checks import require, require_channels, require_statistics
+
+
+class SCConv2d(nn.Module):
+    """Self-calibrated convolution: half of the channels is gated by a coarser view of itself.
+
+    The input splits into halves X1 and X2. With K1 to K4 convolutions of the given kernel size::
+
+        T1 = pool_r(X1)                                (eq. 2)
+        X1' = Up(K2(T1))                               (eq. 3)
+        Y1 = K4(K3(X1) * sigmoid(X1 + X1'))            (eq. 4, 5)
+        Y2 = K1(X2)
+        Y = [Y1, Y2]
+
+    K2 and K3 keep the channels of X1 and carry a batch norm each; K1 and K4 carry the stride and the change
+    of channels, and leave normalisation to the block around them. Weights: those of the convolution it
+    replaces (when in_channels == out_channels), and the two norms.
+
+    Args:
+        in_channels: Channels of the input, even.
+        out_channels: Channels of the output, even.
+        kernel_size: Side of the square kernels, odd.
+        stride: Stride of K1 and K4.
+        groups: Groups of each of the four convolutions.
+        r: Side and stride of the pooling window; clamped to the map where that is smaller.
+        pooling: How a window becomes one value.
+        identity: Whether X1 itself is added under the sigmoid (off in the paper's table 2 ablation).
+        upsample: How X1' is brought back to the size of X1. The paper says bilinear, the released network
+            uses nearest.
+
+    Shape:
+        (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: If an argument is out of range; it is named.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        r: int = 4,
+        pooling: Literal["avg", "max"] = "avg",
+        identity: bool = True,
+        upsample: Literal["nearest", "bilinear"] = "nearest",
+    ) -> None:
+        super().__init__()
+        require(kernel_size % 2 == 1, "scconv", "kernel_size", kernel_size, "an odd number")
+        require(stride >= 1, "scconv", "stride", stride, "at least 1")
+        require(groups >= 1, "scconv", "groups", groups, "at least 1")
+        require(r >= 1, "scconv", "r", r, "at least 1")
+        require(pooling in ("avg", "max"), "scconv", "pooling", pooling, "avg or max")
+        require(upsample in ("nearest", "bilinear"), "scconv", "upsample", upsample, "nearest or bilinear")
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            multiple = f"a positive multiple of 2 x groups = {2 * groups}"
+            require(channels > 0 and channels % (2 * groups) == 0, "scconv", name, channels, multiple)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.r = r
+        self.pooling = pooling
+        self.identity = identity
+        self.upsample = upsample
+
+        def convolution(outputs: int, stride: int) -> nn.Conv2d:
+            padding = kernel_size // 2
+            half = in_channels // 2
+            return nn.Conv2d(half, outputs, kernel_size, stride, padding, groups=groups, bias=False)
+
+        self.k1 = convolution(out_channels // 2, stride)
+        self.k2 = nn.Sequential(convolution(in_channels // 2, 1), nn.BatchNorm2d(in_channels // 2))
+        self.k3 = nn.Sequential(convolution(in_channels // 2, 1), nn.BatchNorm2d(in_channels // 2))
+        self.k4 = convolution(out_channels // 2, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_channels("scconv", x, self.in_channels)
+        x1, x2 = x.chunk(2, dim=1)
+        context = self.k2(self._pool(x1))
+        context = F.interpolate(context, size=x1.shape[-2:], mode=self.upsample)
+        gate = torch.sigmoid(x1 + context if self.identity else context)
+        return torch.cat((self.k4(self.k3(x1) * gate), self.k1(x2)), dim=1)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        window = (min(self.r, x.shape[-2]), min(self.r, x.shape[-1]))
+        pooled = F.avg_pool2d(x, window) if self.pooling == "avg" else F.max_pool2d(x, window)
+        if self.training:
+            require_statistics("scconv", pooled)
+        return pooled
+
+    def extra_repr(self) -> str:
+        return f"r={self.r}, pooling={self.pooling}, identity={self.identity}, upsample={self.upsample}"

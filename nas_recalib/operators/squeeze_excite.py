@@ -1,0 +1,36 @@
+"""Squeeze-and-excitation (Hu et al., CVPR 2018), the papers' baseline."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas_recalib.operators._checks import require, require_channels
+
+
+class SqueezeExcite(nn.Module):
+    """Multiplies each channel by a weight computed from all channels' global averages.
+
+    Args:
+        channels: Channels of the input.
+        r: Reduction: the two 1x1 convolutions meet at max(1, channels // r) channels.
+
+    Shape:
+        (N, channels, H, W) to (N, channels, H, W).
+
+    Raises:
+        ValueError: If an argument is below 1.
+    """
+
+    def __init__(self, channels: int, r: int = 16) -> None:
+        super().__init__()
+        require(channels >= 1, "se", "channels", channels, "at least 1")
+        require(r >= 1, "se", "r", r, "at least 1")
+        self.channels = channels
+        hidden = max(1, channels // r)
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_channels("se", x, self.channels)
+        squeezed = F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))
+        return x * torch.sigmoid(self.excite(squeezed))

@@ -1,0 +1,121 @@
+"""A study as one page that opens anywhere, offline."""
+
+import html
+
+import plotly.graph_objects as go
+from plotly.io import to_html
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cost import format_quantity
+from nas_recalib.report.summary import Summary, TrialRow
+
+_HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; color: #222 }}
+table {{ border-collapse: collapse }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left }}
+td.n {{ text-align: right; font-variant-numeric: tabular-nums }} .muted {{ color: #666 }}
+</style></head><body>
+"""
+
+
+def study_page(summary: Summary) -> str:
+    """HTML with the accuracy against MACs, the course of the search, the best architecture and all trials."""
+    best = summary.best
+    title = f"{summary.study}: {best.accuracy:.4f} at {format_quantity(best.macs)} MACs"
+    fidelity = summary.config.fidelity
+    intro = (
+        f"{len(summary.rows)} trained trials within {summary.config.budget} on {summary.config.data}; "
+        f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. Error bars are "
+        f"one standard error of {fidelity['validation']:,} validation images; they hold nothing of seed noise."
+    )
+    figures = [_scatter(summary), _course(summary), _map(best)]
+    drawn = [
+        to_html(figure, full_html=False, include_plotlyjs="inline" if index == 0 else False)
+        for index, figure in enumerate(figures)
+    ]
+    return "\n".join(
+        [
+            _HEAD.format(title=html.escape(title)),
+            f"<h1>{html.escape(title)}</h1><p class=muted>{html.escape(intro)}</p>",
+            *drawn,
+            _table(summary),
+            "</body></html>\n",
+        ]
+    )
+
+
+def _scatter(summary: Summary) -> go.Figure:
+    complete = [row for row in summary.rows if not row.pruned]
+    front = [row for number in summary.front for row in complete if row.number == number]
+    figure = go.Figure()
+    kinds = {
+        "searched": [r for r in complete if not r.baseline],
+        "baseline": [r for r in complete if r.baseline],
+    }
+    for name, rows in kinds.items():
+        figure.add_scatter(
+            x=[row.macs for row in rows],
+            y=[row.accuracy for row in rows],
+            error_y={"array": [row.error for row in rows], "thickness": 1},
+            mode="markers",
+            name=name,
+            text=[f"trial {row.number}: {row.baseline or row.operators()}" for row in rows],
+        )
+    figure.add_scatter(
+        x=[row.macs for row in front], y=[row.accuracy for row in front], mode="lines", name="front"
+    )
+    if summary.config.budget.macs:
+        figure.add_vline(x=summary.config.budget.macs, line_dash="dot", annotation_text="budget")
+    figure.update_layout(title="Accuracy against cost", xaxis_title="MACs", yaxis_title="validation accuracy")
+    return figure
+
+
+def _course(summary: Summary) -> go.Figure:
+    rows = sorted(summary.rows, key=lambda row: row.number)
+    best = 0.0
+    leaders = []
+    for row in rows:
+        best = max(best, 0.0 if row.pruned else row.accuracy)
+        leaders.append(best or None)
+    figure = go.Figure()
+    numbers = [row.number for row in rows]
+    colours = ["#bbb" if row.pruned else "#1f77b4" for row in rows]
+    figure.add_scatter(
+        x=numbers,
+        y=[r.accuracy for r in rows],
+        mode="markers",
+        name="trials (pruned in grey)",
+        marker_color=colours,
+    )
+    figure.add_scatter(x=numbers, y=leaders, mode="lines", line_shape="hv", name="best so far")
+    figure.update_layout(title="Course of the search", xaxis_title="trial", yaxis_title="validation accuracy")
+    return figure
+
+
+def _map(best: TrialRow) -> go.Figure:
+    blocks = Architecture.parse(best.architecture).blocks
+    figure = go.Figure()
+    for kind in ("convolution", "recalibration"):
+        figure.add_scatter(
+            x=list(blocks),
+            y=[str(getattr(choice, kind)) for choice in blocks.values()],
+            mode="markers",
+            marker={"size": 16, "symbol": "square"},
+            name=kind,
+        )
+    figure.update_layout(title=f"Best architecture, block by block (trial {best.number})")
+    return figure
+
+
+def _table(summary: Summary) -> str:
+    heading = "".join(
+        f"<th>{name}</th>" for name in ("trial", "accuracy", "MACs", "params", "epochs", "operators")
+    )
+    lines = [
+        f"<tr><td class=n>{row.number}</td><td class=n>{row.accuracy:.4f} ± {row.error:.4f}</td>"
+        f"<td class=n>{row.macs:,}</td><td class=n>{row.params:,}</td><td class=n>{row.epochs}</td>"
+        f"<td>{html.escape(row.baseline or row.operators())}</td></tr>"
+        for row in summary.rows
+    ]
+    return f"<h2>Trials</h2><table><tr>{heading}</tr>{''.join(lines)}</table>"

@@ -1,0 +1,160 @@
+"""What a study found, computed from the study alone."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.errors import InputError
+from nas_recalib.search.config import SearchConfig
+from nas_recalib.search.study import finished, read_config
+
+_ENOUGH_FOR_IMPORTANCE = 10
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trained trial.
+
+    Attributes:
+        number: Optuna's.
+        accuracy: On the validation images at the last epoch trained, 0 to 1.
+        error: Standard error of the accuracy that comes from the number of validation images alone.
+        macs: Multiply-accumulates of the full-size network.
+        params: Parameters of the full-size network.
+        architecture: In its canonical form.
+        baseline: Name of the single operator that it takes everywhere, if it does so by design.
+        pruned: Whether it was ended early.
+        epochs: Trained.
+        seconds: Taken.
+    """
+
+    number: int
+    accuracy: float
+    error: float
+    macs: int
+    params: int
+    architecture: str
+    baseline: str | None
+    pruned: bool
+    epochs: int
+    seconds: float
+
+    def operators(self) -> str:
+        """How often each operator is taken, as in `9 scconv, 7 psconv; 10 none, 6 ab`."""
+        choices = Architecture.parse(self.architecture).choices
+        kinds = ((choice.convolution for choice in choices), (choice.recalibration for choice in choices))
+        return "; ".join(
+            ", ".join(f"{n} {part}" for part, n in Counter(kind).most_common()) for kind in kinds
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study in short.
+
+    Attributes:
+        study: Its name.
+        config: What it is about.
+        rows: Trained trials, the best first; pruned ones after those that ran to the end.
+        front: Numbers of the trials that no other beats in both accuracy and MACs.
+        failures: How many trials failed, by kind.
+        replayed: How many proposals were answered from what was known.
+        importance: Share of the spread in accuracy that each position's choice explains; empty where there
+            are too few trials to say.
+    """
+
+    study: str
+    config: SearchConfig
+    rows: tuple[TrialRow, ...]
+    front: tuple[int, ...]
+    failures: dict[str, int]
+    replayed: int
+    importance: dict[str, float]
+
+    @property
+    def best(self) -> TrialRow:
+        """The most accurate trial that ran to the end.
+
+        Raises:
+            InputError: If there is none.
+        """
+        if not self.rows or self.rows[0].pruned:
+            raise InputError(f"study: {self.study!r} has no finished trial yet")
+        return self.rows[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarise(study: optuna.Study) -> Summary:
+    """Reads a study.
+
+    Raises:
+        InputError: If it was not made by this package.
+    """
+    config = read_config(study)
+    if config is None:
+        raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
+    trained = finished(study)
+    images = int(config.fidelity["validation"])
+    rows = sorted((_row(trial, images) for trial in trained), key=lambda row: (row.pruned, -row.accuracy))
+    others = study.get_trials(deepcopy=False)
+    return Summary(
+        study=study.study_name,
+        config=config,
+        rows=tuple(rows),
+        front=tuple(_front(row for row in rows if not row.pruned)),
+        failures=dict(
+            Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
+        ),
+        replayed=sum("replayed_from" in trial.user_attrs for trial in others),
+        importance=_importance(trained),
+    )
+
+
+def _row(trial: FrozenTrial, images: int) -> TrialRow:
+    accuracy = float(trial.value or 0.0)
+    attributes = trial.user_attrs
+    return TrialRow(
+        number=trial.number,
+        accuracy=accuracy,
+        error=math.sqrt(accuracy * (1 - accuracy) / images),
+        macs=attributes["macs"],
+        params=attributes["params"],
+        architecture=attributes["architecture"],
+        baseline=attributes.get("baseline"),
+        pruned=trial.state == TrialState.PRUNED,
+        epochs=len(trial.intermediate_values),
+        seconds=attributes["seconds"],
+    )
+
+
+def _front(rows: Iterable[TrialRow]) -> list[int]:
+    """Numbers of the undominated rows, the cheapest first."""
+    front: list[int] = []
+    best = -1.0
+    for row in sorted(rows, key=lambda row: (row.macs, -row.accuracy)):
+        if row.accuracy > best:
+            front.append(row.number)
+            best = row.accuracy
+    return front
+
+
+def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
+    """PED-ANOVA over the trials that ran to the end, a position's parameters added up."""
+    complete = [trial for trial in trained if trial.state == TrialState.COMPLETE]
+    if len(complete) < _ENOUGH_FOR_IMPORTANCE:
+        return {}
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(complete)
+    shares: dict[str, float] = {}
+    for name, share in optuna.importance.get_param_importances(study).items():
+        position = name.rsplit(".", 1)[0]
+        shares[position] = shares.get(position, 0.0) + share
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -1,0 +1,100 @@
+"""Summaries as tables for a terminal."""
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cost import format_quantity
+from nas_recalib.report.summary import Summary, TrialRow
+
+
+def study_tables(summary: Summary, top: int) -> RenderableType:
+    """Best architecture, trials, front and importance of a study, one below the other."""
+    best = summary.best
+    parts: list[RenderableType] = [
+        Text(_headline(summary)),
+        Text(),
+        _trials("Trials", summary.rows[:top]),
+        Text(),
+        _trials(
+            "Front of accuracy against MACs",
+            [row for number in summary.front for row in summary.rows if row.number == number],
+        ),
+        Text(),
+        _blocks(best),
+    ]
+    if summary.importance:
+        parts += [Text(), _importance(summary)]
+    return Group(*parts)
+
+
+def _headline(summary: Summary) -> str:
+    best, config, fidelity = summary.best, summary.config, summary.config.fidelity
+    pruned = sum(row.pruned for row in summary.rows)
+    failed = "".join(f", {n} {kind}" for kind, n in summary.failures.items())
+    return (
+        f"{summary.study}: {len(summary.rows)} trained trials ({pruned} pruned), "
+        f"{summary.replayed} answered from what was known{failed}\n"
+        f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
+        f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, {fidelity['validation']:,} validation images, seed {config.seed}\n"
+        f"best: trial {best.number}, accuracy {best.accuracy:.4f} ± {best.error:.4f}, "
+        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params"
+    )
+
+
+def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("trial", "accuracy", "MACs", "params", "epochs", "s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("operators (blocks each)")
+    for row in rows:
+        name = f"all {row.baseline}" if row.baseline else row.operators()
+        table.add_row(
+            str(row.number),
+            f"{row.accuracy:.4f} ± {row.error:.4f}",
+            format_quantity(row.macs),
+            format_quantity(row.params),
+            f"{row.epochs}{' pruned' if row.pruned else ''}",
+            f"{row.seconds:.0f}",
+            name,
+        )
+    return table
+
+
+def _blocks(row: TrialRow) -> Table:
+    table = Table(
+        title=f"Best architecture (trial {row.number})",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    for heading in ("block", "convolution", "recalibration"):
+        table.add_column(heading, no_wrap=True)
+    for name, choice in Architecture.parse(row.architecture).blocks.items():
+        table.add_row(name, str(choice.convolution), str(choice.recalibration))
+    return table
+
+
+def _importance(summary: Summary) -> Table:
+    table = Table(
+        title="Importance (share of the spread in accuracy that a choice explains; indicative)",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("position")
+    table.add_column("share", justify="right")
+    for position, share in summary.importance.items():
+        table.add_row(position, f"{share:.3f}")
+    return table
+
+
+def print_table(renderable: RenderableType) -> None:
+    """To standard output: fitted to a terminal, unfolded and uncoloured elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200, no_color=True, highlight=False)
+    console.print(renderable)

@@ -1,0 +1,1 @@
+"""The search: studies, strategies, and the loops that run them."""

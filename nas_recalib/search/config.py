@@ -1,0 +1,72 @@
+"""What a study is about: everything that must stay the same for its trials to be comparable."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nas_recalib.cost import Budget
+from nas_recalib.errors import InputError
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Kept in the study and in runs/<study>/config.yaml.
+
+    Attributes:
+        space: The search space, as the text of its file.
+        budget: Hard limits on cost.
+        data: How the images were asked for; never `auto`.
+        data_note: How they were chosen, in one line.
+        data_hash: Of the training images.
+        fidelity: Of the proxy, as `Fidelity.as_dict` gives it.
+        recipe: Of the proxy training, by name of its fields.
+        dtype: Of convolutions in training.
+        sampler: Name of the strategy.
+        pruner: Name of the pruner.
+        seed: That every draw follows from.
+    """
+
+    space: str
+    budget: Budget
+    data: str
+    data_note: str
+    data_hash: str
+    fidelity: dict[str, Any]
+    recipe: dict[str, Any]
+    dtype: str
+    sampler: str
+    pruner: str
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "SearchConfig":
+        return cls(**{**content, "budget": Budget(**content["budget"])})
+
+
+def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> None:
+    """Raises InputError naming what differs, if anything that makes trials comparable does."""
+    before, now = _compared(stored), _compared(asked)
+    differing = [key for key in before if before[key] != now.get(key)]
+    if not differing:
+        return
+    key = differing[0]
+    shown = {"space": "", "data": f": it has {stored.data}, asked was {asked.data}"}.get(
+        key, f": it has {before[key]}, asked was {now.get(key)}"
+    )
+    others = f" (also another {', '.join(differing[1:])})" if differing[1:] else ""
+    raise InputError(
+        f"study {study!r} was made with another {key}{shown}{others}; "
+        "go on as it was made, or give the new search a name with --study"
+    )
+
+
+def _compared(config: SearchConfig) -> dict[str, Any]:
+    """What must be equal; images are told by their hash, wherever they lie."""
+    content = config.as_dict()
+    content["data"] = content.pop("data_hash")
+    del content["data_note"]
+    for group in ("budget", "fidelity", "recipe"):
+        content.update({f"{group}.{key}": value for key, value in content.pop(group).items()})
+    return content

@@ -1,0 +1,213 @@
+"""The search itself, in this process: propose, train, keep, until the study has what was asked for."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cost import Budget, Feasible
+from nas_recalib.errors import StopSearch
+from nas_recalib.files import write_atomically
+from nas_recalib.operators import BlockChoice
+from nas_recalib.proxy.train import Epoch
+from nas_recalib.search.objective import Failure, Proxy
+from nas_recalib.search.samplers import STRATEGIES, UntriedSampler
+from nas_recalib.search.study import FINISHED, finished
+from nas_recalib.space import SearchSpace
+
+BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
+    "median": lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=2),
+    "halving": lambda: SuccessiveHalvingPruner(),
+    "none": NopPruner,
+}
+_ERRORS_IN_A_ROW = 3
+_FAILURES_IN_A_ROW = 10
+
+
+class Observer(Protocol):
+    """Is told what happens."""
+
+    def started(self, number: int, architecture: Architecture) -> None: ...
+
+    def epoch(self, number: int, epoch: Epoch) -> None: ...
+
+    def ended(self, trial: FrozenTrial) -> None: ...
+
+
+@dataclass
+class Search:
+    """A search on an opened and locked study.
+
+    Attributes:
+        study: Where everything is kept.
+        space: What may be chosen.
+        budget: What it may cost.
+        proxy: How an architecture is trained.
+        strategy: Name of the sampler.
+        pruner: Name of the pruner.
+        facts: Attributes that every trial carries (fidelity, device, versions).
+        logs: Folder for the tracebacks of failed trials.
+        owned: Whether no other machine writes to the study, so that a running trial must be a dead one.
+    """
+
+    study: optuna.Study
+    space: SearchSpace
+    budget: Budget
+    proxy: Proxy
+    strategy: str
+    pruner: str
+    facts: dict[str, Any]
+    logs: Path
+    worker: str
+    owned: bool
+    known: dict[Architecture, FrozenTrial] = field(default_factory=dict)
+
+    def run(self, trials: int, observer: Observer) -> bool:
+        """Goes on until the study has `trials` trained trials.
+
+        Returns:
+            Whether it got there; False where every architecture within the budget has been tried.
+
+        Raises:
+            StopSearch: If too many trials fail in a row.
+        """
+        self._bury_the_dead()
+        for trial in self.study.get_trials(deepcopy=False):
+            self._remember(trial)
+        feasible = Feasible(self.space.table, self.budget)
+        sampler = UntriedSampler(STRATEGIES[self.strategy], self.space, feasible, self.known, self.proxy.seed)
+        self.study.sampler = sampler
+        self.study.pruner = PRUNERS[self.pruner]()
+        self._enqueue_baselines()
+        failures: list[Failure] = []
+        while len(finished(self.study)) < trials:
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if not waiting and sampler.exhausted():
+                return False
+            failure = self._trial(self.study.ask(sampler.distributions), observer)
+            failures = [*failures, failure] if failure else []
+            _stop_if_hopeless(failures)
+        return True
+
+    def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
+        architecture = self.space.decode(trial.params)
+        cost = architecture.cost()
+        known = self.known.get(architecture)
+        if known is not None:
+            self._replay(trial, known)
+            return None
+        if not self.budget.allows(cost):  # someone enqueued it by hand
+            message = f"{cost.macs:,} macs, {cost.params:,} params are over {self.budget}"
+            return self._fail(trial, Failure("over-budget", message), observer)
+        attributes = {
+            "architecture": str(architecture),
+            "macs": cost.macs,
+            "params": cost.params,
+            "seed": self.proxy.seed,
+            "worker": self.worker,
+            **self.facts,
+        }
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        observer.started(trial.number, architecture)
+        start = time.monotonic()
+
+        def report(epoch: Epoch) -> bool:
+            trial.report(epoch.accuracy, epoch.number)
+            observer.epoch(trial.number, epoch)
+            return epoch.number < self.proxy.epochs and trial.should_prune()
+
+        try:
+            curve = self.proxy.train(architecture, report)
+        except KeyboardInterrupt:
+            self._fail(trial, Failure("interrupted", "interrupted from the keyboard"), observer)
+            raise
+        trial.set_user_attr("seconds", round(time.monotonic() - start, 2))
+        if isinstance(curve, Failure):
+            return self._fail(trial, curve, observer)
+        if len(curve) < self.proxy.epochs:
+            ended = self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            ended = self.study.tell(trial, curve[-1].accuracy)
+        self._remember(ended)
+        observer.ended(ended)
+        return None
+
+    def _fail(self, trial: optuna.Trial, failure: Failure, observer: Observer) -> Failure:
+        trial.set_user_attr("failure", failure.kind)
+        trial.set_user_attr("message", failure.message)
+        if failure.details:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.logs / f"{trial.number:05d}.txt", failure.details)
+        ended = self.study.tell(trial, state=TrialState.FAIL)
+        self._remember(ended)
+        observer.ended(ended)
+        return failure
+
+    def _replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
+        """Answers a proposal from what is known; nothing is trained."""
+        trial.set_user_attr("replayed_from", known.number)
+        for key in ("architecture", "macs", "params", "fidelity", "seed", "failure", "message"):
+            if key in known.user_attrs:
+                trial.set_user_attr(key, known.user_attrs[key])
+        for step, value in known.intermediate_values.items():
+            trial.report(value, step)
+        self.study.tell(trial, known.value if known.state == TrialState.COMPLETE else None, known.state)
+
+    def _remember(self, trial: FrozenTrial) -> None:
+        """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
+        telling = trial.state in FINISHED or trial.user_attrs.get("failure") in ("out-of-memory", "diverged")
+        if telling and "architecture" in trial.user_attrs and "replayed_from" not in trial.user_attrs:
+            self.known[Architecture.parse(trial.user_attrs["architecture"])] = trial
+
+    def _bury_the_dead(self) -> None:
+        """Fails what a killed search left running; the lock on the study's folder says it is not alive."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self.owned or trial.user_attrs.get("worker") == self.worker:
+                live = optuna.trial.Trial(self.study, trial._trial_id)
+                live.set_user_attr("failure", "interrupted")
+                live.set_user_attr("message", "its process ended before it did")
+                self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _enqueue_baselines(self) -> None:
+        """Puts the papers' single-operator networks first, those that the space and the budget allow."""
+        waiting = [
+            trial.system_attrs.get("fixed_params")
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        ]
+        for name in BASELINES:
+            architecture = uniform(self.space, name)
+            if (
+                architecture is None
+                or architecture in self.known
+                or not self.budget.allows(architecture.cost())
+            ):
+                continue
+            parameters = self.space.encode(architecture)
+            if parameters not in waiting:
+                self.study.enqueue_trial(parameters, user_attrs={"baseline": name})
+
+
+def uniform(space: SearchSpace, choice: str) -> Architecture | None:
+    """The network that takes one choice at every block, or None where the space does not allow it."""
+    wanted = BlockChoice.parse(choice)
+    if all(wanted in position.choices for position in space.positions):
+        return space.at(tuple(position.choices.index(wanted) for position in space.positions))
+    return None
+
+
+def _stop_if_hopeless(failures: list[Failure]) -> None:
+    errors = failures[-_ERRORS_IN_A_ROW:]
+    if len(errors) == _ERRORS_IN_A_ROW and all(failure.kind == "error" for failure in errors):
+        raise StopSearch(
+            f"{_ERRORS_IN_A_ROW} trials in a row ended in an error; the first:\n{errors[0].details}"
+        )
+    if len(failures) >= _FAILURES_IN_A_ROW:
+        raise StopSearch(f"{len(failures)} trials in a row failed, the last: {failures[-1].message}")

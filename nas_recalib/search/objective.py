@@ -1,0 +1,78 @@
+"""One trial's training: an architecture in, its learning curve or the kind of its failure out."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from nas_recalib.architecture import Architecture, build_seeded
+from nas_recalib.data import Resident
+from nas_recalib.proxy.train import Diverged, Epoch, Recipe, train_proxy
+
+FailureKind = Literal["out-of-memory", "diverged", "error", "interrupted", "over-budget"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no value.
+
+    Attributes:
+        kind: What sort of thing went wrong.
+        message: In one line.
+        details: The traceback of an error in the program.
+    """
+
+    kind: FailureKind
+    message: str
+    details: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """Everything a trial's training needs besides the architecture; the same for all trials of a study."""
+
+    data: Resident
+    width: float
+    epochs: int
+    recipe: Recipe
+    dtype: torch.dtype
+    seed: int
+
+    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
+        """Trains the twin of an architecture.
+
+        Args:
+            architecture: Whose twin.
+            report: Called after every epoch; a true answer prunes the trial.
+
+        Returns:
+            The learning curve, or why there is none.
+        """
+        try:
+            shape = architecture.shape.twin(self.width)
+            network = build_seeded(shape, architecture.blocks, self.data.num_classes, 3, self.seed)
+            return train_proxy(
+                network.to(self.data.train_images.device),
+                self.data,
+                self.epochs,
+                seed=self.seed,
+                dtype=self.dtype,
+                recipe=self.recipe,
+                report=report,
+            )
+        except Diverged as error:
+            return Failure("diverged", str(error))
+        except Exception as error:
+            return _explain(error)
+
+
+def _explain(error: Exception) -> Failure:
+    message = (str(error) or type(error).__name__).strip().splitlines()[0]
+    out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)  # the CPU's allocator
+    )
+    if out_of_memory:
+        return Failure("out-of-memory", message)
+    return Failure("error", f"{type(error).__name__}: {message}", traceback.format_exc())

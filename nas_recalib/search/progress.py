@@ -1,0 +1,101 @@
+"""What a search shows while it runs, on standard error."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cost import format_quantity
+from nas_recalib.proxy.train import Epoch
+
+
+@dataclass
+class Progress:
+    """A line for every trial, and below them on a terminal one that is kept up to date.
+
+    Attributes:
+        goal: Trained trials that the study is to end with.
+        done: Those it has.
+        epochs: Of a trial.
+        best: Best accuracy so far, and the trial it belongs to.
+    """
+
+    goal: int
+    done: int
+    epochs: int
+    best: tuple[float, int] | None = None
+    console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
+    _live: Live | None = None
+    _begun: float = field(default_factory=time.monotonic)
+    _ended: int = 0
+    _running: str = ""
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live = Live(self._status(), console=self.console, refresh_per_second=4)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.update(Text())
+            self._live.__exit__(None, None, None)
+
+    def started(self, number: int, architecture: Architecture) -> None:
+        self._running = f"trial {number}"
+        self._refresh()
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        self._running = f"trial {number}: epoch {epoch.number}/{self.epochs}, accuracy {epoch.accuracy:.4f}"
+        self._refresh()
+
+    def ended(self, trial: FrozenTrial) -> None:
+        self._running = ""
+        if trial.state == TrialState.FAIL:
+            self.console.print(
+                f"trial {trial.number}: {trial.user_attrs['failure']}: {trial.user_attrs['message']}",
+                markup=False,
+            )
+            return
+        self.done += 1
+        self._ended += 1
+        value = float(trial.value or 0.0)
+        pruned = trial.state == TrialState.PRUNED
+        if not pruned and (self.best is None or value > self.best[0]):
+            self.best = (value, trial.number)
+        told = f"pruned at epoch {len(trial.intermediate_values)}, " if pruned else ""
+        name = f"all {trial.user_attrs['baseline']}, " if "baseline" in trial.user_attrs else ""
+        line = (
+            f"trial {trial.number}: {name}{told}accuracy {value:.4f}, "
+            f"{format_quantity(trial.user_attrs['macs'])} MACs, {trial.user_attrs['seconds']:.0f} s"
+        )
+        tail = "" if self._live else f" | {self._status().plain}"
+        self.console.print(line + tail, markup=False, soft_wrap=True)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._live:
+            self._live.update(self._status())
+
+    def _status(self) -> Text:
+        parts = [f"{self.done} of {self.goal} trials"]
+        if self.best:
+            parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
+        if self._ended:
+            each = (time.monotonic() - self._begun) / self._ended
+            parts.append(f"{3600 / each:.0f} trials/h")
+            parts.append(f"{_duration(each * max(0, self.goal - self.done))} left")
+        if self._running:
+            parts.append(self._running)
+        return Text(", ".join(parts))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

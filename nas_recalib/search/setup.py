@@ -1,0 +1,187 @@
+"""From what a user asked for to a search ready to run; all is checked before anything is written."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import optuna
+import torch
+import yaml
+
+from nas_recalib.cost import Budget, Feasible
+from nas_recalib.data import Source, load_resident, open_source
+from nas_recalib.device import device_name, fast_dtype, versions
+from nas_recalib.errors import InputError
+from nas_recalib.files import write_atomically
+from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
+from nas_recalib.proxy.train import Recipe, default_recipe
+from nas_recalib.search.config import SearchConfig, refuse_difference
+from nas_recalib.search.local import PRUNERS, Search
+from nas_recalib.search.objective import Proxy
+from nas_recalib.search.samplers import STRATEGIES
+from nas_recalib.search.study import StudyPlace, create_study, find_study, locked, read_config
+from nas_recalib.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; None is "as the study has it", or the default for a new one.
+
+    Attributes:
+        space: Name or path of a space.
+        macs: Limit on multiply-accumulates, such as 4G.
+        params: Limit on parameters, such as 26M.
+        data: Name of a data set.
+        study: Name of the study (default: the space and the budget).
+        runs: Folder that studies are kept in.
+        storage: URL of another storage than the study's own file.
+        images: Training images of a trial.
+        validation: Validation images.
+        resolution: Side of the images, in pixels.
+        width: Factor on the channels.
+        epochs: Of a trial.
+        sampler: Name of the strategy.
+        pruner: Name of the pruner.
+        seed: That every draw follows from.
+        cache: Folder that downloads are kept in.
+    """
+
+    space: str | None
+    macs: str | None
+    params: str | None
+    data: str | None
+    study: str | None
+    runs: Path
+    storage: str | None
+    images: int | None
+    validation: int | None
+    resolution: int | None
+    width: float | None
+    epochs: int | None
+    sampler: str | None
+    pruner: str | None
+    seed: int | None
+    cache: Path
+
+
+@contextmanager
+def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, SearchConfig]]:
+    """A search ready to run, its study locked for as long as the context lasts.
+
+    Raises:
+        InputError: If anything asked for cannot be had, or differs from what the study was made with.
+    """
+    budget = Budget.parse(request.macs, request.params)
+    asked_space = SearchSpace.load(request.space) if request.space else None
+    place = StudyPlace.of(request.study or _default_name(asked_space, budget), request.runs, request.storage)
+    stored = _stored_config(place)
+    space = asked_space or (SearchSpace.parse(stored.space, place.name) if stored else None)
+    if space is None:
+        raise InputError("space: name one with --space, such as --space resnet50")
+    if stored and budget == Budget():
+        budget = stored.budget
+    Feasible(space.table, budget)
+    asked_data = request.data if request.data not in (None, "auto") else None
+    source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
+    config = _config(request, stored, space, budget, source, device)
+    if stored:
+        refuse_difference(place.name, stored, config)
+    with locked(place):
+        study = create_study(place)
+        written = read_config(study)
+        if written is None:
+            study.set_user_attr("config", config.as_dict())
+        else:
+            refuse_difference(place.name, written, config)
+        write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+        yield _search(study, place, space, config, source, device), config
+
+
+def _default_name(space: SearchSpace | None, budget: Budget) -> str:
+    if space is None:
+        raise InputError("study: name a space with --space or a study with --study")
+    limits = {"": budget.macs, "-params": budget.params}
+    return space.name + "".join(f"-{_short(limit)}{unit}" for unit, limit in limits.items() if limit)
+
+
+def _short(value: int) -> str:
+    """4000000000 as 4g, 4100000000 as 4.1g, 4089184256 as 4089184256."""
+    for unit, power in (("g", 9), ("m", 6), ("k", 3)):
+        if value >= 10**power and value * 1000 % 10**power == 0:
+            return f"{value / 10**power:g}{unit}"
+    return str(value)
+
+
+def _stored_config(place: StudyPlace) -> SearchConfig | None:
+    study = find_study(place)
+    return None if study is None else read_config(study)
+
+
+def _config(
+    request: Request,
+    stored: SearchConfig | None,
+    space: SearchSpace,
+    budget: Budget,
+    source: Source,
+    device: torch.device,
+) -> SearchConfig:
+    """What was asked for; where nothing was, what the study has; where there is none, the default."""
+    base = Fidelity(**stored.fidelity) if stored else default_fidelity(space, source, device)
+    names = ("images", "validation", "resolution", "width", "epochs")
+    fidelity = replace(base, **{n: getattr(request, n) for n in names if getattr(request, n) is not None})
+    recipe = stored.recipe if stored else asdict(default_recipe(len(source.train.labels)))
+    sampler = request.sampler or (stored.sampler if stored else "tpe")
+    pruner = request.pruner or (stored.pruner if stored else "median")
+    for key, value, allowed in (("sampler", sampler, STRATEGIES), ("pruner", pruner, PRUNERS)):
+        if value not in allowed:
+            raise InputError(f"{key}: unknown {value!r}; allowed: {', '.join(allowed)}")
+    seed = request.seed if request.seed is not None else (stored.seed if stored else 0)
+    if seed < 0:
+        raise InputError(f"seed: {seed} is not at least 0")
+    return SearchConfig(
+        space=space.describe(),
+        budget=budget,
+        data=source.spec,
+        data_note=source.note,
+        data_hash=source.fingerprint(),
+        fidelity=fidelity.as_dict(),
+        recipe=recipe,
+        dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),
+        sampler=sampler,
+        pruner=pruner,
+        seed=seed,
+    )
+
+
+def _search(
+    study: optuna.Study,
+    place: StudyPlace,
+    space: SearchSpace,
+    config: SearchConfig,
+    source: Source,
+    device: torch.device,
+) -> Search:
+    fidelity = Fidelity(**config.fidelity)
+    data = load_resident(source, fidelity.resolution, fidelity.images, fidelity.validation, config.seed)
+    proxy = Proxy(
+        data=data.to(device),
+        width=fidelity.width,
+        epochs=fidelity.epochs,
+        recipe=Recipe(**config.recipe),
+        dtype=getattr(torch, config.dtype),
+        seed=config.seed,
+    )
+    return Search(
+        study=study,
+        space=space,
+        budget=config.budget,
+        proxy=proxy,
+        strategy=config.sampler,
+        pruner=config.pruner,
+        facts={"fidelity": config.fidelity, "device": device_name(device), "versions": versions()},
+        logs=place.folder / "trials",
+        worker=f"{socket.gethostname()}:{place.folder.resolve()}",
+        owned=place.storage is None,
+    )

@@ -1,0 +1,172 @@
+"""The Optuna study: opened, locked against a second search, and read."""
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas_recalib.errors import InputError
+from nas_recalib.search.config import SearchConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class StudyPlace:
+    """Where a study lives.
+
+    Attributes:
+        name: Of the study.
+        folder: runs/<study>.
+        storage: URL of another storage than the folder's own study.db, as SQLAlchemy takes it.
+    """
+
+    name: str
+    folder: Path
+    storage: str | None = None
+
+    @classmethod
+    def of(cls, name: str, runs: Path, storage: str | None = None) -> "StudyPlace":
+        """A study's place by name.
+
+        Raises:
+            InputError: If the name could not be that of a folder.
+        """
+        if not _NAME.fullmatch(name):
+            raise InputError(f"study: {name!r} is not a name; use letters, digits, '.', '_' and '-'")
+        return cls(name, runs / name, storage)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "study.db"
+
+    @property
+    def url(self) -> str:
+        return self.storage or f"sqlite:///{self.database.resolve()}"
+
+    @property
+    def shown(self) -> str:
+        """The storage without its password."""
+        if self.storage is None:
+            return str(self.database)
+        try:
+            return make_url(self.storage).render_as_string(hide_password=True)
+        except SQLAlchemyError:
+            return "the given URL"
+
+
+def find_study(place: StudyPlace) -> optuna.Study | None:
+    """Opens a study, or gives None where there is none.
+
+    Raises:
+        InputError: If its storage cannot be reached.
+    """
+    if place.storage is None and not place.database.is_file():
+        return None
+    with _storage_errors(place):
+        try:
+            return optuna.load_study(study_name=place.name, storage=_connect(place))
+        except KeyError:
+            return None
+
+
+def open_study(place: StudyPlace) -> optuna.Study:
+    """Opens a study that exists.
+
+    Raises:
+        InputError: If there is none, or its storage cannot be reached.
+    """
+    study = find_study(place)
+    if study is None:
+        known = sorted(path.parent.name for path in place.folder.parent.glob("*/study.db"))
+        there = (
+            f"; in {place.folder.parent} there are: {', '.join(known) or 'none'}" if not place.storage else ""
+        )
+        raise InputError(f"study: there is no {place.name!r} in {place.shown}{there}")
+    return study
+
+
+def create_study(place: StudyPlace) -> optuna.Study:
+    """Opens a study, making it where it is missing.
+
+    Raises:
+        InputError: If its storage cannot be reached, or the study is not one of ours.
+    """
+    with _storage_errors(place):
+        study = optuna.create_study(
+            study_name=place.name, storage=_connect(place), direction="maximize", load_if_exists=True
+        )
+    if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+        raise InputError(f"study: {place.name!r} in {place.shown} was not made by nas-recalib")
+    return study
+
+
+def read_config(study: optuna.Study) -> SearchConfig | None:
+    """What the study is about, or None where nothing has been written yet.
+
+    Raises:
+        InputError: If it was written by something else.
+    """
+    content = study.user_attrs.get("config")
+    if content is None:
+        return None
+    try:
+        return SearchConfig.from_dict(content)
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"study: {study.study_name!r} was not made by this version of nas-recalib"
+        ) from error
+
+
+@contextmanager
+def locked(place: StudyPlace) -> Iterator[None]:
+    """Holds the study's folder, so that no second search on this machine writes to it.
+
+    The kernel lets go when the process ends, however it ends.
+
+    Raises:
+        InputError: If the folder cannot be written to, or another search holds it.
+    """
+    try:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        handle = (place.folder / "lock").open("a")
+    except OSError as error:
+        raise InputError(f"runs: {place.folder} cannot be written: {error.strerror}") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"study: another search is running on {place.folder}") from error
+        yield
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were really trained, to the end or until pruned."""
+    trials = study.get_trials(deepcopy=False, states=FINISHED)
+    return [trial for trial in trials if "replayed_from" not in trial.user_attrs]
+
+
+def _connect(place: StudyPlace) -> Any:
+    url = place.url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL
+    timeout = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs=timeout)
+
+
+@contextmanager
+def _storage_errors(place: StudyPlace) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        password = make_url(place.storage).password if place.storage and "://" in place.storage else None
+        reason = reason.replace(str(password), "***") if password else reason
+        raise InputError(f"storage: {place.shown} cannot be used: {reason}") from error

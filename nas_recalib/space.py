@@ -1,0 +1,325 @@
+"""SearchSpace: a backbone, and the choices allowed at each of its blocks."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+from pydantic import Field
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cost import Budget, CostTable, Feasible
+from nas_recalib.cost.macs import Cost, fixed_cost, named_block_cost
+from nas_recalib.cost.table import as_row
+from nas_recalib.errors import InputError
+from nas_recalib.files import StrictModel, parse_yaml, read_yaml
+from nas_recalib.networks import get_backbone
+from nas_recalib.operators import BlockChoice, Part
+from nas_recalib.operators.catalog import Kind, parse_part
+
+Granularity = Literal["block", "stage", "network"]
+
+
+class _Options(StrictModel):
+    convolution: list[str] | None = Field(default=None, min_length=1)
+    recalibration: list[str] | None = Field(default=None, min_length=1)
+
+
+class _Proxy(StrictModel):
+    width: float = Field(default=1.0, gt=0, le=4)
+    resolution: int = Field(default=32, ge=8, le=512)
+
+
+class _SpaceFile(StrictModel):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    backbone: str
+    input_size: int | None = Field(default=None, ge=1)
+    num_classes: int | None = Field(default=None, ge=1)
+    granularity: Granularity = "block"
+    convolution: list[str] = Field(min_length=1)
+    recalibration: list[str] = Field(min_length=1)
+    overrides: dict[str, _Options] = Field(default_factory=dict)
+    proxy: _Proxy = Field(default_factory=_Proxy)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where one choice is made: the blocks that share it, and what may be chosen.
+
+    Attributes:
+        name: A block (layer1.0), a stage (layer1) or "network".
+        blocks: Names of the blocks that take the choice.
+        convolutions: Allowed convolutions.
+        recalibrations: Allowed recalibrations.
+    """
+
+    name: str
+    blocks: tuple[str, ...]
+    convolutions: tuple[Part, ...]
+    recalibrations: tuple[Part, ...]
+
+    @property
+    def choices(self) -> tuple[BlockChoice, ...]:
+        """Every allowed pair, the convolution varying slowest."""
+        return tuple(BlockChoice(c, r) for c in self.convolutions for r in self.recalibrations)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a search may choose from.
+
+    Attributes:
+        name: Of the space.
+        backbone: Name of its backbone.
+        input_size: Side of the full-size images, in pixels.
+        num_classes: Classes of the full-size network.
+        granularity: Whether a choice is made for every block, every stage or once.
+        positions: Where choices are made.
+        proxy_width: Factor on the channels of the proxy twin.
+        proxy_resolution: Side of the proxy's images, in pixels.
+    """
+
+    name: str
+    backbone: str
+    input_size: int
+    num_classes: int
+    granularity: Granularity
+    positions: tuple[Position, ...]
+    proxy_width: float
+    proxy_resolution: int
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> "SearchSpace":
+        """Reads a space by the name of a file that comes with the package, or by path.
+
+        Raises:
+            InputError: If there is no such space or its file is wrong; file and key are named.
+        """
+        path = _find(name_or_path)
+        return cls._from_file(read_yaml(path, _SpaceFile), str(path))
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> "SearchSpace":
+        """Reads what `describe` wrote; `origin` stands before what is wrong with it.
+
+        Raises:
+            InputError: If the text is not that of a space.
+        """
+        return cls._from_file(parse_yaml(text, _SpaceFile, origin), origin)
+
+    @classmethod
+    def _from_file(cls, file: _SpaceFile, origin: str) -> "SearchSpace":
+        try:
+            space = cls._checked(file)
+        except ValueError as error:
+            raise InputError(f"{origin}: {error}") from error
+        return space
+
+    @classmethod
+    def _checked(cls, file: _SpaceFile) -> "SearchSpace":
+        try:
+            shape = get_backbone(file.backbone)
+        except ValueError as error:
+            raise ValueError(f"backbone: {error}") from error
+        space = cls(
+            name=file.name,
+            backbone=file.backbone,
+            input_size=file.input_size or shape.input_size,
+            num_classes=file.num_classes or shape.num_classes,
+            granularity=file.granularity,
+            positions=tuple(_positions(list(shape.blocks()), file)),
+            proxy_width=file.proxy.width,
+            proxy_resolution=file.proxy.resolution,
+        )
+        _ = space.table  # every choice is built once, so that what does not fit a block is refused here
+        return space
+
+    @cached_property
+    def table(self) -> CostTable:
+        """Costs of every choice at every position."""
+        shape = get_backbone(self.backbone)
+        specs = shape.blocks()
+        constant, shapes = fixed_cost(shape, self.input_size, self.num_classes, 3)
+        entries = []
+        for position in self.positions:
+            rows = [
+                sum(
+                    (named_block_cost(name, specs[name], choice, shapes[name]) for name in position.blocks),
+                    Cost(0, 0),
+                )
+                for choice in position.choices
+            ]
+            entries.append(np.stack([as_row(row) for row in rows]))
+        return CostTable(as_row(constant), tuple(entries))
+
+    def count(self) -> int:
+        """Number of architectures."""
+        return math.prod(len(position.choices) for position in self.positions)
+
+    def sample(self, *, seed: int, budget: Budget | None = None) -> Architecture:
+        """A random architecture within a budget; every one can be drawn.
+
+        Raises:
+            InputError: If none is within the budget.
+        """
+        random = np.random.default_rng(seed)
+        return self.at(Feasible(self.table, budget or Budget()).sample(random))
+
+    def at(self, picks: tuple[int, ...]) -> Architecture:
+        """The architecture that takes choice picks[i] at position i."""
+        blocks = {
+            block: position.choices[pick]
+            for position, pick in zip(self.positions, picks, strict=True)
+            for block in position.blocks
+        }
+        sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
+        return Architecture.of(self.backbone, blocks, **sizes)
+
+    def picks(self, architecture: Architecture) -> tuple[int, ...]:
+        """The choice that an architecture takes at each position.
+
+        Raises:
+            InputError: If it is not of this space; the block is named.
+        """
+        same = (self.backbone, self.input_size, self.num_classes)
+        if (architecture.backbone, architecture.input_size, architecture.num_classes) != same:
+            raise InputError(f"{architecture.backbone} is not an architecture of the space {self.name}")
+        blocks = architecture.blocks
+        picks = []
+        for position in self.positions:
+            chosen = {blocks[name] for name in position.blocks}
+            if len(chosen) > 1 or not chosen <= set(position.choices):
+                allowed = ", ".join(map(str, position.choices))
+                raise InputError(f"{position.name}: {blocks[position.blocks[0]]} is not one of {allowed}")
+            picks.append(position.choices.index(chosen.pop()))
+        return tuple(picks)
+
+    def encode(self, architecture: Architecture) -> dict[str, str]:
+        """Parameters of an architecture as the study keeps them: `layer1.0.convolution` and so on.
+
+        Raises:
+            InputError: If it is not of this space.
+        """
+        parameters = {}
+        for position, pick in zip(self.positions, self.picks(architecture), strict=True):
+            choice = position.choices[pick]
+            parameters[f"{position.name}.convolution"] = str(choice.convolution)
+            parameters[f"{position.name}.recalibration"] = str(choice.recalibration)
+        return parameters
+
+    def decode(self, parameters: Mapping[str, str]) -> Architecture:
+        """The architecture of a study's parameters.
+
+        Raises:
+            InputError: If a parameter is missing or its value not allowed.
+        """
+        options = self.options()
+        for name, allowed in options.items():
+            if parameters.get(name) not in allowed:
+                raise InputError(f"{name}: {parameters.get(name)!r} is not one of {', '.join(allowed)}")
+        picks = [
+            options[f"{position.name}.convolution"].index(parameters[f"{position.name}.convolution"])
+            * len(position.recalibrations)
+            + options[f"{position.name}.recalibration"].index(parameters[f"{position.name}.recalibration"])
+            for position in self.positions
+        ]
+        return self.at(tuple(picks))
+
+    def options(self) -> dict[str, tuple[str, ...]]:
+        """Allowed values of every parameter, by name."""
+        options: dict[str, tuple[str, ...]] = {}
+        for position in self.positions:
+            options[f"{position.name}.convolution"] = tuple(map(str, position.convolutions))
+            options[f"{position.name}.recalibration"] = tuple(map(str, position.recalibrations))
+        return options
+
+    def describe(self) -> str:
+        """The whole space as text; equal for equal spaces, and a file that can be loaded again."""
+        content = {
+            "name": self.name,
+            "backbone": self.backbone,
+            "input_size": self.input_size,
+            "num_classes": self.num_classes,
+            "granularity": self.granularity,
+            **_as_lists(self.positions[0]),
+            "overrides": {
+                p.name: _as_lists(p) for p in self.positions if _as_lists(p) != _as_lists(self.positions[0])
+            },
+            "proxy": {"width": self.proxy_width, "resolution": self.proxy_resolution},
+        }
+        return yaml.safe_dump(content, sort_keys=False, width=100)
+
+
+def space_names() -> list[str]:
+    """Names of the spaces that come with the package."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def _folder() -> Path:
+    installed = Path(__file__).parent / "search_spaces"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "search_spaces"
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        return path
+    if str(name_or_path) not in space_names():
+        known = ", ".join(space_names())
+        raise InputError(
+            f"unknown space {str(name_or_path)!r}; allowed: {known}, or the path of a .yaml file"
+        )
+    return _folder() / f"{name_or_path}.yaml"
+
+
+def _positions(blocks: list[str], file: _SpaceFile) -> list[Position]:
+    for key in file.overrides:
+        if not any(name == key or name.startswith(f"{key}.") for name in blocks):
+            raise ValueError(f"overrides: {key!r} is neither a block nor a stage of {file.backbone}")
+    groups: dict[str, list[str]] = {}
+    for name in blocks:
+        owner = {"block": name, "stage": name.rsplit(".", 1)[0], "network": "network"}[file.granularity]
+        groups.setdefault(owner, []).append(name)
+    positions = []
+    for owner, names in groups.items():
+        allowed = {
+            (_allowed(name, "convolution", file), _allowed(name, "recalibration", file)) for name in names
+        }
+        if len(allowed) > 1:
+            raise ValueError(
+                f"overrides: the blocks of {owner} share one choice, so they need the same options"
+            )
+        positions.append(Position(owner, tuple(names), *allowed.pop()))
+    return positions
+
+
+def _allowed(block: str, kind: Kind, file: _SpaceFile) -> tuple[Part, ...]:
+    """Options of a block: the space's, a stage's override before it, a block's before that."""
+    texts: list[str] = getattr(file, kind)
+    key: str = kind
+    for owner in (block.rsplit(".", 1)[0], block):
+        override = file.overrides.get(owner)
+        told = getattr(override, kind) if override else None
+        if told is not None:
+            texts, key = told, f"overrides.{owner}.{kind}"
+    parts: dict[Part, str] = {}
+    for text in texts:
+        try:
+            part = parse_part(text, kind)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+        if part in parts:
+            raise ValueError(f"{key}: {text!r} and {parts[part]!r} are the same operator")
+        parts[part] = text
+    return tuple(parts)
+
+
+def _as_lists(position: Position) -> dict[str, list[str]]:
+    return {
+        "convolution": [str(part) for part in position.convolutions],
+        "recalibration": [str(part) for part in position.recalibrations],
+    }
