@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.errors import Diverged, InputError, StopSearch
 
 app = typer.Typer(
     name="nas-recalib",
@@ -205,6 +205,84 @@ def cost(
         print_costs(costs)
 
 
+@app.command()
+def train(
+    architecture: Annotated[Path, typer.Argument(help="An architecture file.", metavar="FILE")],
+    data: Annotated[
+        str,
+        typer.Option(help="imagenet:PATH, folder:PATH, cifar10, cifar100, digits or auto.", metavar="DATA"),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for checkpoints and weights (default: runs/train-FILE).",
+            metavar="DIR",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="step100 or cosine120, the papers' schedules.", metavar="NAME")
+    ] = "step100",
+    epochs: Annotated[int | None, typer.Option(help="Longer or shorter than the recipe.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.", min=1)] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Decoding processes for each training process.", min=0)] = 4,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.", min=0)] = 0,
+    limit_batches: Annotated[
+        int | None, typer.Option(help="Most batches an epoch, for a quick look.", min=1)
+    ] = None,
+    device: Device = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Train an architecture at full size: alone, or under torchrun with one process for each GPU.
+
+    Goes on from the last epoch that the output folder holds.
+    """
+    from dataclasses import replace
+
+    from nas_recalib.architecture import Architecture
+    from nas_recalib.data import open_source
+    from nas_recalib.device import fast_dtype, pick_device
+    from nas_recalib.training import EpochResult, get_recipe, train_full
+    from nas_recalib.training.distributed import join_world
+
+    chosen = get_recipe(recipe).with_epochs(epochs or get_recipe(recipe).epochs)
+    chosen = replace(chosen, batch_size=batch_size or chosen.batch_size)
+    discovered = Architecture.load(architecture)
+
+    def progress(result: EpochResult) -> None:
+        accuracy = f"top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
+        _say(
+            f"epoch {result.epoch}/{chosen.epochs}: loss {result.loss:.4f}, {accuracy}, {result.seconds:.0f} s"
+        )
+
+    with join_world(pick_device(device)) as world:
+        with world.main_first():
+            source = open_source(data, _cache(cache_dir))
+        folder = output or RUNS / f"train-{architecture.stem}"
+        history = train_full(
+            discovered,
+            source,
+            folder,
+            chosen,
+            device=world.device,
+            dtype=fast_dtype(world.device),
+            seed=seed,
+            workers=workers,
+            input_size=input_size,
+            limit_batches=limit_batches,
+            progress=progress,
+        )
+        if world.is_main:
+            best = max(history, key=lambda result: result.top1)
+            print(
+                f"best epoch {best.epoch}: top-1 {best.top1:.4f}, top-5 {best.top5:.4f}; weights in {folder}"
+            )
+
+
 def _summary(study: str, runs: Path, storage: str | None) -> Any:
     import optuna
 
@@ -222,7 +300,9 @@ def _cache(given: Path | None) -> Path:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """To standard error, once however many processes torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
 
 
 def _print_json(content: object) -> None:
@@ -247,7 +327,7 @@ def run(arguments: list[str]) -> int:
     except InputError as error:
         _say(f"error: {error}")
         return 2
-    except StopSearch as error:
+    except (StopSearch, Diverged) as error:
         _say(f"failed: {error}")
         return 1
     except (KeyboardInterrupt, typer.Abort):

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class StopSearch(RuntimeError):
     """A search cannot go on, through no fault of its input."""
+
+
+class Diverged(RuntimeError):
+    """A training loss is not a number any more."""

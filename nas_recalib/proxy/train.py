@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.data import Resident
+from nas_recalib.errors import Diverged
 from nas_recalib.proxy.augment import augment_epoch
-
-
-class Diverged(RuntimeError):
-    """The training loss is not a number any more."""
 
 
 @dataclass(frozen=True)

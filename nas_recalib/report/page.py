@@ -26,8 +26,9 @@ def study_page(summary: Summary) -> str:
     fidelity = summary.config.fidelity
     intro = (
         f"{len(summary.rows)} trained trials within {summary.config.budget} on {summary.config.data}; "
-        f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. Error bars are "
-        f"one standard error of {fidelity['validation']:,} validation images; they hold nothing of seed noise."
+        f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. "
+        f"Error bars are one standard error of {fidelity['validation']:,} validation images; "
+        "they hold nothing of seed noise."
     )
     figures = [_scatter(summary), _course(summary), _map(best)]
     drawn = [

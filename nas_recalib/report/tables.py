@@ -37,7 +37,8 @@ def _headline(summary: Summary) -> str:
         f"{summary.study}: {len(summary.rows)} trained trials ({pruned} pruned), "
         f"{summary.replayed} answered from what was known{failed}\n"
         f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
-        f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, {fidelity['validation']:,} validation images, seed {config.seed}\n"
+        f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
+        f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
         f"best: trial {best.number}, accuracy {best.accuracy:.4f} ± {best.error:.4f}, "
         f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params"
     )

@@ -9,7 +9,8 @@ import torch
 
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Resident
-from nas_recalib.proxy.train import Diverged, Epoch, Recipe, train_proxy
+from nas_recalib.errors import Diverged
+from nas_recalib.proxy.train import Epoch, Recipe, train_proxy
 
 FailureKind = Literal["out-of-memory", "diverged", "error", "interrupted", "over-budget"]
 

@@ -1,0 +1,155 @@
+"""Checkpoints: all that a training needs to go on where it stopped, in one file."""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from nas_recalib.errors import InputError
+from nas_recalib.files import write_atomically
+from nas_recalib.training.recipe import Recipe
+from nas_recalib.training.results import EpochResult
+
+_FORMAT = "nas-recalib/checkpoint/1"
+
+
+class Stateful(Protocol):
+    """A network, an optimizer, or whatever else a training carries from epoch to epoch."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What decides the course of a training; a checkpoint of another course is refused.
+
+    All randomness is drawn afresh each epoch from the seed and the epoch's number, so no generator's state
+    has to be kept.
+
+    Attributes:
+        architecture: As text, with the size of the images and the classes trained on.
+        recipe: How.
+        data: The data set's name.
+        fingerprint: Of its training images; the name alone may differ, as it does when data are moved.
+        classes: Names, in the order of the labels.
+        seed: Of weights, order and augmentation.
+        limit_batches: Most batches an epoch.
+
+    Raises:
+        InputError: If the limit is below 1.
+    """
+
+    architecture: str
+    recipe: Recipe
+    data: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    seed: int
+    limit_batches: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit_batches is not None and self.limit_batches < 1:
+            raise InputError(f"limit_batches: {self.limit_batches} is not at least 1")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training after some of its epochs.
+
+    Attributes:
+        history: Results of the epochs so far.
+        states: State dictionaries, by what they belong to.
+    """
+
+    history: tuple[EpochResult, ...]
+    states: Mapping[str, dict[str, Any]]
+
+    def restore(self, parts: Mapping[str, Stateful]) -> None:
+        """Gives the parts of a training their states.
+
+        Raises:
+            InputError: If they do not fit, as after a change of the code that builds them.
+        """
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(self.states[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(f"checkpoint: its {name} does not fit what is trained here") from error
+
+
+def save_checkpoint(
+    path: Path, run: Run, history: Sequence[EpochResult], parts: Mapping[str, Stateful]
+) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    content = {
+        "format": _FORMAT,
+        "run": run.as_dict(),
+        "history": [asdict(result) for result in history],
+        "states": {name: part.state_dict() for name, part in parts.items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
+    """Reads a checkpoint to go on with a run; None where there is none.
+
+    Raises:
+        InputError: If the file is damaged, is no checkpoint, or is another run's; it says what differs.
+    """
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip():  # torch compares no checksums
+                raise zipfile.BadZipFile
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged archive raises depends on where the damage is
+        raise InputError(
+            f"{path}: damaged, or not a checkpoint; delete it to train from the start"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this program; choose another folder, or delete it")
+    difference = _difference(content["run"], run.as_dict())
+    if difference:
+        raise InputError(
+            f"{path}: belongs to another training: {difference}; choose another folder, or delete it"
+        )
+    history = tuple(EpochResult(**result) for result in content["history"])
+    return Checkpoint(history, content["states"])
+
+
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str | None:
+    """What differs first, in words."""
+    for key, mine in here.items():
+        theirs = there.get(key)
+        if theirs == mine or key == "data":
+            continue
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            return _difference(theirs, mine, f"{key}.")
+        if key == "fingerprint":
+            return f"data was {there['data']} ({theirs}), now {here['data']} ({mine})"
+        if key == "architecture":
+            theirs, mine = _first_word(str(theirs), str(mine))
+        return f"{prefix}{key} was {theirs}, now {mine}"
+    return None
+
+
+def _first_word(there: str, here: str) -> tuple[str, str]:
+    """The first words in which two texts differ, or the texts."""
+    words = zip(there.split(), here.split(), strict=False)
+    return next(((a, b) for a, b in words if a != b), (there, here))

@@ -1,0 +1,139 @@
+"""The processes that train one network together, as torchrun started them."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nas_recalib.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together; alone there is one, and nothing is sent.
+
+    Attributes:
+        rank: Its number, from 0.
+        size: How many there are.
+        device: What it trains on.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is the one that reads and writes files."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums of all processes' values, in every process."""
+        total = values.clone()
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def from_main(self, produce: Callable[[], T]) -> T:
+        """What the main process produces, in every process.
+
+        Raises:
+            InputError: In every process, if the main one does.
+        """
+        if self.size == 1:
+            return produce()
+        outcome: list[Any] = [None]
+        if self.is_main:
+            try:
+                outcome = [produce()]
+            except InputError as error:
+                outcome = [error]
+        dist.broadcast_object_list(outcome, src=0)
+        if isinstance(outcome[0], InputError):
+            raise outcome[0]
+        result: T = outcome[0]
+        return result
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Lets the main process through a block before the others: one downloads, the others find."""
+        if self.size > 1 and not self.is_main:
+            dist.barrier()
+        try:
+            yield
+        finally:
+            if self.size > 1 and self.is_main:
+                dist.barrier()
+
+    def replicate(self, network: nn.Module) -> nn.Module:
+        """The network to train: its gradients are averaged over all processes."""
+        if self.size == 1:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        replica = DistributedDataParallel(network, ids, gradient_as_bucket_view=True)
+        replica.broadcast_buffers = False  # average_buffers, once an epoch, replaces a broadcast every step
+        return replica
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Gives every process the mean of all processes' buffers, such as the norms' running statistics."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.sum(buffer) / self.size)
+
+
+@contextmanager
+def join_world(device: torch.device) -> Iterator[World]:
+    """Joins the processes that torchrun started, and leaves them at the end; within another, does neither.
+
+    Processes can leave only once: several trainings of one start go within one `join_world`.
+
+    Args:
+        device: What to train on. Under torchrun every process takes the GPU of its own number instead of the
+            same one.
+
+    Raises:
+        InputError: If torchrun's variables are not whole, or there are more processes than GPUs.
+    """
+    size = _variable("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
+    if size == 1:
+        yield World(0, 1, device)
+        return
+    rank, local_rank = _variable("RANK"), _variable("LOCAL_RANK")
+    if device.type == "cuda":
+        device = _own_gpu(local_rank)
+    joined = dist.is_initialized()
+    if not joined:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        with warnings.catch_warnings():
+            # Both memory formats lay a 1x1 weight out alike; autograd and the reducer name different ones.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            yield World(rank, size, device)
+    finally:
+        if not joined:
+            dist.destroy_process_group()
+
+
+def _own_gpu(local_rank: int) -> torch.device:
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise InputError(f"device: this machine has {gpus} GPUs; start at most one process for each of them")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _variable(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except (KeyError, ValueError):
+        raise InputError(f"{name} is not a number; start several processes with torchrun") from None
