@@ -78,7 +78,12 @@ def search(
     pruner: Annotated[
         str | None, typer.Option(help="median (default), halving or none.", metavar="NAME")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="That every draw follows from (default: 0).")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="That every draw follows from (default: 0).", min=0)
+    ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
 ) -> None:
@@ -112,6 +117,7 @@ def search(
         epochs=epochs,
         sampler=sampler,
         pruner=pruner,
+        threads=threads,
         seed=seed,
         cache=_cache(cache_dir),
     )
@@ -254,10 +260,8 @@ def train(
     discovered = Architecture.load(architecture)
 
     def progress(result: EpochResult) -> None:
-        accuracy = f"top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
-        _say(
-            f"epoch {result.epoch}/{chosen.epochs}: loss {result.loss:.4f}, {accuracy}, {result.seconds:.0f} s"
-        )
+        told = f"loss {result.loss:.4f}, top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
+        _say(f"epoch {result.epoch}/{chosen.epochs}: {told}, {result.seconds:.0f} s")
 
     with join_world(pick_device(device)) as world:
         with world.main_first():
@@ -278,9 +282,8 @@ def train(
         )
         if world.is_main:
             best = max(history, key=lambda result: result.top1)
-            print(
-                f"best epoch {best.epoch}: top-1 {best.top1:.4f}, top-5 {best.top5:.4f}; weights in {folder}"
-            )
+            told = f"top-1 {best.top1:.4f}, top-5 {best.top5:.4f}"
+            print(f"best epoch {best.epoch}: {told}; weights in {folder}")
 
 
 def _summary(study: str, runs: Path, storage: str | None) -> Any:

@@ -49,10 +49,11 @@ def default_fidelity(space: SearchSpace, source: Source, device: torch.device) -
     native = source.native_size or space.proxy_resolution
     total = len(source.train.labels)
     on_cpu = device.type == "cpu"
+    images = min(5000, total - total // 5)
     return Fidelity(
-        images=min(5000, total - total // 5) if on_cpu else None,
+        images=images if on_cpu else None,
         validation=min(5000, total // 5),
         resolution=min(space.proxy_resolution, max(16, native)),
         width=space.proxy_width,
-        epochs=6 if on_cpu else 12,
+        epochs=(4 if images == 5000 else 5) if on_cpu else 12,
     )

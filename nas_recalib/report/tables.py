@@ -96,6 +96,10 @@ def _importance(summary: Summary) -> Table:
 def print_table(renderable: RenderableType) -> None:
     """To standard output: fitted to a terminal, unfolded and uncoloured elsewhere."""
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=200, no_color=True, highlight=False)
-    console.print(renderable)
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    plain = Console(width=240, no_color=True, highlight=False)
+    with plain.capture() as captured:
+        plain.print(renderable)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -20,6 +20,7 @@ class SearchConfig:
         fidelity: Of the proxy, as `Fidelity.as_dict` gives it.
         recipe: Of the proxy training, by name of its fields.
         dtype: Of convolutions in training.
+        threads: Of the CPU; sums are rounded differently with another number.
         sampler: Name of the strategy.
         pruner: Name of the pruner.
         seed: That every draw follows from.
@@ -33,6 +34,7 @@ class SearchConfig:
     fidelity: dict[str, Any]
     recipe: dict[str, Any]
     dtype: str
+    threads: int
     sampler: str
     pruner: str
     seed: int

@@ -12,7 +12,7 @@ import yaml
 
 from nas_recalib.cost import Budget, Feasible
 from nas_recalib.data import Source, load_resident, open_source
-from nas_recalib.device import device_name, fast_dtype, versions
+from nas_recalib.device import default_threads, device_name, fast_dtype, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
 from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
@@ -44,6 +44,7 @@ class Request:
         epochs: Of a trial.
         sampler: Name of the strategy.
         pruner: Name of the pruner.
+        threads: Of the CPU.
         seed: That every draw follows from.
         cache: Folder that downloads are kept in.
     """
@@ -62,6 +63,7 @@ class Request:
     epochs: int | None
     sampler: str | None
     pruner: str | None
+    threads: int | None
     seed: int | None
     cache: Path
 
@@ -149,6 +151,7 @@ def _config(
         fidelity=fidelity.as_dict(),
         recipe=recipe,
         dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),
+        threads=request.threads or (stored.threads if stored else default_threads()),
         sampler=sampler,
         pruner=pruner,
         seed=seed,
@@ -163,6 +166,7 @@ def _search(
     source: Source,
     device: torch.device,
 ) -> Search:
+    torch.set_num_threads(config.threads)
     fidelity = Fidelity(**config.fidelity)
     data = load_resident(source, fidelity.resolution, fidelity.images, fidelity.validation, config.seed)
     proxy = Proxy(
