@@ -321,6 +321,8 @@ def run(arguments: list[str]) -> int:
     """As `main`, with the arguments given and the exit status returned."""
     try:
         status = app(arguments, prog_name="nas-recalib", standalone_mode=False)
+        if status == 130:  # Typer's answer to an interruption
+            _say("interrupted; the same command goes on from here")
         return status if isinstance(status, int) else 0
     except TyperException as error:
         message = error.format_message().strip().replace("\n", " ")
@@ -333,6 +335,3 @@ def run(arguments: list[str]) -> int:
     except (StopSearch, Diverged) as error:
         _say(f"failed: {error}")
         return 1
-    except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; the same command goes on from here")
-        return 130

@@ -97,7 +97,8 @@ def _umask() -> int:
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    problem = error.errors()[0]
+    problems = error.errors()  # a misspelt key is also a missing one: tell of the spelling
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         fields: Any = model

@@ -44,16 +44,15 @@ class Fidelity:
 def default_fidelity(space: SearchSpace, source: Source, device: torch.device) -> Fidelity:
     """A fidelity under which a trial takes seconds to a minute on the given kind of device.
 
-    Small images are scaled up to 16 pixels at least, so that the last stage still has a map to look at.
+    Images have 16 pixels a side at least, so that the last stage still has a map to look at.
     """
-    native = source.native_size or space.proxy_resolution
     total = len(source.train.labels)
-    on_cpu = device.type == "cpu"
-    images = min(5000, total - total // 5)
-    return Fidelity(
-        images=images if on_cpu else None,
-        validation=min(5000, total // 5),
-        resolution=min(space.proxy_resolution, max(16, native)),
-        width=space.proxy_width,
-        epochs=(4 if images == 5000 else 5) if on_cpu else 12,
-    )
+    validation = min(5000, total // 5)
+    if device.type != "cpu":
+        return Fidelity(None, validation, max(16, _side(space, source)), space.proxy_width, epochs=12)
+    images = min(5000, total - validation)
+    return Fidelity(images, validation, 16, space.proxy_width, epochs=4 if images == 5000 else 5)
+
+
+def _side(space: SearchSpace, source: Source) -> int:
+    return min(space.proxy_resolution, source.native_size or space.proxy_resolution)

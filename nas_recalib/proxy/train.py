@@ -26,8 +26,8 @@ class Recipe:
         label_smoothing: Of the cross-entropy.
     """
 
-    batch_size: int = 128
-    peak_rate: float = 0.2
+    batch_size: int = 64
+    peak_rate: float = 0.05
     warmup: float = 0.25
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -36,7 +36,7 @@ class Recipe:
 
 def default_recipe(images: int) -> Recipe:
     """A recipe for a set of that many images: small sets take smaller batches, for enough steps."""
-    return Recipe() if images >= 5000 else Recipe(batch_size=32, peak_rate=0.05)
+    return Recipe() if images >= 5000 else Recipe(batch_size=32)
 
 
 @dataclass(frozen=True)

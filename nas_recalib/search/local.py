@@ -85,11 +85,9 @@ class Search:
         sampler = UntriedSampler(STRATEGIES[self.strategy], self.space, feasible, self.known, self.proxy.seed)
         self.study.sampler = sampler
         self.study.pruner = PRUNERS[self.pruner]()
-        self._enqueue_baselines()
         failures: list[Failure] = []
         while len(finished(self.study)) < trials:
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            if not waiting and sampler.exhausted():
+            if not self._next_is_waiting() and sampler.exhausted():
                 return False
             failure = self._trial(self.study.ask(sampler.distributions), observer)
             failures = [*failures, failure] if failure else []
@@ -147,7 +145,7 @@ class Search:
             self.logs.mkdir(parents=True, exist_ok=True)
             write_atomically(self.logs / f"{trial.number:05d}.txt", failure.details)
         ended = self.study.tell(trial, state=TrialState.FAIL)
-        self._remember(ended)
+        self.known[self.space.decode(ended.params)] = ended  # not again in this run, even if a bug did it
         observer.ended(ended)
         return failure
 
@@ -176,23 +174,16 @@ class Search:
                 live.set_user_attr("message", "its process ended before it did")
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _enqueue_baselines(self) -> None:
-        """Puts the papers' single-operator networks first, those that the space and the budget allow."""
-        waiting = [
-            trial.system_attrs.get("fixed_params")
-            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        ]
+    def _next_is_waiting(self) -> bool:
+        """Puts the next of the papers' single-operator networks first, unless something is waiting already."""
+        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True
         for name in BASELINES:
             architecture = uniform(self.space, name)
-            if (
-                architecture is None
-                or architecture in self.known
-                or not self.budget.allows(architecture.cost())
-            ):
-                continue
-            parameters = self.space.encode(architecture)
-            if parameters not in waiting:
-                self.study.enqueue_trial(parameters, user_attrs={"baseline": name})
+            if architecture and architecture not in self.known and self.budget.allows(architecture.cost()):
+                self.study.enqueue_trial(self.space.encode(architecture), user_attrs={"baseline": name})
+                return True
+        return False
 
 
 def uniform(space: SearchSpace, choice: str) -> Architecture | None:

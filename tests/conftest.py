@@ -1,0 +1,55 @@
+"""Shared by all tests: inputs and modules that follow from a seed, and a hypothesis that repeats itself."""
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def normal():
+    """Draws normal tensors from a generator that starts anew in every test."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape, dtype=torch.float64):
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    return draw
+
+
+@pytest.fixture
+def make():
+    """Builds a module in evaluation mode whose weights follow from a seed and whose norms do something."""
+
+    def construct(build, *args, dtype=torch.float64, **kwargs):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            module = build(*args, **kwargs)
+            for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+                nn.init.normal_(norm.running_mean, std=0.2)
+                nn.init.uniform_(norm.running_var, 0.5, 2)
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.normal_(norm.bias, std=0.5)
+        return module.to(dtype).eval()
+
+    return construct
+
+
+@pytest.fixture
+def count():
+    """Counts a module on the meta device, which `build` gives, by running it whole: (MACs, parameters)."""
+
+    def directly(build, *shape):
+        with torch.device("meta"):
+            module = build().eval()
+        with FlopCounterMode(display=False) as counter:
+            module(torch.empty(1, *shape, device="meta"))
+        return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
+
+    return directly

@@ -1,0 +1,84 @@
+"""Costs against counts made by hand, by another counter, and on the whole network at once."""
+
+import copy
+
+import pytest
+import thop
+import torch
+from torch import nn
+
+from nas_recalib.architecture import Architecture, build
+from nas_recalib.cost import Cost, count_cost
+from nas_recalib.cost.macs import network_cost
+from nas_recalib.networks import get_backbone
+from nas_recalib.operators import AccuracyBooster, BlockChoice, PSConv2d, SCConv2d
+
+
+def on_meta(constructor, *arguments, **options):
+    with torch.device("meta"):
+        return constructor(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("module", "macs", "params"),
+    [
+        (lambda: nn.Conv2d(8, 16, 3, 1, 1, bias=False), 10 * 10 * 16 * 8 * 9, 16 * 8 * 9),
+        (lambda: nn.Conv2d(8, 16, 3, 2, 1, groups=4), 5 * 5 * 16 * 2 * 9, 16 * 2 * 9 + 16),
+        (lambda: nn.Sequential(nn.AvgPool2d(10), nn.Flatten(), nn.Linear(8, 5)), 8 * 5, 8 * 5 + 5),
+        (lambda: nn.Sequential(nn.BatchNorm2d(8), nn.ReLU()), 0, 16),
+        (lambda: PSConv2d(8, 16), 10 * 10 * 16 * 8 * 9, 16 * 8 * 9),
+        (lambda: SCConv2d(8, 8, r=5), (3 * 10 * 10 + 2 * 2) * 4 * 4 * 9, 4 * 4 * 4 * 9 + 4 * 4),
+        (lambda: AccuracyBooster(8, groups=2), 8 * 4, 8 * 4 + 16),
+    ],
+)
+def test_counts_convolutions_and_linear_layers_alone(module, macs, params):
+    assert count_cost(on_meta(module), (1, 8, 10, 10)) == Cost(macs, params)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_counting_leaves_the_module_as_it_was(training):
+    module = on_meta(AccuracyBooster, 8).train(training)
+    keys = list(module.state_dict())
+    count_cost(module, (1, 8, 4, 4))  # one image, which in training would be refused
+    assert module.training is training
+    assert list(module.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+@pytest.mark.parametrize(("size", "classes", "in_channels"), [(33, 7, 1), (64, 100, 4)])
+def test_costs_follow_images_and_classes(count, name, size, classes, in_channels):
+    backbone = get_backbone(name)
+    texts = ["scconv+ab-plus", "psconv+msar(scales=1)", "se"]
+    blocks = {block: BlockChoice.parse(texts[i % 3]) for i, block in enumerate(backbone.blocks())}
+    sizes = {"input_size": size, "num_classes": classes, "in_channels": in_channels}
+    whole = count(lambda: backbone.build(blocks, classes, in_channels), in_channels, size, size)
+    assert network_cost(backbone, blocks, **sizes) == Cost(*whole)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_thop_agrees_on_a_vanilla_network(name):
+    """On a copy, for thop leaves buffers behind, and without the norms and poolings that it adds in."""
+    network = build(Architecture.of(name, "vanilla"))
+    silent = (nn.BatchNorm2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d)
+    ignored = dict.fromkeys(silent, lambda *_: None)
+    macs, params = thop.profile(
+        copy.deepcopy(network), (torch.zeros(1, 3, 224, 224),), custom_ops=ignored, verbose=False
+    )
+    assert Architecture.of(name, "vanilla").cost() == Cost(int(macs), int(params))
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ("psconv(pattern=1-2-3)", r"layer1\.0: psconv: in_channels = 64 is not a positive multiple"),
+        ("msar(scales=1-8)", r"layer4\.0: msar: scales = \(1, 8\) is not within a 7x7 map"),
+        ("ab(groups=80)", r"layer1\.0: ab: groups = 80 is not a divisor of the channels \(256\)"),
+    ],
+)
+def test_names_the_block_that_an_operator_does_not_fit(choice, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture.of("resnet50", choice).cost()
+
+
+def test_costs_add_and_subtract():
+    assert Cost(5, 7) + Cost(1, 2) - Cost(2, 3) == Cost(4, 6)

@@ -1,0 +1,177 @@
+"""ResNets: torchvision's checkpoints fit, and parameters and MACs are those that papers print."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from nas_recalib.architecture import Architecture, build
+from nas_recalib.networks import backbone_names, get_backbone
+from nas_recalib.operators import AccuracyBooster, BlockChoice, PSConv2d
+
+IMAGENET = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+CIFAR = ["resnet20", "resnet32", "resnet56", "resnet110"]
+CHOICES = [
+    "vanilla", "scconv", "scconv(r=2)", "scconv(pooling=max, upsample=bilinear)", "psconv",
+    "psconv(pattern=1-2)", "psconv(vary=in)", "msar", "msar(strategy=sliding, share=yes)", "ab",
+    "ab(groups=4)", "ab-plus", "se",
+]  # fmt: skip
+
+
+def cost(backbone, choice="vanilla"):
+    return Architecture.of(backbone, choice).cost()
+
+
+def test_there_are_nine():
+    assert backbone_names() == [*IMAGENET, *CIFAR]
+    with pytest.raises(ValueError, match=r"unknown backbone 'resnet51'; allowed: resnet18, .*resnet110"):
+        get_backbone("resnet51")
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_all_vanilla_is_torchvisions(normal, make, name):
+    theirs = make(getattr(torchvision.models, name), weights=None, dtype=torch.float32)
+    with torch.device("meta"):
+        ours = get_backbone(name).build(Architecture.of(name, "vanilla").blocks, 1000, 3).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
+    x = normal(2, 3, 64, 64, dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs(x)
+        assert expected.isfinite().all()
+        torch.testing.assert_close(ours(x), expected)
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_cifar_resnets_are_as_deep_as_their_name(make, name):
+    network = make(build, Architecture.of(name, "vanilla"), dtype=torch.float32)
+    kernels = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert f"resnet{len(kernels) + 1}" == name
+    assert (network.fc.in_features, network.fc.out_features) == (64, 10)
+
+
+# Multiply-accumulates as printed: PSConv (ECCV 2020), table 2; MS-SAR (ECCV 2018), tables 2 and 5. Those of
+# SCNet (CVPR 2020), table 1, are its authors' for the network they released, with a digit more.
+@pytest.mark.parametrize(
+    ("name", "choice", "unit", "digits", "printed"),
+    [
+        ("resnet50", "vanilla", 1e9, 3, 4.089),
+        ("resnet50", "psconv", 1e9, 3, 4.089),
+        ("resnet50", "scconv", 1e9, 2, 3.93),
+        ("resnet101", "scconv", 1e9, 2, 7.17),
+        ("resnet101", "vanilla", 1e9, 1, 7.8),
+        ("resnet18", "vanilla", 1e9, 2, 1.81),
+        ("resnet34", "vanilla", 1e9, 2, 3.66),
+        ("resnet20", "vanilla", 1e6, 1, 40.8),
+        ("resnet32", "vanilla", 1e6, 1, 69.1),
+        ("resnet56", "vanilla", 1e6, 1, 125.7),
+    ],
+)
+def test_macs_are_those_printed(name, choice, unit, digits, printed):
+    assert round(cost(name, choice).macs / unit, digits) == printed
+
+
+# Parameters as printed in table 2 of PSConv, of MS-SAR and of Accuracy Booster (WACV 2020), table 1 of SCNet.
+@pytest.mark.parametrize(
+    ("name", "choice", "digits", "printed"),
+    [
+        ("resnet50", "vanilla", 3, 25.557),
+        ("resnet50", "psconv", 3, 25.557),
+        ("resnet50", "scconv", 2, 25.56),
+        ("resnet101", "scconv", 2, 44.57),
+        ("resnet50", "se", 2, 28.09),
+        ("resnet101", "se", 1, 49.3),
+        ("resnet50", "scconv+se", 1, 28.1),
+        ("resnet101", "scconv+se", 1, 49.3),
+        ("resnet20", "vanilla", 2, 0.27),
+        ("resnet20", "msar(share=yes)", 2, 0.28),
+        ("resnet32", "msar(share=yes)", 2, 0.48),
+        ("resnet56", "msar(share=yes)", 2, 0.89),
+    ],
+)
+def test_parameters_are_those_printed(name, choice, digits, printed):
+    assert round(cost(name, choice).params / 1e6, digits) == printed
+
+
+def test_resnet_50_to_the_last_digit():
+    assert (cost("resnet50").macs, cost("resnet50").params) == (4_089_184_256, 25_557_032)
+
+
+def test_ab_plus_adds_what_its_paper_prints():
+    """Table 2: 20.1M parameters and 0.020G multiply-accumulates over ResNet-50; AB adds 0.000G."""
+    plus = cost("resnet50", "ab-plus") - cost("resnet50")
+    weights = 3 * 256**2 + 4 * 512**2 + 6 * 1024**2 + 3 * 2048**2
+    assert plus.macs == weights
+    assert (round(plus.params / 1e6, 1), round(plus.macs / 1e9, 3)) == (20.1, 0.020)
+    assert round((cost("resnet50", "ab") - cost("resnet50")).macs / 1e9, 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "replaced"),
+    [("resnet18", "layer2.0", ["conv1", "conv2"]), ("resnet50", "layer2.0", ["conv2"])],
+)
+def test_a_choice_takes_the_3x3_convolutions_of_its_block_alone(name, block, replaced):
+    choices = {**Architecture.of(name, "vanilla").blocks, block: BlockChoice.parse("psconv+ab")}
+    with torch.device("meta"):
+        network = get_backbone(name).build(choices, 10, 3)
+    found = [key for key, module in network.named_modules() if isinstance(module, PSConv2d | AccuracyBooster)]
+    assert found == [f"{block}.{part}" for part in (*replaced, "recalibration")]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("block", ["layer2.0", "layer2.1"])
+def test_recalibration_stands_before_the_sum(normal, make, name, block):
+    """Where it is replaced by zero, the shortcut alone remains."""
+    network = make(build, Architecture.of(name, "ab"), dtype=torch.float32)
+    module = network.get_submodule(block)
+    module.recalibration = type("Zero", (nn.Module,), {"forward": lambda _, x: 0 * x})()
+    x = normal(1, module.conv1.in_channels, 8, 8, dtype=torch.float32)
+    shortcut = x if module.downsample is None else module.downsample(x)
+    torch.testing.assert_close(module(x), shortcut.relu())
+
+
+@pytest.mark.parametrize(("name", "smaller"), [("resnet18", 4), ("resnet20", 1)])
+def test_stems(normal, make, name, smaller):
+    network = make(build, Architecture.of(name, "vanilla"), in_channels=4, num_classes=7, dtype=torch.float32)
+    sizes = []
+    network.layer1.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    assert network(normal(2, 4, 64, 64, dtype=torch.float32)).shape == (2, 7)
+    assert sizes == [64 // smaller]
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_a_twin_keeps_blocks_and_parameter_names(name):
+    backbone = get_backbone(name)
+    twin = backbone.twin(0.25)
+    assert list(twin.blocks()) == list(backbone.blocks())
+    choices = Architecture.of(name, "scconv+msar").blocks
+    with torch.device("meta"):
+        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, twin))
+    assert list(small) == list(full)
+    assert sum(p.numel() for p in small.values()) < sum(p.numel() for p in full.values())
+
+
+def test_a_twin_of_width_one_has_the_channels_of_the_full_network():
+    for name in backbone_names():
+        backbone = get_backbone(name)
+        assert backbone.twin(1).channels == backbone.channels
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+def test_a_twin_trains_on_small_images(normal, make, name, choice):
+    twin = get_backbone(name).twin(0.125)
+    network = make(twin.build, Architecture.of(name, choice).blocks, 10, 3, dtype=torch.float32).train()
+    for size in (8, 16, 32):
+        network.zero_grad()
+        network(normal(2, 3, size, size, dtype=torch.float32)).logsumexp(1).sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_whole_network_compiles_as_one_graph(normal, make):
+    names = Architecture.of("resnet20", "vanilla").blocks
+    mixed = dict(zip(names, ("psconv+ab", "scconv+msar", "se"), strict=False))
+    architecture = Architecture.of("resnet20", {**names, **mixed})
+    network = make(build, architecture, dtype=torch.float32)
+    torch.compiler.reset()
+    x = normal(2, 3, 32, 32, dtype=torch.float32)
+    torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))

@@ -1,0 +1,159 @@
+"""Choices by name: which are equal, which are refused, and what they build."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nas_recalib.operators import BlockChoice, Part, PSConv2d, build_convolution, build_recalibration, catalog
+
+CONVOLUTIONS = [
+    "vanilla", "scconv", "scconv(r=2)", "scconv(identity=no)", "scconv(pooling=max)",
+    "scconv(upsample=bilinear)", "psconv", "psconv(pattern=1-2)", "psconv(pattern=1-2-1-1)",
+    "psconv(pattern=2)", "psconv(vary=in)", "psconv(vary=out)",
+]  # fmt: skip
+RECALIBRATIONS = [
+    "none", "msar", "msar(share=yes)", "msar(scales=1-2)", "msar(strategy=sliding)", "msar(hidden=4)",
+    "ab", "ab(groups=4)", "ab-plus", "se", "se(r=4)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("none", "vanilla"),
+        ("vanilla+none", "vanilla"),
+        ("ab", "vanilla+ab"),
+        ("ab+psconv", "psconv+ab"),
+        ("psconv(pattern=1-2-1-4, vary=both)", "psconv"),
+        ("psconv(pattern=1-2-1-2)", "psconv(pattern=1-2)"),
+        ("psconv(vary=in,pattern=1-2-1-2)", "psconv(pattern=1-2, vary=in)"),
+        ("psconv(pattern=1-1-1)", "vanilla"),
+        ("psconv(pattern=1, vary=out)", "vanilla"),
+        ("psconv(pattern=2-2, vary=in)", "psconv(pattern=2)"),
+        ("scconv(upsample=nearest, pooling=avg, identity=yes, r=4)", "scconv"),
+        ("ab(groups=1)", "vanilla+ab-plus"),
+        ("msar(scales=4-1-2)", "vanilla+msar"),
+        ("msar(scales=1, share=yes)", "vanilla+msar(scales=1)"),
+        ("se(r=16)", "vanilla+se"),
+    ],
+)
+def test_what_builds_the_same_block_is_the_same_choice(written, canonical):
+    assert BlockChoice.parse(written) == BlockChoice.parse(canonical)
+    assert hash(BlockChoice.parse(written)) == hash(BlockChoice.parse(canonical))
+    assert str(BlockChoice.parse(written)) == canonical
+
+
+def test_a_repeated_pattern_is_its_period_with_channels_relabelled(normal, make):
+    """Why psconv(pattern=1-2-1-2) may stand as psconv(pattern=1-2)."""
+    repeated, period = make(PSConv2d, 8, 8, pattern=(1, 2, 1, 2)), make(PSConv2d, 8, 8, pattern=(1, 2))
+    order = [0, 1, 4, 5, 2, 3, 6, 7]  # quarters 0 and 2, then 1 and 3
+    period.weight.data = repeated.weight.data[order][:, order]
+    x = normal(2, 8, 7, 7)
+    torch.testing.assert_close(period(x[:, order]), repeated(x)[:, order])
+
+
+def test_different_choices_differ():
+    choices = {BlockChoice.parse(f"{c}+{r}") for c in CONVOLUTIONS for r in RECALIBRATIONS}
+    assert len(choices) == len(CONVOLUTIONS) * len(RECALIBRATIONS)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(CONVOLUTIONS), st.sampled_from(RECALIBRATIONS))
+def test_a_choice_reads_back_what_it_writes(convolution, recalibration):
+    choice = BlockChoice.parse(f"{convolution}+{recalibration}")
+    assert BlockChoice.parse(str(choice)) == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dynconv", "unknown operator 'dynconv'; allowed: vanilla, .*psconv.*, ab"),
+        ("psconv+scconv", "names two operators of the kind convolution"),
+        ("ab+se", "names two operators of the kind recalibration"),
+        ("vanilla(r=2)", "vanilla takes no argument 'r'; allowed: none"),
+        ("psconv(r=2)", "psconv takes no argument 'r'; allowed: pattern, vary"),
+        ("psconv(stride=2)", "psconv takes no argument 'stride'"),
+        ("msar(clamp=yes)", "msar takes no argument 'clamp'; allowed: scales, strategy, hidden, share"),
+        ("ab-plus(groups=2)", "ab-plus takes no argument 'groups'"),
+        ("scconv(r=two)", "scconv: r=two is not a whole number"),
+        ("scconv(identity=true)", "scconv: identity=true is not yes or no"),
+        ("scconv(pooling=sum)", "scconv: pooling=sum is not one of avg, max"),
+        ("psconv(pattern=1-x)", "psconv: pattern=1-x is not a list of whole numbers like 1-2-4"),
+        ("psconv(pattern=1-0)", r"psconv: pattern = \(1, 0\) is not a list of dilations"),
+        ("scconv(r=0)", "scconv: r = 0 is not at least 1"),
+        ("msar(hidden=0)", "msar: hidden = 0 is not at least 1"),
+        ("ab(groups=7)", "ab: groups = 7 is not a divisor"),
+        ("se(r=-1)", "se: r = -1 is not at least 1"),
+    ],
+)
+def test_says_what_is_wrong_with_a_choice(text, message):
+    with pytest.raises(ValueError, match=message):
+        BlockChoice.parse(text)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "recalibration"])
+def test_a_part_must_be_of_its_kind(kind):
+    other = {"convolution": "ab", "recalibration": "psconv"}[kind]
+    with pytest.raises(ValueError, match=f"unknown {kind} '{other}'; allowed: {catalog.names(kind)[0]}"):
+        catalog.parse_part(other, kind)
+
+
+@pytest.mark.parametrize("text", CONVOLUTIONS)
+def test_a_convolution_carries_stride_and_channels(normal, make, text):
+    part = catalog.parse_part(text, "convolution")
+    module = make(build_convolution, part, 16, 32, 2, 2)
+    assert module(normal(2, 16, 9, 9)).shape == (2, 32, 5, 5)
+
+
+@pytest.mark.parametrize("text", RECALIBRATIONS)
+def test_a_recalibration_keeps_the_shape_of_every_map(normal, make, text):
+    module = make(build_recalibration, catalog.parse_part(text, "recalibration"), 16, clamp=True)
+    for size in (1, 2, 7):
+        assert module(normal(2, 16, size, size)).shape == (2, 16, size, size)
+
+
+def test_no_recalibration_changes_nothing(normal):
+    x = normal(2, 16, 5, 5)
+    assert torch.equal(build_recalibration(Part("none"), 16)(x), x)
+
+
+class ScaledConv2d(nn.Conv2d):
+    """A user's operator, as the catalog's own docstring tells users to write it."""
+
+    def __init__(self, in_channels, out_channels, kernel_size=3, stride=1, groups=1, *, scale: int = 2):
+        super().__init__(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
+        if scale < 1:
+            raise ValueError(f"scaledconv: scale = {scale!r} is not at least 1")
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+
+def test_a_users_operator_joins(monkeypatch, normal, make):
+    monkeypatch.setattr(catalog, "_operators", dict(catalog._operators))
+    assert catalog.register("scaledconv", "convolution")(ScaledConv2d) is ScaledConv2d
+    choice = BlockChoice.parse("scaledconv(scale=3)+ab")
+    assert str(choice) == "scaledconv(scale=3)+ab"
+    assert str(BlockChoice.parse("scaledconv(scale=2)")) == "scaledconv"
+    module = make(build_convolution, choice.convolution, 4, 8, 1)
+    assert (module.scale, module(normal(1, 4, 5, 5)).shape) == (3, (1, 8, 5, 5))
+    with pytest.raises(ValueError, match="scaledconv: scale = 0 is not at least 1"):
+        BlockChoice.parse("scaledconv(scale=0)")
+    with pytest.raises(ValueError, match="scaledconv takes no argument 'stride'; allowed: scale"):
+        BlockChoice.parse("scaledconv(stride=2)")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("psconv", "convolution", "an operator named 'psconv' is registered already"),
+        ("gate", "activation", "'activation' is not a kind of operator; allowed: convolution, recalibration"),
+    ],
+)
+def test_refuses_to_register(monkeypatch, name, kind, message):
+    monkeypatch.setattr(catalog, "_operators", dict(catalog._operators))
+    with pytest.raises(ValueError, match=message):
+        catalog.register(name, kind)(ScaledConv2d)

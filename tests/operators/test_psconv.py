@@ -1,0 +1,128 @@
+"""PSConv against equation 3 of its paper (Li et al., ECCV 2020), written out as loops."""
+
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from nas_recalib.operators import PSConv2d
+
+
+def lattice(in_channels, out_channels, groups, pattern, vary):
+    """D(c, k) by its definition; 0 where output channel c and input channel k are of different groups."""
+    t, ins, outs = len(pattern), in_channels // groups, out_channels // groups
+
+    def dilation(c, k):
+        if c // outs != k // ins:
+            return 0
+        block_out, block_in = c % outs // (outs // t), k % ins // (ins // t)
+        return {
+            "both": pattern[(block_in - block_out) % t],
+            "in": pattern[block_in],
+            "out": pattern[block_out],
+        }[vary]
+
+    return [[dilation(c, k) for k in range(in_channels)] for c in range(out_channels)]
+
+
+def equation_3(x, weight, dilations, stride):
+    """H(c, x, y) = sum over k, i, j of G(c, k, i, j) F(k, x + i D(c, k), y + j D(c, k)), every stride-th."""
+    height, width = x.shape[-2:]
+    half, kernels = weight.shape[-1] // 2, weight.shape[1]
+    reach = half * max(map(max, dilations))
+    padded = F.pad(x, [reach] * 4)
+    maps = []
+    for c, row in enumerate(dilations):
+        total = 0
+        for k, d in enumerate(row):
+            for i, j in product(range(-half, half + 1), repeat=2) if d else ():
+                top, left = reach + i * d, reach + j * d
+                seen = padded[:, k, top : top + height : stride, left : left + width : stride]
+                total = total + weight[c, k % kernels, i + half, j + half] * seen
+        maps.append(total)
+    return torch.stack(maps, dim=1)
+
+
+def check(x, module):
+    dilations = lattice(module.in_channels, module.out_channels, module.groups, module.pattern, module.vary)
+    assert module.dilation_matrix().tolist() == dilations
+    torch.testing.assert_close(module(x), equation_3(x, module.weight, dilations, module.stride))
+
+
+@pytest.mark.parametrize("vary", ["both", "in", "out"])
+@pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 1), (1, 2, 1, 4), (1, 2, 4), (3, 3)])
+@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (2, 1)])
+def test_is_equation_3(normal, make, pattern, vary, groups, stride):
+    t = len(pattern)
+    module = make(PSConv2d, 2 * t, 4 * t, 3, stride, groups, pattern=pattern, vary=vary)
+    check(normal(2, 2 * t, 7, 6), module)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=8), st.sampled_from(["both", "in", "out"]), st.data())
+def test_is_equation_3_for_any_pattern(pattern, vary, data):
+    t = len(pattern)
+    shapes = list(product((1, 2), (1, 2), (1, 3), (1, 2)))
+    groups, outputs, kernel, stride = data.draw(st.sampled_from(shapes))
+    inputs = groups * t
+    module = PSConv2d(inputs, outputs * inputs, kernel, stride, groups, pattern=tuple(pattern), vary=vary)
+    generator = torch.Generator().manual_seed(t)
+    with torch.no_grad():
+        module.double().weight.normal_(generator=generator)
+        check(torch.randn(1, inputs, 5, 4, generator=generator, dtype=torch.float64), module)
+
+
+def test_rows_and_columns_mix_scales_evenly():
+    """Section 3.2: no row and no column of D has one dilation alone."""
+    matrix = PSConv2d(8, 16).dilation_matrix()
+    for line in (*matrix, *matrix.T):
+        assert sorted(line.tolist()) == sorted((1, 2, 1, 4) * (len(line) // 4))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (3, 2, 1), (3, 1, 2), (5, 2, 2)])
+def test_a_pattern_of_ones_is_a_vanilla_convolution(normal, make, kernel, stride, groups):
+    vanilla = make(nn.Conv2d, 16, 8, kernel, stride, kernel // 2, groups=groups, bias=False)
+    module = make(PSConv2d, 16, 8, kernel, stride, groups, pattern=(1, 1, 1, 1))
+    module.load_state_dict(vanilla.state_dict())
+    x = normal(2, 16, 9, 7)
+    torch.testing.assert_close(module(x), vanilla(x))
+
+
+def test_loads_a_vanilla_checkpoint_into_any_pattern(make):
+    vanilla = make(nn.Conv2d, 16, 8, 3, bias=False)
+    module = make(PSConv2d, 16, 8)
+    module.load_state_dict(vanilla.state_dict(), strict=True)
+    assert torch.equal(module.weight, vanilla.weight)
+
+
+@pytest.mark.parametrize("vary", ["both", "in", "out"])
+@pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 1), (1, 2, 1, 4), (1, 2, 3, 4), (1, 1, 2, 2, 1, 4)])
+@pytest.mark.parametrize(("stride", "groups"), [(1, 1), (2, 1), (1, 2)])
+def test_costs_what_a_vanilla_convolution_costs(count, pattern, vary, stride, groups):
+    vanilla = count(lambda: nn.Conv2d(24, 48, 3, stride, 1, groups=groups, bias=False), 24, 14, 14)
+    options = {"pattern": pattern, "vary": vary}
+    assert count(lambda: PSConv2d(24, 48, 3, stride, groups, **options), 24, 14, 14) == vanilla
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_channels": 10}, r"in_channels = 10 is not a positive multiple of groups x len\(pattern\) = 4"),
+        ({"out_channels": 0}, "out_channels = 0 is not"),
+        ({"groups": 4}, r"in_channels = 8 is not a positive multiple of groups x len\(pattern\) = 16"),
+        ({"groups": 0}, "groups = 0 is not at least 1"),
+        ({"kernel_size": 2}, "kernel_size = 2 is not an odd number"),
+        ({"stride": 0}, "stride = 0 is not at least 1"),
+        ({"pattern": ()}, r"pattern = \(\) is not a list of dilations"),
+        ({"pattern": (1, 0)}, r"pattern = \(1, 0\) is not a list of dilations of at least 1"),
+        ({"pattern": (1, 1.5)}, r"pattern = \(1, 1.5\) is not"),
+        ({"vary": "all"}, "vary = 'all' is not both, in or out"),
+    ],
+)
+def test_names_the_argument_that_is_wrong(arguments, message):
+    with pytest.raises(ValueError, match=f"^psconv: {message}"):
+        PSConv2d(**{"in_channels": 8, "out_channels": 8, **arguments})

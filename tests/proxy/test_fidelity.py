@@ -1,0 +1,94 @@
+"""Fidelity: what is out of range is refused by name, and the defaults fit the set and the device."""
+
+import math
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+import torch
+
+from nas_recalib.data.sources import ArrayImages, Source
+from nas_recalib.errors import InputError
+from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
+from nas_recalib.space import SearchSpace
+
+GOOD = Fidelity(images=100, validation=50, resolution=16, width=0.5, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("images", 0),
+        ("images", -5),
+        ("validation", 0),
+        ("resolution", 7),
+        ("epochs", 0),
+        ("width", 0),
+        ("width", -0.5),
+        ("width", 4.1),
+        ("width", math.nan),
+        ("width", math.inf),
+    ],
+)
+def test_what_is_out_of_range_is_refused_by_name(key, value):
+    with pytest.raises(InputError, match=rf"^{key}: {value} is not .*(at least|at most) \d"):
+        replace(GOOD, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("images", 1), ("images", None), ("validation", 1), ("resolution", 8), ("epochs", 1), ("width", 4)],
+)
+def test_the_bounds_themselves_are_allowed(key, value):
+    assert getattr(replace(GOOD, **{key: value}), key) == value
+
+
+def test_as_dict_is_all_of_it():
+    assert Fidelity(**GOOD.as_dict()) == GOOD
+    assert list(GOOD.as_dict()) == ["images", "validation", "resolution", "width", "epochs"]
+    with pytest.raises(FrozenInstanceError):
+        GOOD.epochs = 4
+
+
+def source_of(count, native_size):
+    images = ArrayImages(np.zeros((count, 1, 1, 3), dtype=np.uint8), np.arange(count) % 2)
+    return Source("test", ("a", "b"), images, None, native_size, flips=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "images", "validation"),
+    [
+        ("cpu", 50_000, 5000, 5000),
+        ("cpu", 1437, 1150, 287),
+        ("cpu", 6250, 5000, 1250),
+        ("cpu", 6248, 4999, 1249),
+        ("cpu", 5, 4, 1),
+        ("cuda", 50_000, None, 5000),
+        ("cuda", 1437, None, 287),
+    ],
+)
+def test_defaults_fit_the_set_and_the_device(device, count, images, validation):
+    fidelity = default_fidelity(SearchSpace.load("resnet20"), source_of(count, 32), torch.device(device))
+    assert (fidelity.images, fidelity.validation) == (images, validation)
+    assert (images or 0) + validation <= count
+
+
+def test_a_cpu_trains_for_fewer_epochs_than_a_gpu():
+    space, source = SearchSpace.load("resnet20"), source_of(50_000, 32)
+    cpu, gpu = (default_fidelity(space, source, torch.device(name)).epochs for name in ("cpu", "cuda"))
+    assert 1 <= cpu < gpu
+
+
+@pytest.mark.parametrize(
+    ("native_size", "resolution"), [(8, 16), (16, 16), (24, 24), (32, 32), (96, 32), (None, 32)]
+)
+def test_images_are_scaled_up_to_16_pixels_and_down_to_the_space(native_size, resolution):
+    space = SearchSpace.load("resnet20")
+    fidelity = default_fidelity(space, source_of(100, native_size), torch.device("cpu"))
+    assert fidelity.resolution == resolution
+    assert fidelity.width == space.proxy_width == 1
+
+
+def test_a_set_too_small_to_validate_on_is_refused():
+    with pytest.raises(InputError, match="validation"):
+        default_fidelity(SearchSpace.load("resnet20"), source_of(4, 32), torch.device("cpu"))

@@ -1,0 +1,228 @@
+"""Proxy training: the same from one seed, alone with its random numbers, and quick to learn the digits."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from nas_recalib.architecture import Architecture, build_seeded
+from nas_recalib.data import load_resident, open_source
+from nas_recalib.proxy.train import (
+    Diverged,
+    Recipe,
+    accuracy,
+    default_recipe,
+    normalise,
+    one_cycle,
+    train_proxy,
+)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_source("digits", Path())
+
+
+@pytest.fixture(scope="module")
+def few(source):
+    return load_resident(source, 16, 72, 40, seed=0)
+
+
+def small(choice="vanilla"):
+    architecture = Architecture.of("resnet20", choice)
+    return build_seeded(architecture.shape.twin(0.5), architecture.blocks, 10, 3, seed=0)
+
+
+def linear(data):
+    """A network that takes no time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(data.train_images[0].numel(), data.num_classes))
+
+
+def train(network, data, epochs=2, *, seed=0, dtype=torch.float32, recipe=None, report=lambda _: False):
+    recipe = recipe or Recipe(batch_size=32, peak_rate=0.05)
+    return train_proxy(network, data, epochs, seed=seed, dtype=dtype, recipe=recipe, report=report)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_seed_gives_one_curve_and_one_network(few, dtype):
+    networks = [small("psconv+ab") for _ in range(3)]
+    before = torch.get_rng_state()
+    curves = [train(net, few, seed=s, dtype=dtype) for net, s in zip(networks, (7, 7, 8), strict=True)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert curves[0] == curves[1]
+    assert [epoch.loss for epoch in curves[2]] != [epoch.loss for epoch in curves[0]]
+    first, again, other = (network.state_dict() for network in networks)
+    assert all(value.equal(again[name]) for name, value in first.items())
+    assert not first["fc.weight"].equal(other["fc.weight"])
+    assert {value.dtype for value in first.values()} <= {torch.float32, torch.int64}
+
+
+def test_it_learns_the_digits(source):
+    data = load_resident(source, 16, 600, 200, seed=0)
+    curve = train(small(), data, 4, dtype=torch.float32, recipe=default_recipe(600))
+    assert curve[-1].accuracy > 0.5
+    assert curve[-1].loss < 0.75 * curve[0].loss
+    assert curve[-1].loss > 0
+
+
+def test_every_epoch_is_reported_as_it_ends(few):
+    reported = []
+    network = linear(few)
+
+    def report(epoch):
+        assert epoch.accuracy == accuracy(network, few, torch.float32)
+        reported.append(epoch)
+
+    curve = train(network, few, 3, report=report)
+    assert curve == reported
+    assert [epoch.number for epoch in curve] == [1, 2, 3]
+    assert all(0 <= epoch.accuracy <= 1 and epoch.loss > 0 for epoch in curve)
+
+
+def test_a_true_answer_ends_the_training_after_that_epoch(few):
+    whole, stopped = linear(few), linear(few)
+    rest = train(whole, few, 5)
+    curve = train(stopped, few, 5, report=lambda epoch: epoch.number == 2)
+    assert curve == rest[:2]
+    assert not torch.equal(stopped[1].weight, whole[1].weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_training_that_diverges_says_so(few, dtype):
+    reported = []
+    with pytest.raises(Diverged, match=r"nan|inf"):
+        train(small(), few, 3, dtype=dtype, recipe=Recipe(32, peak_rate=1e30), report=reported.append)
+    assert len(reported) < 3
+    assert all(math.isfinite(epoch.loss) for epoch in reported)
+
+
+class Recording(nn.Module):
+    """Remembers what it was trained on, and answers a constant that it learns."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.batches, self.dtypes = [], set()
+
+    def forward(self, images):
+        self.dtypes.add(F.linear(images.flatten(1), images.flatten(1)).dtype)
+        if self.training:
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            self.batches.append(images)
+        return self.bias.expand(len(images), -1)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "sizes"), [(72, 32, [32, 32]), (64, 32, [32, 32]), (20, 32, [20]), (20, 1, [1] * 20)]
+)
+def test_batches_are_whole_whatever_the_size_of_the_set(source, images, batch, sizes):
+    data = load_resident(source, 8, images, 40, seed=0)
+    network = Recording(10)
+    train(network, data, 3, recipe=Recipe(batch, peak_rate=0.05))
+    assert [len(images) for images in network.batches] == sizes * 3
+
+
+def test_an_epoch_shows_each_image_once_and_the_next_another_order(few):
+    number = torch.arange(72, dtype=torch.uint8)
+    images = number[:, None, None, None].expand(-1, 3, 16, 16)
+    data = replace(few, train_images=images, mean=torch.zeros(3), std=torch.ones(3))
+    network = Recording(10)
+    train(network, data, 2, recipe=Recipe(24, peak_rate=0.05))
+    shown = torch.cat([images[:, 0, 0, 0] for images in network.batches]).long().split(72)
+    assert all(torch.equal(epoch.sort().values, number.long()) for epoch in shown)
+    assert not torch.equal(*shown)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_network_computes_in_the_type_asked_for(few, dtype):
+    network = Recording(10)
+    train(network, few, 1, dtype=dtype)
+    assert network.dtypes == {dtype}
+
+
+def one_colour(data):
+    """Training images that are the same however shifted and mirrored."""
+    return replace(data, train_images=data.train_images[:, :, 8:9, 8:9].expand(-1, -1, 16, 16))
+
+
+def test_the_loss_of_an_epoch_is_the_mean_smoothed_cross_entropy(few):
+    data = one_colour(few)
+    recipe = Recipe(batch_size=24, peak_rate=0.0, label_smoothing=0.2)
+    logits = linear(data)(normalise(data.train_images, data))
+    expected = F.cross_entropy(logits, data.train_labels, label_smoothing=0.2).item()
+    assert [epoch.loss for epoch in train(linear(data), data, 2, recipe=recipe)] == pytest.approx(
+        [expected] * 2
+    )
+
+
+def test_the_recipe_is_followed_step_by_step(few):
+    data, network, weights = one_colour(few), linear(few), linear(few)
+    rate, decay, momentum = 0.1, 0.02, 0.7
+    train(network, data, 4, recipe=Recipe(72, rate, warmup=0.5, momentum=momentum, weight_decay=decay))
+    velocity = [torch.zeros_like(parameter) for parameter in weights.parameters()]
+    for share in (1 / 2, 1, 2 / 3, 1 / 3):
+        logits = weights(normalise(data.train_images, data))
+        loss = F.cross_entropy(logits, data.train_labels, label_smoothing=0.1)
+        gradients = torch.autograd.grad(loss, list(weights.parameters()))
+        with torch.no_grad():
+            for parameter, gradient, speed in zip(weights.parameters(), gradients, velocity, strict=True):
+                slope = gradient + decay * parameter
+                speed.mul_(momentum).add_(slope)
+                parameter -= share * rate * (slope + momentum * speed)
+    for followed, expected in zip(network.parameters(), weights.parameters(), strict=True):
+        torch.testing.assert_close(followed, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_accuracy_is_the_share_named_right(source):
+    data = load_resident(source, 8, 500, 700, seed=0)
+    network = linear(data)
+    train(network, data, 1)
+    pixels = (data.val_images.double() - data.mean.double().view(3, 1, 1)) / data.std.double().view(3, 1, 1)
+    named = network.double()(pixels).argmax(1)
+    network.float()
+    assert accuracy(network, data, torch.float32) == (named == data.val_labels).double().mean().item()
+
+
+def test_normalised_training_images_have_mean_zero_and_deviation_one(few):
+    pixels = normalise(few.train_images, few).transpose(0, 1).flatten(1)
+    assert torch.allclose(pixels.mean(1), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(pixels.std(1), torch.ones(3), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "rates"),
+    [
+        (8, 0.25, [1 / 2, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]),
+        (4, 0.5, [1 / 2, 1, 2 / 3, 1 / 3]),
+        (3, 0.0, [1, 2 / 3, 1 / 3]),
+        (4, 1.0, [1 / 4, 1 / 2, 3 / 4, 1]),
+        (1, 0.25, [1]),
+        (0, 0.25, []),
+    ],
+)
+def test_one_cycle_at_known_steps(steps, warmup, rates):
+    assert list(one_cycle(steps, 0.2, warmup)) == pytest.approx([0.2 * rate for rate in rates])
+
+
+@given(steps=st.integers(1, 300), warmup=st.floats(0, 1))
+def test_one_cycle_climbs_once_and_falls_once(steps, warmup):
+    rates = list(one_cycle(steps, 3.0, warmup))
+    top = rates.index(max(rates))
+    assert len(rates) == steps
+    assert rates[top] == 3
+    assert all(a < b for a, b in pairwise(rates[: top + 1]))
+    assert all(a > b > 0 for a, b in pairwise(rates[top:]))
+
+
+def test_small_sets_take_smaller_batches():
+    assert default_recipe(4999).batch_size < default_recipe(5000).batch_size
+    assert default_recipe(5000) == Recipe()

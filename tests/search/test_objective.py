@@ -1,0 +1,135 @@
+"""The objective: every operator trains, and whatever goes wrong is told by its kind in one line."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.data import load_resident, open_source
+from nas_recalib.networks import get_backbone
+from nas_recalib.proxy.train import Diverged, Recipe
+from nas_recalib.search.objective import Failure, Proxy
+
+CONVOLUTIONS = (
+    "vanilla",
+    "scconv",
+    "scconv(r=2)",
+    "psconv",
+    "psconv(pattern=1-2)",
+    "psconv(pattern=1-2-1-1)",
+)
+RECALIBRATIONS = ("none", "msar", "ab", "ab-plus")
+PLAIN = Architecture.of("resnet20", "vanilla")
+
+
+@pytest.fixture(scope="module")
+def proxy():
+    data = load_resident(open_source("digits", Path()), 16, 32, 20, seed=0)
+    recipe = Recipe(batch_size=32, peak_rate=0.05)
+    return Proxy(data, width=0.5, epochs=1, recipe=recipe, dtype=torch.float32, seed=0)
+
+
+def mixed(convolution, shift=0):
+    """One convolution everywhere, with one recalibration after another."""
+    return Architecture.of(
+        "resnet20",
+        {
+            block: f"{convolution}+{RECALIBRATIONS[(number + shift) % 4]}"
+            for number, block in enumerate(get_backbone("resnet20").blocks())
+        },
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_every_operator_trains(proxy, convolution, dtype):
+    reported = []
+    curve = replace(proxy, dtype=dtype).train(mixed(convolution), reported.append)
+    assert not isinstance(curve, Failure), curve.details
+    assert curve == reported
+    assert [epoch.number for epoch in curve] == [1]
+    assert math.isfinite(curve[0].loss)
+
+
+def test_a_trial_follows_from_its_architecture_and_seed(proxy):
+    before = torch.get_rng_state()
+    first, again = (proxy.train(mixed("psconv"), lambda _: False) for _ in range(2))
+    assert first == again
+    assert torch.equal(before, torch.get_rng_state())
+    assert proxy.train(mixed("psconv", shift=1), lambda _: False) != first
+    for other in ({"seed": 1}, {"dtype": torch.bfloat16}, {"width": 1.0}):
+        assert replace(proxy, **other).train(mixed("psconv"), lambda _: False) != first
+
+
+def test_initial_weights_follow_from_the_seed(proxy, monkeypatch):
+    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", lambda network, *_, **__: network)
+    first, again, other = (replace(proxy, seed=s).train(PLAIN, bool).fc.weight for s in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
+
+
+def test_a_true_answer_prunes(proxy):
+    assert len(replace(proxy, epochs=3).train(PLAIN, lambda epoch: epoch.number == 2)) == 2
+
+
+def test_a_training_that_diverges_is_told_apart(proxy):
+    failure = replace(proxy, recipe=Recipe(16, peak_rate=1e30), epochs=3).train(PLAIN, lambda _: False)
+    assert failure.kind == "diverged"
+    assert "loss is nan" in failure.message
+    assert failure.details == ""
+
+
+def test_an_operator_that_fits_the_network_but_not_its_twin_is_an_error(proxy):
+    architecture = Architecture.of("resnet20", "ab(groups=16)")
+    assert architecture.cost()
+    failure = proxy.train(architecture, lambda _: False)
+    assert failure.kind == "error"
+    assert failure.message == "ValueError: ab: groups = 16 is not a divisor of the channels (8)"
+    assert "Traceback" in failure.details
+
+
+WINDOWS = "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+LINUX = (
+    "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12 (Cannot ...)"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (Diverged("the training loss is inf in epoch 1"), "diverged", "the training loss is inf in epoch 1"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried"), "out-of-memory", "CUDA out of memory."),
+        (MemoryError(), "out-of-memory", "MemoryError"),
+        (RuntimeError(WINDOWS), "out-of-memory", WINDOWS),
+        (RuntimeError(LINUX), "out-of-memory", LINUX),
+        (RuntimeError("shapes differ\nin detail"), "error", "RuntimeError: shapes differ"),
+        (ZeroDivisionError(), "error", "ZeroDivisionError: ZeroDivisionError"),
+        (KeyError("fc"), "error", "KeyError: 'fc'"),
+        (ValueError("\n\nlate words"), "error", "ValueError: late words"),
+        (ValueError("\n"), "error", "ValueError: ValueError"),
+    ],
+)
+def test_failures_are_told_by_kind_in_one_line(proxy, monkeypatch, error, kind, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", fail)
+    failure = proxy.train(PLAIN, lambda _: False)
+    assert (failure.kind, failure.message) == (kind, message)
+    assert ("in fail" in failure.details) == (kind == "error")
+
+
+def test_the_allocator_of_this_machine_is_understood(proxy, monkeypatch):
+    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", lambda *_, **__: torch.empty(1 << 55))
+    assert proxy.train(PLAIN, lambda _: False).kind == "out-of-memory"
+
+
+def test_an_interruption_is_not_a_failure(proxy):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        proxy.train(PLAIN, interrupt)

@@ -1,0 +1,184 @@
+"""Architectures: equal if they build the same network, and the same after every way of writing them down."""
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas_recalib.architecture import Architecture, build
+from nas_recalib.cost import Cost
+from nas_recalib.errors import InputError
+from nas_recalib.networks import backbone_names, get_backbone
+from nas_recalib.operators import BlockChoice
+
+TEXTS = ["vanilla", "scconv(r=2)", "psconv(pattern=1-2, vary=in)+ab", "msar(scales=1-2, share=yes)", "se"]
+
+
+@st.composite
+def architectures(draw):
+    name = draw(st.sampled_from(backbone_names()))
+    blocks = {block: draw(st.sampled_from(TEXTS)) for block in get_backbone(name).blocks()}
+    size, classes = draw(st.integers(8, 300)), draw(st.integers(1, 2000))
+    return Architecture.of(name, blocks, input_size=size, num_classes=classes)
+
+
+@settings(max_examples=40)
+@given(architectures())
+def test_parse_reads_what_str_wrote(architecture):
+    assert Architecture.parse(str(architecture)) == architecture
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+def test_load_reads_what_save_wrote(tmp_path, name):
+    blocks = {block: TEXTS[i % len(TEXTS)] for i, block in enumerate(get_backbone(name).blocks())}
+    architecture = Architecture.of(name, blocks, input_size=96, num_classes=7)
+    path = tmp_path / "best.yaml"
+    architecture.save(path, origin={"study": "first", "trial": 117, "accuracy": 0.914})
+    assert Architecture.load(path) == architecture
+    told = yaml.safe_load(path.read_text())
+    assert told["origin"] == {"study": "first", "trial": 117, "accuracy": 0.914}
+    assert Cost(**told["cost"]) == architecture.cost()
+    assert [p.name for p in tmp_path.iterdir()] == ["best.yaml"]
+
+
+def test_equal_if_it_builds_the_same_network():
+    one = Architecture.of("resnet20", "ab(groups=1)+psconv(pattern=1-2-1-2)")
+    blocks = dict.fromkeys(reversed(one.blocks), "psconv(vary=both, pattern=1-2)+ab-plus")
+    same = Architecture.of("resnet20", blocks, input_size=32, num_classes=10)
+    assert same == one
+    assert len({one, same}) == 1
+    assert str(same) == str(one)
+    others = [
+        Architecture.of("resnet20", "psconv(pattern=1-2)+ab"),
+        Architecture.of("resnet20", blocks, input_size=64),
+        Architecture.of("resnet20", blocks, num_classes=100),
+        Architecture.of("resnet20", {**blocks, "layer1.0": "vanilla"}),
+        Architecture.of("resnet32", BlockChoice.parse("psconv(pattern=1-2)+ab-plus")),
+    ]
+    assert len({one, *others}) == 1 + len(others)
+
+
+def test_a_backbone_says_what_is_not_told():
+    assert str(Architecture.of("resnet18", "ab")).startswith("resnet18@224/1000 layer1.0=vanilla+ab layer1.1")
+    assert str(Architecture.of("resnet20", "ab")).startswith("resnet20@32/10 ")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "blocks", "sizes", "message"),
+    [
+        ("resnet19", "ab", {}, "unknown backbone 'resnet19'; allowed: resnet18"),
+        ("resnet18", "abc", {}, "layer1.0: unknown operator 'abc'; allowed: vanilla"),
+        ("resnet18", {}, {}, "no choice for the block 'layer1.0' of resnet18"),
+        ("resnet18", {"layer1.2": "ab"}, {}, "resnet18 has no block 'layer1.2'; its blocks: layer1.0"),
+        ("resnet18", "ab", {"input_size": 0}, "input_size: 0 is not at least 1"),
+        ("resnet18", "ab", {"num_classes": -1}, "num_classes: -1 is not at least 1"),
+    ],
+)
+def test_says_what_is_wrong(backbone, blocks, sizes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Architecture.of(backbone, blocks, **sizes)
+
+
+@pytest.mark.parametrize("text", ["", "resnet20", "resnet20@32 layer1.0=ab", "resnet20@32/10 ab", "@32/10"])
+def test_parse_refuses_another_form(text):
+    with pytest.raises(ValueError, match="is not an architecture; expected backbone@size/classes"):
+        Architecture.parse(text)
+
+
+def test_parse_refuses_a_block_given_twice():
+    with pytest.raises(ValueError, match=r"layer1\.0"):
+        Architecture.parse(f"{Architecture.of('resnet20', 'vanilla')} layer1.0=ab")
+
+
+def saved(path, **changes):
+    """An architecture file with some of its keys replaced, or left out where the new value is None."""
+    Architecture.of("resnet20", "psconv+ab").save(path)
+    content = {**yaml.safe_load(path.read_text()), **changes}
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+BLOCKS = dict.fromkeys(get_backbone("resnet20").blocks(), "psconv+ab")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, "unknown key 'colour'; allowed: format, backbone, input_size, num_classes"),
+        ({"backbone": None}, "missing key 'backbone'"),
+        ({"format": "nas-recalib/architecture/2"}, "format: .*'nas-recalib/architecture/1'"),
+        ({"backbone": ["resnet20"]}, "backbone: .*string, found a list"),
+        ({"backbone": "resnet21"}, "unknown backbone 'resnet21'"),
+        ({"input_size": "32"}, "input_size: .*integer, found '32'"),
+        ({"num_classes": 0}, "num_classes: 0 is not at least 1"),
+        ({"blocks": "ab"}, "blocks: .*found 'ab'"),
+        ({"blocks": {**BLOCKS, "layer1.0": ["ab"]}}, r"blocks\.layer1\.0: .*string, found a list"),
+        ({"blocks": {**BLOCKS, "layer1.0": "dynconv"}}, r"layer1\.0: unknown operator 'dynconv'; allowed"),
+        ({"blocks": {**BLOCKS, "layer1.0": "scconv(r=0)"}}, r"layer1\.0: scconv: r = 0 is not at least 1"),
+        ({"blocks": {**BLOCKS, "layer3.0": "msar(scales=9)"}}, r"layer3\.0: msar: scales = \(9,\) is not"),
+        ({"blocks": {**BLOCKS, "layer4.0": "ab"}}, r"resnet20 has no block 'layer4\.0'; its blocks: "),
+        ({"blocks": {"layer1.0": "ab"}}, r"no choice for the block 'layer1\.1' of resnet20"),
+        ({"cost": {"macs": 1, "params": 2}}, r"cost\.macs is 1, but its blocks cost 408\d+; was it edited\?"),
+        ({"cost": {"macs": 1}}, r"missing key 'cost\.params'"),
+        ({"cost": {"macs": 1, "params": 2, "ms": 3}}, r"unknown key 'cost\.ms'; allowed: macs, params"),
+        ({"blocks": {**BLOCKS, "layer1.0": "psconv"}}, r"cost\.macs is \d+, but its blocks cost \d+"),
+    ],
+)
+def test_load_names_the_file_and_the_key(tmp_path, changes, message):
+    path = saved(tmp_path / "best.yaml", **changes)
+    with pytest.raises(InputError, match=message) as refusal:
+        Architecture.load(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ": expected keys and values, found nothing"),
+        (b"- a\n- b\n", ": expected keys and values, found a list"),
+        (b"backbone: a\nblocks: {x: 1, y: 2,\n  x: 3}\n", ":2: the key 'x' is given twice"),
+        (b"backbone: [a\n", ":2: "),
+        (b"backbone: !!python/object/apply:os.getcwd []\n", ":1: could not determine a constructor"),
+        (b"\xff\xfe\xff", ": cannot be read: not "),
+        (None, ": cannot be read: No such file or directory"),
+    ],
+)
+def test_load_refuses_what_is_no_such_file(tmp_path, content, message):
+    path = tmp_path / "best.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as refusal:
+        Architecture.load(path)
+    assert str(refusal.value).startswith(f"{path}{message}")
+
+
+def test_save_says_where_it_cannot_write(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere/best\.yaml: cannot be written: No such file or directory"):
+        Architecture.of("resnet20", "ab").save(tmp_path / "nowhere" / "best.yaml")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    path = saved(tmp_path / "best.yaml")
+    before = path.read_bytes()
+    with pytest.raises(yaml.YAMLError):
+        Architecture.of("resnet20", "ab").save(path, origin={"study": object()})
+    assert path.read_bytes() == before
+
+
+def test_a_seed_decides_the_initial_weights():
+    architecture = Architecture.of("resnet20", "scconv+msar")
+    first, again, other = (build(architecture, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+
+
+def test_building_leaves_the_global_generator_alone():
+    before = torch.random.get_rng_state()
+    build(Architecture.of("resnet20", "ab"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_builds_for_other_classes_and_channels(normal):
+    network = build(Architecture.of("resnet20", "psconv+se"), num_classes=3, in_channels=1).eval()
+    assert network(normal(2, 1, 32, 32, dtype=torch.float32)).shape == (2, 3)

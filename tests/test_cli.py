@@ -1,0 +1,252 @@
+"""The command line as its users meet it: what it does, and what it says to bad input."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pytest
+from PIL import Image
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cli import run
+
+QUICK = "--data digits --images 40 --validation 20 --resolution 8 --epochs 1".split()
+SPACE = """
+name: tiny
+backbone: resnet20
+granularity: stage
+convolution: [vanilla, scconv, psconv]
+recalibration: [none, ab]
+proxy: {width: 0.5}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+def search(*arguments):
+    return run(["search", "--space", "tiny.yaml", *QUICK, *arguments])
+
+
+def pictures(folder, classes, each=2):
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(each):
+            Image.fromarray(np.full((8, 8, 3), index, np.uint8)).save(folder / name / f"{index}.png")
+
+
+def edited(here, name, **changes):
+    """An architecture file with lines replaced: {"layer1.0: vanilla": "layer9.9: vanilla"}."""
+    Architecture.of("resnet20", "vanilla").save(here / name)
+    text = (here / name).read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (here / name).write_text(text)
+
+
+def test_the_main_job_from_search_to_trained_weights(here, capsys):
+    assert search("--budget", "40M", "--trials", "3") == 0
+    told = capsys.readouterr()
+    assert "Best architecture" in told.out
+    assert "best" in told.err
+    assert "Best architecture" not in told.err
+    study = optuna.load_study(study_name="tiny-40m", storage="sqlite:///runs/tiny-40m/study.db")
+    assert len(study.trials) == 3
+    assert all(trial.user_attrs["macs"] <= 40_000_000 for trial in study.trials)
+    assert len({trial.user_attrs["architecture"] for trial in study.trials}) == 3
+
+    assert run(["show", "tiny-40m", "--json", "--html", "page.html"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["best"] == study.best_trial.number
+    assert "plotly" in (here / "page.html").read_text()
+
+    assert run(["export", "tiny-40m", "-o", "best.yaml"]) == 0
+    assert str(Architecture.load("best.yaml")) == study.best_trial.user_attrs["architecture"]
+    assert run(["cost", "best.yaml", "--json"]) == 0
+    capsys.readouterr()
+
+    train = (
+        "train best.yaml --data digits --epochs 1 --batch-size 32 --limit-batches 2 --workers 0 --device cpu"
+    )
+    assert run([*train.split(), "-o", "out"]) == 0
+    assert "top-1" in capsys.readouterr().out
+    assert (here / "out" / "weights.safetensors").is_file()
+
+
+def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
+    assert search("--trials", "2") == 0
+    assert run(["search", "--study", "tiny", "--trials", "3"]) == 0
+    study = optuna.load_study(study_name="tiny", storage="sqlite:///runs/tiny/study.db")
+    assert len(study.trials) == 3
+    assert {trial.user_attrs["fidelity"]["images"] for trial in study.trials} == {40}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (["--budget", "40M"], "budget.macs"),
+        (["--epochs", "2"], "fidelity.epochs"),
+        (["--seed", "1"], "seed"),
+        (["--data", "folder:other"], "data"),
+        (["--space", "other.yaml"], "space"),
+        (["--pruner", "none"], "pruner"),
+    ],
+)
+def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, named):
+    pictures(here / "other" / "train", ["a", "b"], each=40)
+    (here / "other.yaml").write_text(SPACE.replace("[none, ab]", "[none, msar]"))
+    assert search("--trials", "1", "--study", "s") == 0
+    before = (here / "runs/s/config.yaml").read_bytes()
+    capsys.readouterr()
+    assert search("--trials", "2", "--study", "s", *change) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"error: study 's' was made with another {named}")
+    assert (here / "runs/s/config.yaml").read_bytes() == before
+
+
+BAD_INPUT = {
+    "no such space": (["search", "--space", "resnet51"], "unknown space 'resnet51'; allowed: resnet101"),
+    "no such space file": (["search", "--space", "no.yaml"], "no.yaml: cannot be read"),
+    "no space": (["search"], "--space"),
+    "no quantity": (["search", "--space", "resnet50", "--budget", "4X"], "'4X' is not a quantity"),
+    "too little": (["search", "--space", "resnet50", "--budget", "1G"], "the least possible cost, 3.732G"),
+    "too few": (["search", "--space", "resnet50", "--params", "1M"], "the least possible cost, 25.557M"),
+    "no such data": (["search", "--space", "tiny.yaml", "--data", "mnist"], "unknown set 'mnist'; allowed"),
+    "no such device": (["search", "--space", "tiny.yaml", "--device", "tpu9"], "device: 'tpu9'"),
+    "no such sampler": (
+        ["search", "--space", "tiny.yaml", "--data", "digits", "--sampler", "x"],
+        "tpe, random",
+    ),
+    "no such folder": (["search", "--space", "tiny.yaml", "--data", "folder:none"], "is not a folder"),
+    "no train part": (["search", "--space", "tiny.yaml", "--data", "folder:bare"], "no folder train/"),
+    "empty folder": (["search", "--space", "tiny.yaml", "--data", "folder:empty"], "no images"),
+    "one class": (["search", "--space", "tiny.yaml", "--data", "folder:single"], "has one class, 'a'"),
+    "bad resolution": (
+        ["search", "--space", "tiny.yaml", "--data", "digits", "--resolution", "2"],
+        "resolution: 2",
+    ),
+    "name of a study": (["search", "--space", "tiny.yaml", "--study", "../up"], "'../up' is not a name"),
+    "no such study": (["show", "none"], "there is no 'none'"),
+    "no such study to export": (["export", "none"], "there is no 'none'"),
+    "no such option": (["search", "--spice", "x"], "--spice"),
+    "no trials": (["search", "--space", "tiny.yaml", "--trials", "0"], "--trials"),
+    "no such command": (["serach"], "serach"),
+    "unreachable storage": (
+        ["search", "--space", "tiny.yaml", "--data", "digits", "--storage", "sqlite:////no/such/folder/s.db"],
+        "storage:",
+    ),
+    "no such storage": (
+        ["show", "s", "--storage", "nonsense"],
+        "storage: the given URL cannot be used",
+    ),
+    "secret storage": (
+        ["show", "s", "--storage", "postgresql://me:secret@127.0.0.1:1/db"],
+        "storage: postgresql://me:***@127.0.0.1:1/db cannot be used",
+    ),
+    "runs not writable": (
+        ["search", "--space", "tiny.yaml", *QUICK, "--runs-dir", "tiny.yaml"],
+        "cannot be written",
+    ),
+    "wrong key": (
+        ["search", "--space", "wrong_key.yaml"],
+        "unknown key 'backbones'; allowed: name, backbone",
+    ),
+    "list for a name": (["search", "--space", "list.yaml"], "backbone: "),
+    "unknown operator": (["search", "--space", "operator.yaml"], "convolution: unknown convolution 'ps'"),
+    "unknown argument": (
+        ["search", "--space", "argument.yaml"],
+        "psconv takes no argument 'r'; allowed: pattern",
+    ),
+    "impossible argument": (["search", "--space", "impossible.yaml"], "convolution: scconv: r = 0"),
+    "unknown block": (["cost", "block.yaml"], "resnet20 has no block 'layer9.9'"),
+    "missing block": (["cost", "missing.yaml"], "no choice for the block 'layer1.0'"),
+    "edited cost": (
+        ["train", "edited.yaml", "--data", "digits"],
+        "cost.macs is 1, but its blocks cost 40813184",
+    ),
+    "no such choice": (["cost", "psconvv"], "unknown operator 'psconvv'"),
+    "no such recipe": (
+        ["train", "fine.yaml", "--data", "digits", "--recipe", "step90"],
+        "step100, cosine120",
+    ),
+    "one class to train on": (["train", "fine.yaml", "--data", "folder:single"], "has one class"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(here, capsys, case):
+    arguments, named = BAD_INPUT[case]
+    (here / "bare").mkdir()
+    (here / "empty" / "train").mkdir(parents=True)
+    pictures(here / "single" / "train", ["a"])
+    for name, old, new in (
+        ("wrong_key", "backbone:", "backbones:"),
+        ("list", "resnet20", "[resnet20]"),
+        ("operator", "psconv", "ps"),
+        ("argument", "psconv", "psconv(r=2)"),
+        ("impossible", "psconv", "scconv(r=0)"),
+    ):
+        (here / f"{name}.yaml").write_text(SPACE.replace(old, new))
+    edited(here, "fine.yaml")
+    edited(here, "block.yaml", **{"layer1.0": "layer9.9"})
+    edited(here, "missing.yaml", **{"  layer1.0: vanilla\n": ""})
+    edited(here, "edited.yaml", **{"macs: 40813184": "macs: 1"})
+    before = sorted(here.rglob("*"))
+
+    assert run(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    lines = [line for line in told.err.splitlines() if not line.startswith(("study ", "data: "))]
+    assert len(lines) == 1, told.err
+    assert lines[0].startswith("error: ")
+    assert named in lines[0]
+    assert "secret" not in told.err
+    if case != "unreachable storage":  # its lock folder is made before the storage is tried
+        assert sorted(here.rglob("*")) == before
+
+
+def test_help_comes_without_waiting_for_torch():
+    commands = "[], ['search'], ['show'], ['export'], ['cost'], ['train']"
+    program = f"""
+import sys
+from nas_recalib.cli import run
+for command in ({commands}):
+    assert run([*command, "--help"]) == 0
+assert not {{"torch", "optuna", "ray", "sklearn"}} & sys.modules.keys(), "imported"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--budget" in done.stdout
+
+
+def test_an_interruption_is_status_130(here, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "nas_recalib.search.local.Search.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    assert search() == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_hopeless_search_is_status_1(here, capsys, monkeypatch):
+    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", lambda *_, **__: 1 / 0)
+    assert search() == 1
+    told = capsys.readouterr().err
+    assert "3 trials in a row ended in an error" in told
+    assert "ZeroDivisionError" in told
+
+
+def test_cost_of_a_space_a_choice_and_json(here, capsys):
+    assert run(["cost", "--space", "resnet50"]) == 0
+    told = capsys.readouterr().out
+    assert "all vanilla: 4,089,184,256 MACs" in told
+    assert run(["cost", "scconv", "--budget", "4G", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"resnet50, all scconv": {"macs": 3925286912, "params": 25564584}, "within_budget": True}

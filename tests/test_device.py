@@ -1,0 +1,93 @@
+"""Devices: the best there is by default, only those that work here, and bfloat16 only where it is native."""
+
+import os
+import re
+from importlib.metadata import version
+
+import pytest
+import torch
+
+import nas_recalib.device as module
+from nas_recalib.device import default_threads, device_name, fast_dtype, pick_device, versions
+from nas_recalib.errors import InputError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(("available", "expected"), [(True, CUDA), (False, CPU)])
+def test_the_first_gpu_is_the_default_where_there_is_one(monkeypatch, available, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: available)
+    assert pick_device(None) == expected
+
+
+def test_the_cpu_can_be_asked_for(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert pick_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "tpu", "CPU", "cuda:99", "cuda:x", "cuda:-1", "meta", "hpu"])
+def test_a_device_that_cannot_be_used_is_refused_by_name(name):
+    with pytest.raises(InputError) as caught:
+        pick_device(name)
+    assert str(caught.value) == f"device: {name!r} cannot be used here; allowed: cpu, cuda, cuda:N"
+
+
+def test_a_gpu_without_a_driver_is_refused(monkeypatch):
+    def missing(*_, **__):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr("torch.empty", missing)
+    with pytest.raises(InputError, match="'cuda:0' cannot be used here"):
+        pick_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_only_where_it_has_instructions_for_it(
+    monkeypatch, capabilities, expected
+):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    assert fast_dtype(CPU) == expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_computes_in_bfloat16_only_where_it_need_not_emulate_it(monkeypatch, native, expected):
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or native
+    )
+    assert fast_dtype(CUDA) == expected
+
+
+def test_devices_have_names(monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"a {device.type}")
+    assert device_name(CUDA) == "a cuda"
+    assert re.fullmatch(rf"\S.* \({torch.get_num_threads()} of {os.cpu_count()} threads\)", device_name(CPU))
+
+
+def test_a_processor_that_tells_nothing_of_itself_still_has_a_name(monkeypatch):
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(module, "open", missing, raising=False)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "z80")
+    assert device_name(CPU).startswith("z80 (")
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(None, 1), (1, 1), (2, 1), (3, 1), (8, 4)])
+def test_half_of_the_cores_are_used(monkeypatch, cores, threads):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert default_threads() == threads
+
+
+def test_versions_are_those_installed():
+    told = versions()
+    assert list(told) == ["nas-recalib", "torch", "torchvision", "optuna"]
+    assert told["torch"] == version("torch")

@@ -1,0 +1,240 @@
+"""Search spaces: what may be chosen where, and what is wrong with a file that says otherwise."""
+
+import math
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cost import Budget
+from nas_recalib.errors import InputError
+from nas_recalib.networks import backbone_names, get_backbone
+from nas_recalib.operators import BlockChoice
+from nas_recalib.space import SearchSpace, space_names
+
+MIXED = Architecture.of("resnet20", "ab").blocks
+CONTENT = {
+    "name": "small",
+    "backbone": "resnet20",
+    "convolution": ["vanilla", "psconv", "scconv(r=2)"],
+    "recalibration": ["none", "ab"],
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a space file: that of a small space, some keys replaced, or left out where the value is None."""
+
+    def to_file(**changes):
+        content = {key: value for key, value in {**CONTENT, **changes}.items() if value is not None}
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return to_file
+
+
+def test_every_backbone_has_a_space():
+    assert space_names() == sorted(backbone_names())
+
+
+@pytest.mark.parametrize("name", backbone_names())
+def test_a_shipped_space_offers_every_block_six_times_four_choices(name):
+    space = SearchSpace.load(name)
+    blocks = list(get_backbone(name).blocks())
+    assert (space.name, space.backbone, space.granularity) == (name, name, "block")
+    assert [position.name for position in space.positions] == blocks
+    assert space.count() == 24 ** len(blocks)
+    least, greatest = space.table.least(), space.table.greatest()
+    plain = Architecture.of(name, "vanilla").cost()
+    assert least.macs < plain.macs < greatest.macs
+    assert least.params <= plain.params < greatest.params
+
+
+@pytest.mark.parametrize(
+    ("granularity", "names", "count"),
+    [
+        ("block", [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)], 6**9),
+        ("stage", ["layer1", "layer2", "layer3"], 6**3),
+        ("network", ["network"], 6),
+    ],
+)
+def test_granularity_decides_who_shares_a_choice(write, granularity, names, count):
+    space = SearchSpace.load(write(granularity=granularity))
+    assert [position.name for position in space.positions] == names
+    assert space.count() == count == math.prod(len(p.choices) for p in space.positions)
+    covered = [block for position in space.positions for block in position.blocks]
+    assert covered == list(get_backbone("resnet20").blocks())
+    for seed in range(5):
+        blocks = space.sample(seed=seed, budget=Budget(10**12)).blocks
+        for position in space.positions:
+            assert len({blocks[block] for block in position.blocks}) == 1
+
+
+def test_a_blocks_override_stands_before_its_stages_before_the_spaces(write):
+    overrides = {
+        "layer2": {"recalibration": ["none", "se", "msar"], "convolution": ["scconv"]},
+        "layer2.1": {"convolution": ["psconv(pattern=1-2)", "vanilla"]},
+    }
+    options = SearchSpace.load(write(overrides=overrides)).options()
+    assert options["layer1.0.convolution"] == ("vanilla", "psconv", "scconv(r=2)")
+    assert options["layer1.0.recalibration"] == ("none", "ab")
+    assert options["layer2.0.convolution"] == options["layer2.2.convolution"] == ("scconv",)
+    assert options["layer2.1.convolution"] == ("psconv(pattern=1-2)", "vanilla")
+    assert options["layer2.1.recalibration"] == ("none", "se", "msar")
+
+
+@pytest.mark.parametrize("granularity", ["stage", "network"])
+def test_blocks_that_share_a_choice_need_the_same_options(write, granularity):
+    path = write(granularity=granularity, overrides={"layer2.1": {"recalibration": ["se"]}})
+    with pytest.raises(InputError, match=r"overrides: the blocks of .* share one choice"):
+        SearchSpace.load(path)
+
+
+SPACES = {
+    "block": {"overrides": {"layer1.0": {"recalibration": ["se"]}, "layer3": {"convolution": ["scconv"]}}},
+    "stage": {"granularity": "stage", "overrides": {"layer2": {"recalibration": ["none", "msar"]}}},
+    "network": {"granularity": "network", "num_classes": 100, "proxy": {"width": 0.5, "resolution": 16}},
+}
+
+
+@pytest.mark.parametrize("changes", SPACES.values(), ids=SPACES.keys())
+def test_a_space_can_be_loaded_from_its_description(write, tmp_path, changes):
+    space = SearchSpace.load(write(**changes))
+    path = tmp_path / "again.yaml"
+    path.write_text(space.describe())
+    assert SearchSpace.load(path) == space
+    assert SearchSpace.load(path).describe() == space.describe()
+
+
+@pytest.mark.parametrize("changes", SPACES.values(), ids=SPACES.keys())
+def test_picks_parameters_and_architectures_are_the_same_thing(write, changes):
+    space = SearchSpace.load(write(**changes))
+
+    @settings(max_examples=20)
+    @given(st.tuples(*(st.integers(0, len(position.choices) - 1) for position in space.positions)))
+    def check(picks):
+        architecture = space.at(picks)
+        assert space.picks(architecture) == picks
+        parameters = space.encode(architecture)
+        assert all(value in space.options()[name] for name, value in parameters.items())
+        assert space.decode(parameters) == architecture
+
+    check()
+
+
+def test_different_picks_are_different_architectures(write):
+    space = SearchSpace.load(write(granularity="stage"))
+    assert len({space.at(picks) for picks in np.ndindex(6, 6, 6)}) == space.count()
+
+
+def test_parameters_carry_the_names_of_blocks(write):
+    space = SearchSpace.load(write())
+    parameters = space.encode(Architecture.of("resnet20", "scconv(r=2)+ab"))
+    assert list(parameters)[:2] == ["layer1.0.convolution", "layer1.0.recalibration"]
+    assert set(parameters.values()) == {"scconv(r=2)", "ab"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer2.1.convolution": "scconv"}, r"layer2\.1\.convolution: 'scconv' is not one of vanilla"),
+        ({"layer2.1.recalibration": None}, r"layer2\.1\.recalibration: None is not one of none, ab"),
+    ],
+)
+def test_decode_names_the_parameter_that_is_wrong(write, change, message):
+    space = SearchSpace.load(write())
+    parameters = {**space.encode(Architecture.of("resnet20", "vanilla")), **change}
+    with pytest.raises(InputError, match=message):
+        space.decode(parameters)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        (Architecture.of("resnet20", "se"), r"layer1: vanilla\+se is not one of vanilla, .*psconv"),
+        (Architecture.of("resnet32", "ab"), "resnet32 is not an architecture of the space small"),
+        (Architecture.of("resnet20", "ab", num_classes=7), "not an architecture of the space small"),
+        (Architecture.of("resnet20", {**MIXED, "layer2.1": "psconv"}), "layer2: "),
+    ],
+)
+def test_refuses_an_architecture_of_another_space(write, architecture, message):
+    with pytest.raises(InputError, match=message):
+        SearchSpace.load(write(granularity="stage")).encode(architecture)
+
+
+def test_samples_follow_from_the_seed_and_fit_the_budget():
+    space = SearchSpace.load("resnet20")
+    budget = Budget(40_000_000, 280_000)
+    samples = [space.sample(seed=seed, budget=budget) for seed in (0, 0, 1, 2)]
+    assert samples[0] == samples[1]
+    assert len(set(samples)) == 3
+    assert all(budget.allows(sample.cost()) for sample in samples)
+
+
+def test_samples_without_a_budget():
+    space = SearchSpace.load("resnet20")
+    assert space.picks(space.sample(seed=0)) != space.picks(space.sample(seed=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "red"}, "unknown key 'colour'; allowed: name, backbone, input_size"),
+        ({"backbone": None}, "missing key 'backbone'"),
+        ({"backbone": "resnet21"}, "backbone: unknown backbone 'resnet21'; allowed: resnet18"),
+        ({"backbone": ["resnet20"]}, "backbone: .*string, found a list"),
+        ({"name": "a b"}, "name: .*found 'a b'"),
+        ({"granularity": "layer"}, "granularity: .*'block', 'stage' or 'network', found 'layer'"),
+        ({"input_size": 0}, "input_size: .*greater than or equal to 1, found 0"),
+        ({"convolution": []}, "convolution: .*at least 1 item.*, found a list"),
+        ({"convolution": "vanilla"}, "convolution: .*list, found 'vanilla'"),
+        ({"convolution": ["vanilla", ["scconv"]]}, r"convolution\.1: .*string, found a list"),
+        ({"convolution": ["dynconv"]}, "convolution: unknown convolution 'dynconv'; allowed: vanilla"),
+        ({"convolution": ["ab"]}, "convolution: unknown convolution 'ab'; allowed: vanilla"),
+        ({"convolution": ["scconv(q=1)"]}, "convolution: scconv takes no argument 'q'; allowed: r, pooling"),
+        ({"convolution": ["scconv(r=0)"]}, "convolution: scconv: r = 0 is not at least 1"),
+        ({"convolution": ["psconv(pattern=1-2-4)"]}, r"layer1\.0: psconv: in_channels = 16 is not a .* = 3"),
+        ({"recalibration": ["msar(scales=16)"]}, r"layer3\.0: msar: scales = \(16,\) is not within"),
+        ({"recalibration": ["ab", "psconv+ab"]}, r"recalibration: 'psconv\+ab' is not an operator"),
+        ({"recalibration": ["ab-plus", "ab(groups=1)"]}, r"recalibration: .*are the same operator"),
+        ({"overrides": {"layer4": {}}}, "overrides: 'layer4' is neither a block nor a stage of resnet20"),
+        ({"overrides": {"layer1": {"a": []}}}, r"unknown key 'overrides\.layer1\.a'; allowed: convolution"),
+        ({"overrides": {"layer1": {"convolution": ["x"]}}}, r"overrides\.layer1\.convolution: unknown"),
+        ({"proxy": {"width": 0}}, r"proxy\.width: .*greater than 0, found 0"),
+        ({"proxy": {"depth": 1}}, r"unknown key 'proxy\.depth'; allowed: width, resolution"),
+    ],
+)
+def test_load_names_the_file_and_the_key(write, changes, message):
+    path = write(**changes)
+    with pytest.raises(InputError, match=message) as refusal:
+        SearchSpace.load(path)
+    assert str(refusal.value).startswith(f"{path}: ")
+
+
+def test_load_refuses_a_key_given_twice(write):
+    path = write()
+    path.write_text(path.read_text() + "name: other\n")
+    with pytest.raises(InputError, match=r"small\.yaml:1: the key 'name' is given twice"):
+        SearchSpace.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet51", "unknown space 'resnet51'; allowed: resnet101, .*, or the path of a .yaml file"),
+        ("nowhere/space.yaml", r"nowhere/space\.yaml: cannot be read: No such file"),
+    ],
+)
+def test_load_says_which_spaces_there_are(name, message):
+    with pytest.raises(InputError, match=message):
+        SearchSpace.load(name)
+
+
+def test_equal_choices_are_one_choice_of_a_space(write):
+    space = SearchSpace.load(write(recalibration=["none", "ab-plus"]))
+    written = Architecture.of("resnet20", "psconv(pattern=1-2-1-4)+ab(groups=1)")
+    assert space.at(space.picks(written)).blocks["layer1.0"] == BlockChoice.parse("psconv+ab-plus")
