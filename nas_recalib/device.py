@@ -17,12 +17,12 @@ def pick_device(name: str | None) -> torch.device:
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {name!r} cannot be used here; allowed: cpu, cuda, cuda:N") from error
-    return device
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if name not in there:
+        raise InputError(f"device: {name!r} is not here; allowed: {', '.join(there)}")
+    return torch.device(name)
 
 
 def device_name(device: torch.device) -> str:

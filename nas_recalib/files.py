@@ -1,10 +1,10 @@
 """Reading and writing the files people see: safely, whole or not at all."""
 
+import contextlib
 import os
-import tempfile
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -60,6 +60,8 @@ def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
         problem = getattr(error, "problem", None) or "not YAML"
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{origin}:{mark.line + 1 if mark else 1}: {problem}") from error
+    except ValueError as error:  # a date or number that only looks like one
+        raise InputError(f"{origin}: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{origin}: expected keys and values, found {_kind(data)}")
     try:
@@ -74,26 +76,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         InputError: If the folder cannot be written to.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary: str | None = None
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp gives a name and mode 0600
-        os.replace(temporary, path)  # noqa: PTH105
+        partial.replace(path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
@@ -101,16 +94,29 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        fields: Any = model
-        for part in problem["loc"][:-1]:
-            annotation = fields.model_fields[part].annotation if hasattr(fields, "model_fields") else None
-            fields = annotation
-        allowed = ", ".join(fields.model_fields) if hasattr(fields, "model_fields") else "other keys"
+        fields = _inner_model(model, problem["loc"][:-1])
+        allowed = ", ".join(fields.model_fields)
         return f"unknown key {key!r}; allowed: {allowed}"
     if problem["type"] == "missing":
         return f"missing key {key!r}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}, found {_kind(problem['input'])}" if key else message
+
+
+def _inner_model(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model that stands at a path of keys, through optional fields, lists and dictionaries of models."""
+    found = model
+    for key in path:
+        if key in found.model_fields:
+            found = next(iter(_models_in(found.model_fields[str(key)].annotation)))
+    return found
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
 def _kind(value: object) -> str:

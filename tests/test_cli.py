@@ -12,7 +12,7 @@ from PIL import Image
 from nas_recalib.architecture import Architecture
 from nas_recalib.cli import run
 
-QUICK = "--data digits --images 40 --validation 20 --resolution 8 --epochs 1".split()
+QUICK = ["--data=digits", "--images=40", "--validation=20", "--resolution=8", "--epochs=1"]
 SPACE = """
 name: tiny
 backbone: resnet20

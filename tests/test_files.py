@@ -2,7 +2,10 @@
 
 import errno
 import os
+import resource
+import signal
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,8 +60,21 @@ def test_a_file_has_the_rights_that_open_would_give_it(tmp_path, mask):
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
 
 
+@contextmanager
+def file_size_limit(size):
+    """The kernel refuses to let a file grow beyond `size` bytes, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.mark.parametrize("exists", [True, False])
-@pytest.mark.parametrize("step", ["mkstemp", "fdopen", "fsync", "chmod", "replace"])
+@pytest.mark.parametrize("step", ["os.fsync", "Path.open", "Path.replace"])
 def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step, exists):
     path = tmp_path / "file"
     if exists:
@@ -67,9 +83,10 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"nas_recalib.files.{'tempfile' if step == 'mkstemp' else 'os'}.{step}", full)
+    monkeypatch.setattr(f"nas_recalib.files.{step}", full)
     with pytest.raises(InputError, match="cannot be written: No space left") as caught:
         write_atomically(path, "new")
+    monkeypatch.undo()
     assert str(caught.value).startswith(f"{path}: ")
     assert [item.read_text() for item in tmp_path.iterdir()] == ["old"] * exists
 
@@ -77,31 +94,15 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path, monkeypatch, step
 def test_a_disk_that_fills_up_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
-    opened = os.fdopen
-
-    def full_on_write(handle, mode):
-        file = opened(handle, mode)
-
-        class Full:
-            __enter__ = lambda self: self  # noqa: E731
-            __exit__ = lambda self, *_: file.close()  # noqa: E731
-
-            def write(self, data):
-                file.write(data[:2])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        return Full()
-
-    monkeypatch.setattr("nas_recalib.files.os.fdopen", full_on_write)
-    with pytest.raises(InputError, match="No space left"):
-        write_atomically(path, "new")
+    with pytest.raises(InputError, match="File too large"), file_size_limit(100):
+        write_atomically(path, "x" * 10_000)
     assert [item.read_text() for item in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_file_is_whole_and_on_disk_before_it_is_seen(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_text("old")
-    replace, fsync, seen = os.replace, os.fsync, []
+    replace, fsync, seen = Path.replace, os.fsync, []
 
     def watched_fsync(handle):
         seen.append(("synced", os.fstat(handle).st_size, path.read_text()))
@@ -113,7 +114,7 @@ def test_a_file_is_whole_and_on_disk_before_it_is_seen(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr("nas_recalib.files.os.fsync", watched_fsync)
-    monkeypatch.setattr("nas_recalib.files.os.replace", watched_replace)
+    monkeypatch.setattr("nas_recalib.files.Path.replace", watched_replace)
     write_atomically(path, "newer")
     assert seen == [("synced", 5, "old"), ("replaced", "newer", "old")]
     assert path.read_text() == "newer"

@@ -1,8 +1,10 @@
 """CIFAR-10 and CIFAR-100 from a cache folder, downloaded on first use."""
 
+import contextlib
+import hashlib
 import time
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +62,44 @@ def _dataset(name: str) -> Any:
 
 
 def _download(name: str, dataset: Any, cache: Path, seconds: float | None) -> None:
+    """Fetches the archive unless a whole one is there, and unpacks it."""
     archive = cache / str(dataset.filename)
     partial = archive.with_suffix(".part")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _stream(str(dataset.url), partial, seconds)
-        partial.replace(archive)
-        dataset(root=cache, download=True)  # verifies the archive's checksum and unpacks it
-    except (OSError, RuntimeError, TimeoutError) as error:
-        partial.unlink(missing_ok=True)
-        reason = getattr(error, "reason", None) or error
+        if not _is_whole(archive, dataset):
+            _stream(str(dataset.url), partial, seconds)
+            if not _is_whole(partial, dataset):
+                raise OSError("what came is not the archive: its checksum is another")
+            partial.replace(archive)
+        dataset(root=cache, download=True)  # finds the archive and unpacks it
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise InputError(f"data: {name} is not in {cache} and cannot be downloaded ({reason})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _is_whole(archive: Path, dataset: Any) -> bool:
+    if not archive.is_file():
+        return False
+    with archive.open("rb") as file:
+        return bool(hashlib.file_digest(file, "md5").hexdigest() == dataset.tgz_md5)
 
 
 def _stream(url: str, target: Path, seconds: float | None) -> None:
     start = time.monotonic()
-    with urllib.request.urlopen(url, timeout=5 if seconds else 60) as response, target.open("wb") as file:
+    timeout = min(5, seconds) if seconds else 60
+    with urllib.request.urlopen(url, timeout=timeout) as response, target.open("wb") as file:
         size = int(response.headers.get("Content-Length", 0))
         done = 0
-        while chunk := response.read(_CHUNK):
+        while chunk := response.read1(_CHUNK):  # as much as has come, not waiting for all of it
             file.write(chunk)
             done += len(chunk)
             elapsed = time.monotonic() - start
-            if seconds and elapsed > 2 and max(size, done) / done * elapsed > seconds:
+            expected = max(size, done) / done * elapsed if elapsed > 2 else elapsed
+            if seconds and expected > seconds:
                 raise TimeoutError(f"it would take more than {seconds:.0f} s")
+        if done < size:
+            raise OSError("the connection ended early")

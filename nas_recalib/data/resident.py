@@ -71,7 +71,11 @@ def split_indices(labels: Labels, images: int | None, validation: int, seed: int
     counts = np.bincount(labels)
     for_validation = _proportional(counts, validation)
     left = counts - for_validation
-    for_training = left if images is None or images >= left.sum() else _proportional(left, images)
+    if images is not None and images > left.sum():
+        raise InputError(
+            f"images: {images} is more than the {left.sum()} that are left beside {validation} for validation"
+        )
+    for_training = left if images is None else _proportional(left, images)
     if for_validation.min() < 1 or for_training.min() < 1:
         raise InputError(
             f"data: {len(labels)} images of {len(counts)} classes are too few to train on "
@@ -139,7 +143,7 @@ def fit_square(image: Image.Image, side: int) -> Image.Image:
 def _proportional(counts: Indices, total: int) -> Indices:
     """Splits `total` in proportion to counts, rounding by largest remainder; at most what there is."""
     available = int(counts.sum())
-    exact = counts * min(total, available) / available
+    exact = counts * min(total, available) / max(1, available)
     shares: Indices = np.floor(exact).astype(np.int64)
     missing = min(total, available) - int(shares.sum())
     shares[np.argsort(shares - exact, kind="stable")[:missing]] += 1

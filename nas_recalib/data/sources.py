@@ -62,12 +62,12 @@ class FileImages:
         try:
             with Image.open(self.paths[index]) as image:
                 return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"{self.paths[index]}: not an image that can be decoded: {error}") from error
 
     def describe(self) -> Iterable[bytes]:
-        for path in self.paths:
-            yield f"{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode()
+        for path, label in zip(self.paths, self.labels, strict=True):
+            yield f"{label}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class Source:
     note: str = ""
 
     def fingerprint(self) -> str:
-        """A hash that changes when the training images do."""
+        """A hash that changes when the training images do; files are told by class, name and size."""
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for piece in self.train.describe():
             digest.update(piece)
@@ -167,14 +167,20 @@ def _folder(kind: str, root: Path) -> Source:
         raise InputError(f"data: the class {classes[empty[0]]!r} of {root / 'train'} has no images")
     if len(classes) < 2:
         raise InputError(f"data: {root / 'train'} has one class, {classes[0]!r}; at least 2 are needed")
-    # ILSVRC keeps its labelled evaluation images under val/; elsewhere test/ is the part to leave alone.
-    held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-    if held_out:
-        strange = sorted({path.name for path in held_out.iterdir() if path.is_dir()} - set(classes))
+    held_out = _held_out(root, ("val", "test") if kind == "imagenet" else ("test", "val"), classes)
+    return Source(f"{kind}:{root}", tuple(classes), train, held_out, native_size=None, flips=True)
+
+
+def _held_out(root: Path, parts: tuple[str, ...], classes: list[str]) -> FileImages | None:
+    """The first of the parts that has labelled images (ILSVRC's test/ has none)."""
+    for folder in (root / part for part in parts if (root / part).is_dir()):
+        strange = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
         if strange:
-            raise InputError(f"data: {held_out} has the class {strange[0]!r}, which train/ has not")
-    test = _read_tree(held_out, classes) if held_out else None
-    return Source(f"{kind}:{root}", tuple(classes), train, test, native_size=None, flips=True)
+            raise InputError(f"data: {folder} has the class {strange[0]!r}, which train/ has not")
+        images = _read_tree(folder, classes)
+        if len(images.labels):
+            return images
+    return None
 
 
 def _read_tree(root: Path, classes: list[str]) -> FileImages:

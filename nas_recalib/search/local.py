@@ -175,7 +175,7 @@ class Search:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _next_is_waiting(self) -> bool:
-        """Puts the next of the papers' single-operator networks first, unless something is waiting already."""
+        """Puts the next of the papers' single-operator networks first, unless something waits already."""
         if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return True
         for name in BASELINES:

@@ -51,6 +51,16 @@ class Proxy:
         Returns:
             The learning curve, or why there is none.
         """
+        stopped_by_report = False
+
+        def relay(epoch: Epoch) -> bool:
+            nonlocal stopped_by_report
+            try:
+                return report(epoch)
+            except BaseException:
+                stopped_by_report = True
+                raise
+
         try:
             shape = architecture.shape.twin(self.width)
             network = build_seeded(shape, architecture.blocks, self.data.num_classes, 3, self.seed)
@@ -61,18 +71,20 @@ class Proxy:
                 seed=self.seed,
                 dtype=self.dtype,
                 recipe=self.recipe,
-                report=report,
+                report=relay,
             )
         except Diverged as error:
             return Failure("diverged", str(error))
         except Exception as error:
+            if stopped_by_report:  # the study's trouble, not the architecture's
+                raise
             return _explain(error)
 
 
 def _explain(error: Exception) -> Failure:
-    message = (str(error) or type(error).__name__).strip().splitlines()[0]
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)  # the CPU's allocator
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
     if out_of_memory:
         return Failure("out-of-memory", message)

@@ -9,12 +9,15 @@ from pathlib import Path
 import optuna
 import torch
 import yaml
+from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.cost import Budget, Feasible
+from nas_recalib.cost.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import write_atomically
+from nas_recalib.networks import get_backbone
 from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
 from nas_recalib.proxy.train import Recipe, default_recipe
 from nas_recalib.search.config import SearchConfig, refuse_difference
@@ -90,6 +93,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     config = _config(request, stored, space, budget, source, device)
     if stored:
         refuse_difference(place.name, stored, config)
+    _refuse_misfits(space, Fidelity(**config.fidelity))
     with locked(place):
         study = create_study(place)
         written = read_config(study)
@@ -98,7 +102,10 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         else:
             refuse_difference(place.name, written, config)
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
-        yield _search(study, place, space, config, source, device), config
+        try:
+            yield _search(study, place, space, config, source, device), config
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
 
 def _default_name(space: SearchSpace | None, budget: Budget) -> str:
@@ -156,6 +163,20 @@ def _config(
         pruner=pruner,
         seed=seed,
     )
+
+
+def _refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
+    """Raises InputError if a choice that fits the full-size network does not fit its narrower twin."""
+    twin = get_backbone(space.backbone).twin(fidelity.width)
+    specs = twin.blocks()
+    _, shapes = fixed_cost(twin, fidelity.resolution, space.num_classes, 3)
+    try:
+        for position in space.positions:
+            for block in position.blocks:
+                for choice in position.choices:
+                    named_block_cost(block, specs[block], choice, shapes[block])
+    except ValueError as error:
+        raise InputError(f"width: the twin at {fidelity.width:g} of the channels: {error}") from error
 
 
 def _search(

@@ -63,6 +63,17 @@ class StudyPlace:
         except SQLAlchemyError:
             return "the given URL"
 
+    def reason(self, error: Exception) -> str:
+        """What a storage said, in one line and without the password."""
+        source = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        lines = str(getattr(source, "orig", None) or source or error).strip().splitlines()
+        line = lines[0] if lines else type(error).__name__
+        try:
+            password = make_url(self.storage).password if self.storage else None
+        except SQLAlchemyError:
+            password = None
+        return line.replace(str(password), "***") if password else line
+
 
 def find_study(place: StudyPlace) -> optuna.Study | None:
     """Opens a study, or gives None where there is none.
@@ -166,7 +177,4 @@ def _storage_errors(place: StudyPlace) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        password = make_url(place.storage).password if place.storage and "://" in place.storage else None
-        reason = reason.replace(str(password), "***") if password else reason
-        raise InputError(f"storage: {place.shown} cannot be used: {reason}") from error
+        raise InputError(f"storage: {place.shown} cannot be used: {place.reason(error)}") from error

@@ -90,9 +90,14 @@ def test_folder_labels_its_images_by_the_sorted_names_of_their_folders(tree, mon
     assert (source.native_size, source.flips) == (None, True)
 
 
-@pytest.mark.parametrize("kind", ["folder", "imagenet"])
 @pytest.mark.parametrize(
-    ("parts", "chosen"), [([], None), (["val"], "val"), (["test"], "test"), (["val", "test"], "test")]
+    ("kind", "parts", "chosen"),
+    [
+        *((kind, [], None) for kind in ("folder", "imagenet")),
+        *((kind, [part], part) for kind in ("folder", "imagenet") for part in ("val", "test")),
+        ("folder", ["val", "test"], "test"),
+        ("imagenet", ["val", "test"], "val"),
+    ],
 )
 def test_folder_holds_out_test_or_else_val_or_else_nothing(tree, kind, parts, chosen):
     for part in parts:

@@ -82,9 +82,9 @@ def test_a_cpu_trains_for_fewer_epochs_than_a_gpu():
 @pytest.mark.parametrize(
     ("native_size", "resolution"), [(8, 16), (16, 16), (24, 24), (32, 32), (96, 32), (None, 32)]
 )
-def test_images_are_scaled_up_to_16_pixels_and_down_to_the_space(native_size, resolution):
+def test_a_gpu_sees_images_of_16_pixels_at_least_and_of_the_space_at_most(native_size, resolution):
     space = SearchSpace.load("resnet20")
-    fidelity = default_fidelity(space, source_of(100, native_size), torch.device("cpu"))
+    fidelity = default_fidelity(space, source_of(100, native_size), torch.device("cuda"))
     assert fidelity.resolution == resolution
     assert fidelity.width == space.proxy_width == 1
 

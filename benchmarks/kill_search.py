@@ -1,0 +1,97 @@
+"""Kills a search with SIGKILL at random moments, starts it again each time, and checks what the study holds.
+
+    python benchmarks/kill_search.py --kills 10 --trials 12 --seed 0
+
+Prints one JSON object; exit status 1 if a trial was lost, counted twice or trained twice.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+
+SPACE = """
+name: small
+backbone: resnet20
+granularity: stage
+convolution: [vanilla, scconv]
+recalibration: [none, ab, se]
+proxy: {width: 0.5}
+"""
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+QUICK = ["--data=digits", "--images=600", "--validation=100", "--resolution=16", "--epochs=3"]
+
+
+def search(trials: int) -> list[str]:
+    program = [sys.executable, "-m", "nas_recalib", "search", "--space=small.yaml", "--study=s"]
+    return [*program, f"--trials={trials}", *QUICK]
+
+
+def database(folder: Path) -> str:
+    return f"sqlite:///{folder}/runs/s/study.db"
+
+
+def finished(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    if not (folder / "runs/s/study.db").exists():
+        return []
+    try:
+        trials = optuna.load_study(study_name="s", storage=database(folder)).trials
+    except KeyError:  # killed before the study had a name
+        return []
+    return [trial for trial in trials if trial.state.is_finished() and trial.state.name != "FAIL"]
+
+
+def soak(folder: Path, kills: int, trials: int, seed: int) -> dict[str, object]:
+    draw = random.Random(seed)
+    (folder / "small.yaml").write_text(SPACE)
+    before: dict[int, object] = {}
+    lost, progress = 0, []
+    for _ in range(kills):
+        with subprocess.Popen(search(trials), cwd=folder, **QUIET) as process:
+            time.sleep(draw.uniform(3, 14))
+            process.kill()
+        now = {trial.number: (trial.params, trial.value) for trial in finished(folder)}
+        lost += sum(now.get(number) != known for number, known in before.items())
+        before = now
+        progress.append(len(now))
+    done = subprocess.run(search(trials), cwd=folder, check=False, **QUIET)
+    ended = finished(folder)
+    counts = Counter(trial.user_attrs["architecture"] for trial in ended)
+    every = optuna.load_study(study_name="s", storage=database(folder)).trials
+    states = Counter(trial.user_attrs.get("failure", trial.state.name.lower()) for trial in every)
+    return {
+        "kills": kills,
+        "asked": trials,
+        "finished": len(ended),
+        "finished_after_each_kill": progress,
+        "finished_trials_lost": lost,
+        "trained_twice": sum(count > 1 for count in counts.values()),
+        "states": dict(states),
+        "exit_status": done.returncode,
+        "seed": seed,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        result = soak(Path(folder), arguments.kills, arguments.trials, arguments.seed)
+    print(json.dumps(result, indent=2))
+    whole = result["finished"] == arguments.trials and result["exit_status"] == 0
+    sys.exit(not (whole and result["finished_trials_lost"] == result["trained_twice"] == 0))
+
+
+if __name__ == "__main__":
+    main()
