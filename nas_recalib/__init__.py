@@ -7,23 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas_recalib.architecture import Architecture, build
-    from nas_recalib.cost import Budget, Cost
+    from nas_recalib.architecture import Architecture, build, cost
+    from nas_recalib.costs import Budget, Cost
     from nas_recalib.operators import BlockChoice, register
     from nas_recalib.space import SearchSpace
 
 _HOMES = {
     "Architecture": "nas_recalib.architecture",
     "BlockChoice": "nas_recalib.operators",
-    "Budget": "nas_recalib.cost",
-    "Cost": "nas_recalib.cost",
+    "Budget": "nas_recalib.costs",
+    "Cost": "nas_recalib.costs",
     "SearchSpace": "nas_recalib.space",
     "build": "nas_recalib.architecture",
+    "cost": "nas_recalib.architecture",
     "register": "nas_recalib.operators",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Architecture", "BlockChoice", "Budget", "Cost", "SearchSpace", "build", "register"]
+__all__ = ["Architecture", "BlockChoice", "Budget", "Cost", "SearchSpace", "build", "cost", "register"]
 
 
 def __getattr__(name: str) -> Any:

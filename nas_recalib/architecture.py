@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from nas_recalib.cost.macs import Cost, network_cost
+from nas_recalib.costs.macs import Cost, network_cost
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
@@ -99,7 +99,12 @@ class Architecture:
             raise ValueError(
                 f"{text!r} is not an architecture; expected backbone@size/classes block=choice ..."
             )
-        blocks = dict(item.split("=", 1) for item in match["blocks"].split())
+        items = [item.split("=", 1) for item in match["blocks"].split()]
+        names = [name for name, _ in items]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"the block {twice[0]!r} is given twice")
+        blocks = dict(items)
         sizes = {"input_size": int(match["size"]), "num_classes": int(match["classes"])}
         return cls.of(match["backbone"], blocks, **sizes)
 
@@ -167,6 +172,11 @@ class Architecture:
     def __str__(self) -> str:
         blocks = " ".join(f"{name}={str(choice).replace(' ', '')}" for name, choice in self.blocks.items())
         return f"{self.backbone}@{self.input_size}/{self.num_classes} {blocks}"
+
+
+def cost(architecture: Architecture) -> Cost:
+    """MACs and parameters of an architecture, at its own image size and classes."""
+    return architecture.cost()
 
 
 def build(

@@ -200,7 +200,7 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Count the MACs and parameters of an architecture, a choice, or a whole space."""
-    from nas_recalib.cost import Budget
+    from nas_recalib.costs import Budget
     from nas_recalib.report.costs import architecture_cost, print_costs, space_costs
 
     limits = Budget.parse(budget, params)

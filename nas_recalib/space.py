@@ -12,9 +12,9 @@ import yaml
 from pydantic import Field
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget, CostTable, Feasible
-from nas_recalib.cost.macs import Cost, fixed_cost, named_block_cost
-from nas_recalib.cost.table import as_row
+from nas_recalib.costs import Budget, CostTable, Feasible
+from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
+from nas_recalib.costs.table import as_row
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
@@ -160,14 +160,18 @@ class SearchSpace:
         """Number of architectures."""
         return math.prod(len(position.choices) for position in self.positions)
 
-    def sample(self, *, seed: int, budget: Budget | None = None) -> Architecture:
-        """A random architecture within a budget; every one can be drawn.
+    def sample(self, *, seed: int, budget: Budget | str | None = None) -> Architecture:
+        """A random architecture within a budget; every one can be drawn, not all equally often.
+
+        Args:
+            seed: Of the draw.
+            budget: Limits, or one on multiply-accumulates such as "4G".
 
         Raises:
             InputError: If none is within the budget.
         """
-        random = np.random.default_rng(seed)
-        return self.at(Feasible(self.table, budget or Budget()).sample(random))
+        limits = Budget.parse(budget) if isinstance(budget, str) else budget or Budget()
+        return self.at(Feasible(self.table, limits).sample(np.random.default_rng(seed)))
 
     def at(self, picks: tuple[int, ...]) -> Architecture:
         """The architecture that takes choice picks[i] at position i."""

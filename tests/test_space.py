@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget
+from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.networks import backbone_names, get_backbone
 from nas_recalib.operators import BlockChoice

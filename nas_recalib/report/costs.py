@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget, Feasible, format_quantity
+from nas_recalib.costs import Budget, Feasible, format_quantity
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
 

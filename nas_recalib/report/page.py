@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import format_quantity
+from nas_recalib.costs import format_quantity
 from nas_recalib.report.summary import Summary, TrialRow
 
 _HEAD = """<!doctype html>

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import format_quantity
+from nas_recalib.costs import format_quantity
 from nas_recalib.report.summary import Summary, TrialRow
 
 

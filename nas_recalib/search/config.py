@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nas_recalib.cost import Budget
+from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 
 

@@ -11,7 +11,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget, Feasible
+from nas_recalib.costs import Budget, Feasible
 from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.operators import BlockChoice

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import format_quantity
+from nas_recalib.costs import format_quantity
 from nas_recalib.proxy.train import Epoch
 
 

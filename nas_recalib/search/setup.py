@@ -11,8 +11,8 @@ import torch
 import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_recalib.cost import Budget, Feasible
-from nas_recalib.cost.macs import fixed_cost, named_block_cost
+from nas_recalib.costs import Budget, Feasible
+from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
 from nas_recalib.errors import InputError, StopSearch

@@ -6,7 +6,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget
+from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.export import export_architecture
 from nas_recalib.report.page import study_page

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget
+from nas_recalib.costs import Budget
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.local import Search
 from nas_recalib.search.objective import Failure

@@ -4,7 +4,7 @@ from optuna.trial import TrialState
 from stand_in import SPACE, Silent, StandIn, all_architectures, make_search
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Budget
+from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.search.local import uniform
 from nas_recalib.search.objective import Failure

@@ -4,7 +4,7 @@ import pytest
 from optuna.samplers import BaseSampler
 from stand_in import SPACE, all_architectures, formula
 
-from nas_recalib.cost import Budget, Feasible
+from nas_recalib.costs import Budget, Feasible
 from nas_recalib.search.samplers import STRATEGIES, UntriedSampler
 from nas_recalib.space import SearchSpace
 

@@ -10,7 +10,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cost import Feasible
+from nas_recalib.costs import Feasible
 from nas_recalib.space import SearchSpace
 
 _PATIENCE = 16

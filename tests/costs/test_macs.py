@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.cost import Cost, count_cost
-from nas_recalib.cost.macs import network_cost
+from nas_recalib.costs import Cost, count_cost
+from nas_recalib.costs.macs import network_cost
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import AccuracyBooster, BlockChoice, PSConv2d, SCConv2d
 

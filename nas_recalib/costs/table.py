@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_recalib.cost.macs import Cost
+from nas_recalib.costs.macs import Cost
 
 Integers = NDArray[np.int64]
 LIMITS = ("macs", "params")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nas_recalib.cost import Budget, Cost, CostTable, Feasible, format_quantity, parse_quantity
+from nas_recalib.costs import Budget, Cost, CostTable, Feasible, format_quantity, parse_quantity
 from nas_recalib.errors import InputError
 
 

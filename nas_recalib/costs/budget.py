@@ -8,8 +8,8 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_recalib.cost.macs import Cost
-from nas_recalib.cost.table import LIMITS, CostTable, Integers
+from nas_recalib.costs.macs import Cost
+from nas_recalib.costs.table import LIMITS, CostTable, Integers
 from nas_recalib.errors import InputError
 
 _QUANTITY = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)(e\+?(?P<exponent>\d{1,2}))?\s*(?P<unit>[kKmMgGtT]?)")

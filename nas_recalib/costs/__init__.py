@@ -1,8 +1,8 @@
 """What an architecture costs, before anything is trained."""
 
-from nas_recalib.cost.budget import Budget, Feasible, format_quantity, parse_quantity
-from nas_recalib.cost.macs import Cost, count_cost
-from nas_recalib.cost.table import LIMITS, CostTable
+from nas_recalib.costs.budget import Budget, Feasible, format_quantity, parse_quantity
+from nas_recalib.costs.macs import Cost, count_cost
+from nas_recalib.costs.table import LIMITS, CostTable
 
 __all__ = [
     "LIMITS",

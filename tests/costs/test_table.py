@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_recalib.cost import Cost, CostTable
+from nas_recalib.costs import Cost, CostTable
 from nas_recalib.networks import get_backbone
 from nas_recalib.space import SearchSpace, space_names
 
