@@ -5,67 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import yaml
-from pydantic import Field
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
 from nas_recalib.costs.table import as_row
 from nas_recalib.errors import InputError
-from nas_recalib.files import StrictModel, parse_yaml, read_yaml
+from nas_recalib.files import parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
-from nas_recalib.operators import BlockChoice, Part
-from nas_recalib.operators.catalog import Kind, parse_part
-
-Granularity = Literal["block", "stage", "network"]
-
-
-class _Options(StrictModel):
-    convolution: list[str] | None = Field(default=None, min_length=1)
-    recalibration: list[str] | None = Field(default=None, min_length=1)
-
-
-class _Proxy(StrictModel):
-    width: float = Field(default=1.0, gt=0, le=4)
-    resolution: int = Field(default=32, ge=8, le=512)
-
-
-class _SpaceFile(StrictModel):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    backbone: str
-    input_size: int | None = Field(default=None, ge=1)
-    num_classes: int | None = Field(default=None, ge=1)
-    granularity: Granularity = "block"
-    convolution: list[str] = Field(min_length=1)
-    recalibration: list[str] = Field(min_length=1)
-    overrides: dict[str, _Options] = Field(default_factory=dict)
-    proxy: _Proxy = Field(default_factory=_Proxy)
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where one choice is made: the blocks that share it, and what may be chosen.
-
-    Attributes:
-        name: A block (layer1.0), a stage (layer1) or "network".
-        blocks: Names of the blocks that take the choice.
-        convolutions: Allowed convolutions.
-        recalibrations: Allowed recalibrations.
-    """
-
-    name: str
-    blocks: tuple[str, ...]
-    convolutions: tuple[Part, ...]
-    recalibrations: tuple[Part, ...]
-
-    @property
-    def choices(self) -> tuple[BlockChoice, ...]:
-        """Every allowed pair, the convolution varying slowest."""
-        return tuple(BlockChoice(c, r) for c in self.convolutions for r in self.recalibrations)
+from nas_recalib.space_file import Granularity, Position, SpaceFile, find_space, read_positions
 
 
 @dataclass(frozen=True)
@@ -99,8 +50,8 @@ class SearchSpace:
         Raises:
             InputError: If there is no such space or its file is wrong; file and key are named.
         """
-        path = _find(name_or_path)
-        return cls._from_file(read_yaml(path, _SpaceFile), str(path))
+        path = find_space(name_or_path)
+        return cls._from_file(read_yaml(path, SpaceFile), str(path))
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "SearchSpace":
@@ -109,10 +60,10 @@ class SearchSpace:
         Raises:
             InputError: If the text is not that of a space.
         """
-        return cls._from_file(parse_yaml(text, _SpaceFile, origin), origin)
+        return cls._from_file(parse_yaml(text, SpaceFile, origin), origin)
 
     @classmethod
-    def _from_file(cls, file: _SpaceFile, origin: str) -> "SearchSpace":
+    def _from_file(cls, file: SpaceFile, origin: str) -> "SearchSpace":
         try:
             space = cls._checked(file)
         except ValueError as error:
@@ -120,7 +71,7 @@ class SearchSpace:
         return space
 
     @classmethod
-    def _checked(cls, file: _SpaceFile) -> "SearchSpace":
+    def _checked(cls, file: SpaceFile) -> "SearchSpace":
         try:
             shape = get_backbone(file.backbone)
         except ValueError as error:
@@ -131,7 +82,7 @@ class SearchSpace:
             input_size=file.input_size or shape.input_size,
             num_classes=file.num_classes or shape.num_classes,
             granularity=file.granularity,
-            positions=tuple(_positions(list(shape.blocks()), file)),
+            positions=tuple(read_positions(list(shape.blocks()), file)),
             proxy_width=file.proxy.width,
             proxy_resolution=file.proxy.resolution,
         )
@@ -256,70 +207,6 @@ class SearchSpace:
             "proxy": {"width": self.proxy_width, "resolution": self.proxy_resolution},
         }
         return yaml.safe_dump(content, sort_keys=False, width=100)
-
-
-def space_names() -> list[str]:
-    """Names of the spaces that come with the package."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
-
-
-def _folder() -> Path:
-    installed = Path(__file__).parent / "search_spaces"
-    return installed if installed.is_dir() else Path(__file__).parent.parent / "search_spaces"
-
-
-def _find(name_or_path: str | Path) -> Path:
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") or path.parent != Path():
-        return path
-    if str(name_or_path) not in space_names():
-        known = ", ".join(space_names())
-        raise InputError(
-            f"unknown space {str(name_or_path)!r}; allowed: {known}, or the path of a .yaml file"
-        )
-    return _folder() / f"{name_or_path}.yaml"
-
-
-def _positions(blocks: list[str], file: _SpaceFile) -> list[Position]:
-    for key in file.overrides:
-        if not any(name == key or name.startswith(f"{key}.") for name in blocks):
-            raise ValueError(f"overrides: {key!r} is neither a block nor a stage of {file.backbone}")
-    groups: dict[str, list[str]] = {}
-    for name in blocks:
-        owner = {"block": name, "stage": name.rsplit(".", 1)[0], "network": "network"}[file.granularity]
-        groups.setdefault(owner, []).append(name)
-    positions = []
-    for owner, names in groups.items():
-        allowed = {
-            (_allowed(name, "convolution", file), _allowed(name, "recalibration", file)) for name in names
-        }
-        if len(allowed) > 1:
-            raise ValueError(
-                f"overrides: the blocks of {owner} share one choice, so they need the same options"
-            )
-        positions.append(Position(owner, tuple(names), *allowed.pop()))
-    return positions
-
-
-def _allowed(block: str, kind: Kind, file: _SpaceFile) -> tuple[Part, ...]:
-    """Options of a block: the space's, a stage's override before it, a block's before that."""
-    texts: list[str] = getattr(file, kind)
-    key: str = kind
-    for owner in (block.rsplit(".", 1)[0], block):
-        override = file.overrides.get(owner)
-        told = getattr(override, kind) if override else None
-        if told is not None:
-            texts, key = told, f"overrides.{owner}.{kind}"
-    parts: dict[Part, str] = {}
-    for text in texts:
-        try:
-            part = parse_part(text, kind)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
-        if part in parts:
-            raise ValueError(f"{key}: {text!r} and {parts[part]!r} are the same operator")
-        parts[part] = text
-    return tuple(parts)
 
 
 def _as_lists(position: Position) -> dict[str, list[str]]:

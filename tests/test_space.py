@@ -13,7 +13,8 @@ from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.networks import backbone_names, get_backbone
 from nas_recalib.operators import BlockChoice
-from nas_recalib.space import SearchSpace, space_names
+from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import space_names
 
 MIXED = Architecture.of("resnet20", "ab").blocks
 CONTENT = {

@@ -9,6 +9,27 @@ def require(condition: bool, operator: str, argument: str, value: object, allowe
         raise ValueError(f"{operator}: {argument} = {value!r} is not {allowed}")
 
 
+def require_convolution(
+    operator: str,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    groups: int,
+    *,
+    parts: int,
+    parts_are: str,
+) -> None:
+    """Raises ValueError unless a convolution can be made, each of whose groups falls into equal parts."""
+    require(kernel_size >= 1 and kernel_size % 2 == 1, operator, "kernel_size", kernel_size, "an odd number")
+    require(stride >= 1, operator, "stride", stride, "at least 1")
+    require(groups >= 1, operator, "groups", groups, "at least 1")
+    unit = groups * parts
+    for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+        allowed = f"a positive multiple of groups x {parts_are} = {unit}"
+        require(channels > 0 and channels % unit == 0, operator, name, channels, allowed)
+
+
 def require_channels(operator: str, x: Tensor, channels: int) -> None:
     """Raises ValueError unless x is (N, channels, H, W)."""
     if x.dim() != 4 or x.shape[1] != channels:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_recalib.operators._checks import require, require_channels
+from nas_recalib.operators._checks import require, require_channels, require_convolution
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,13 @@ class PSConv2d(nn.Module):
         vary: Literal["both", "in", "out"] = "both",
     ) -> None:
         super().__init__()
-        require(kernel_size % 2 == 1, "psconv", "kernel_size", kernel_size, "an odd number")
-        require(stride >= 1, "psconv", "stride", stride, "at least 1")
-        require(groups >= 1, "psconv", "groups", groups, "at least 1")
-        require(vary in ("both", "in", "out"), "psconv", "vary", vary, "both, in or out")
         dilations = tuple(pattern)
         positive = all(isinstance(d, int) and d >= 1 for d in dilations)
-        require(
-            len(dilations) >= 1 and positive,
-            "psconv",
-            "pattern",
-            pattern,
-            "a list of dilations of at least 1",
-        )
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            unit = groups * len(dilations)
-            multiple = f"a positive multiple of groups x len(pattern) = {unit}"
-            require(channels > 0 and channels % unit == 0, "psconv", name, channels, multiple)
+        allowed = "a list of dilations of at least 1"
+        require(len(dilations) >= 1 and positive, "psconv", "pattern", pattern, allowed)
+        require(vary in ("both", "in", "out"), "psconv", "vary", vary, "both, in or out")
+        shape = (in_channels, out_channels, kernel_size, stride, groups)
+        require_convolution("psconv", *shape, parts=len(dilations), parts_are="len(pattern)")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size

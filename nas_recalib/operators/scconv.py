@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._checks import require, require_channels, require_convolution, require_statistics
 
 
 class SCConv2d(nn.Module):
@@ -57,15 +57,11 @@ class SCConv2d(nn.Module):
         upsample: Literal["nearest", "bilinear"] = "nearest",
     ) -> None:
         super().__init__()
-        require(kernel_size % 2 == 1, "scconv", "kernel_size", kernel_size, "an odd number")
-        require(stride >= 1, "scconv", "stride", stride, "at least 1")
-        require(groups >= 1, "scconv", "groups", groups, "at least 1")
         require(r >= 1, "scconv", "r", r, "at least 1")
         require(pooling in ("avg", "max"), "scconv", "pooling", pooling, "avg or max")
         require(upsample in ("nearest", "bilinear"), "scconv", "upsample", upsample, "nearest or bilinear")
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            multiple = f"a positive multiple of 2 x groups = {2 * groups}"
-            require(channels > 0 and channels % (2 * groups) == 0, "scconv", name, channels, multiple)
+        shape = (in_channels, out_channels, kernel_size, stride, groups)
+        require_convolution("scconv", *shape, parts=2, parts_are="2 halves")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.r = r

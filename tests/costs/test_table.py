@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from nas_recalib.costs import Cost, CostTable
 from nas_recalib.networks import get_backbone
-from nas_recalib.space import SearchSpace, space_names
+from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import space_names
 
 TABLE = CostTable(np.array([100, 7]), (np.array([[1, 9], [4, 2]]), np.array([[30, 5], [10, 6], [20, 0]])))
 

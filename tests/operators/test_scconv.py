@@ -114,8 +114,11 @@ def test_training_needs_two_values_a_channel(normal, make):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 7}, "in_channels = 7 is not a positive multiple of 2 x groups = 2"),
-        ({"out_channels": 6, "groups": 2}, "out_channels = 6 is not a positive multiple of 2 x groups = 4"),
+        ({"in_channels": 7}, "in_channels = 7 is not a positive multiple of groups x 2 halves = 2"),
+        (
+            {"out_channels": 6, "groups": 2},
+            "out_channels = 6 is not a positive multiple of groups x 2 halves = 4",
+        ),
         ({"out_channels": 0}, "out_channels = 0 is not"),
         ({"kernel_size": 4}, "kernel_size = 4 is not an odd number"),
         ({"stride": 0}, "stride = 0 is not at least 1"),

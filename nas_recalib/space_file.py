@@ -1,0 +1,134 @@
+"""The files of search spaces: where they are, what may stand in them, and what that allows at each block."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from nas_recalib.errors import InputError
+from nas_recalib.files import StrictModel
+from nas_recalib.operators import BlockChoice, Part
+from nas_recalib.operators.catalog import Kind, parse_part
+
+Granularity = Literal["block", "stage", "network"]
+
+
+class _Options(StrictModel):
+    convolution: list[str] | None = Field(default=None, min_length=1)
+    recalibration: list[str] | None = Field(default=None, min_length=1)
+
+
+class _Proxy(StrictModel):
+    width: float = Field(default=1.0, gt=0, le=4)
+    resolution: int = Field(default=32, ge=8, le=512)
+
+
+class SpaceFile(StrictModel):
+    """What search_spaces/*.yaml hold."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    backbone: str
+    input_size: int | None = Field(default=None, ge=1)
+    num_classes: int | None = Field(default=None, ge=1)
+    granularity: Granularity = "block"
+    convolution: list[str] = Field(min_length=1)
+    recalibration: list[str] = Field(min_length=1)
+    overrides: dict[str, _Options] = Field(default_factory=dict)
+    proxy: _Proxy = Field(default_factory=_Proxy)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where one choice is made: the blocks that share it, and what may be chosen.
+
+    Attributes:
+        name: A block (layer1.0), a stage (layer1) or "network".
+        blocks: Names of the blocks that take the choice.
+        convolutions: Allowed convolutions.
+        recalibrations: Allowed recalibrations.
+    """
+
+    name: str
+    blocks: tuple[str, ...]
+    convolutions: tuple[Part, ...]
+    recalibrations: tuple[Part, ...]
+
+    @property
+    def choices(self) -> tuple[BlockChoice, ...]:
+        """Every allowed pair, the convolution varying slowest."""
+        return tuple(BlockChoice(c, r) for c in self.convolutions for r in self.recalibrations)
+
+
+def space_names() -> list[str]:
+    """Names of the spaces that come with the package."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+def _folder() -> Path:
+    installed = Path(__file__).parent / "search_spaces"
+    return installed if installed.is_dir() else Path(__file__).parent.parent / "search_spaces"
+
+
+def find_space(name_or_path: str | Path) -> Path:
+    """The file of a space by name, or the path as it is.
+
+    Raises:
+        InputError: If it is a name and there is no such space.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.parent != Path():
+        return path
+    if str(name_or_path) not in space_names():
+        known = ", ".join(space_names())
+        raise InputError(
+            f"unknown space {str(name_or_path)!r}; allowed: {known}, or the path of a .yaml file"
+        )
+    return _folder() / f"{name_or_path}.yaml"
+
+
+def read_positions(blocks: list[str], file: SpaceFile) -> list[Position]:
+    """Where a file lets choices be made among the blocks of its backbone, and between what.
+
+    Raises:
+        ValueError: If an operator or an override is not allowed; the key is named.
+    """
+    for key in file.overrides:
+        if not any(name == key or name.startswith(f"{key}.") for name in blocks):
+            raise ValueError(f"overrides: {key!r} is neither a block nor a stage of {file.backbone}")
+    groups: dict[str, list[str]] = {}
+    for name in blocks:
+        owner = {"block": name, "stage": name.rsplit(".", 1)[0], "network": "network"}[file.granularity]
+        groups.setdefault(owner, []).append(name)
+    positions = []
+    for owner, names in groups.items():
+        allowed = {
+            (_allowed(name, "convolution", file), _allowed(name, "recalibration", file)) for name in names
+        }
+        if len(allowed) > 1:
+            raise ValueError(
+                f"overrides: the blocks of {owner} share one choice, so they need the same options"
+            )
+        positions.append(Position(owner, tuple(names), *allowed.pop()))
+    return positions
+
+
+def _allowed(block: str, kind: Kind, file: SpaceFile) -> tuple[Part, ...]:
+    """Options of a block: the space's, a stage's override before it, a block's before that."""
+    texts: list[str] = getattr(file, kind)
+    key: str = kind
+    for owner in (block.rsplit(".", 1)[0], block):
+        override = file.overrides.get(owner)
+        told = getattr(override, kind) if override else None
+        if told is not None:
+            texts, key = told, f"overrides.{owner}.{kind}"
+    parts: dict[Part, str] = {}
+    for text in texts:
+        try:
+            part = parse_part(text, kind)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from error
+        if part in parts:
+            raise ValueError(f"{key}: {text!r} and {parts[part]!r} are the same operator")
+        parts[part] = text
+    return tuple(parts)
