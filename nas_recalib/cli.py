@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,20 @@ CacheDir = Annotated[
 RUNS = Path("runs")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nas-recalib {version('nas-recalib')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
 @app.command()
 def search(
     space: Annotated[
@@ -50,7 +65,9 @@ def search(
         str | None, typer.Option(help="Limit on multiply-accumulates: 4G, 4.1e9, 500M.", metavar="MACS")
     ] = None,
     params: Annotated[str | None, typer.Option(help="Limit on parameters: 26M.", metavar="PARAMS")] = None,
-    trials: Annotated[int, typer.Option(help="Trained trials that the study ends with.", min=1)] = 20,
+    trials: Annotated[
+        int, typer.Option(help="Trained trials that the study ends with.", min=1, metavar="N")
+    ] = 20,
     data: Annotated[
         str | None,
         typer.Option(
@@ -82,15 +99,15 @@ def search(
         int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="That every draw follows from (default: 0).", min=0)
+        int | None, typer.Option(help="That every draw follows from (default: 0).", min=0, metavar="N")
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
 ) -> None:
     """Search a space under a budget; interrupt and rerun at will.
 
-    Everything is kept in an Optuna study. The same command goes on where it stopped; what is not given
-    again is as the study has it.
+    Everything is kept in an Optuna study. The same command goes on where it
+    stopped; what is not given again is as the study has it.
     """
     import optuna
 
@@ -137,7 +154,7 @@ def search(
 @app.command()
 def show(
     study: StudyName,
-    top: Annotated[int, typer.Option(help="Trials to list.", min=1)] = 20,
+    top: Annotated[int, typer.Option(help="Trials to list.", min=1, metavar="N")] = 20,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     page: Annotated[
@@ -230,15 +247,21 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="step100 or cosine120, the papers' schedules.", metavar="NAME")
     ] = "step100",
-    epochs: Annotated[int | None, typer.Option(help="Longer or shorter than the recipe.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.", min=1)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Longer or shorter than the recipe.", min=1, metavar="N")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step, over all processes.", min=1, metavar="N")
+    ] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Decoding processes for each training process.", min=0)] = 4,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.", min=0)] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Decoding processes for each training process.", min=0, metavar="N")
+    ] = 4,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.", min=0, metavar="N")] = 0,
     limit_batches: Annotated[
-        int | None, typer.Option(help="Most batches an epoch, for a quick look.", min=1)
+        int | None, typer.Option(help="Most batches an epoch, for a quick look.", min=1, metavar="N")
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,

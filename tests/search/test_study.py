@@ -1,0 +1,100 @@
+import json
+import sqlite3
+from io import BytesIO
+
+import optuna
+import optuna_dashboard
+import pytest
+from stand_in import Silent, StandIn, make_search
+
+from nas_recalib.errors import InputError
+from nas_recalib.search.study import StudyPlace, create_study, find_study, locked, open_study
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "s").mkdir()
+    return StudyPlace.of("s", tmp_path)
+
+
+def request(app, path):
+    """One GET to a WSGI application: the status line and the body."""
+    told = {}
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": "after=0",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(),
+    }
+    body = b"".join(app(environ, lambda status, headers, *_: told.update(status=status)))
+    return told["status"], body
+
+
+def test_the_dashboard_shows_every_trial(place, tmp_path):
+    study = create_study(place)
+    make_search(study, tmp_path, StandIn()).run(5, Silent())
+    app = optuna_dashboard.wsgi(f"sqlite:///{place.database}")
+    status, body = request(app, "/api/studies")
+    assert status == "200 OK"
+    (shown,) = json.loads(body)["study_summaries"]
+    assert shown["study_name"] == "s"
+    status, body = request(app, f"/api/studies/{shown['study_id']}")
+    assert status == "200 OK"
+    assert len(json.loads(body)["trials"]) == 5
+
+
+def test_a_study_is_found_again_under_its_name_alone(place):
+    assert find_study(place) is None
+    create_study(place)
+    assert open_study(place).study_name == "s"
+    other = StudyPlace.of("t", place.folder.parent)
+    with pytest.raises(InputError, match=r"there is no 't' in .* there are: s"):
+        open_study(other)
+
+
+def test_one_search_at_a_time_on_a_folder(place):
+    with locked(place), pytest.raises(InputError, match="another search is running"), locked(place):
+        pass
+    with locked(place):
+        pass
+
+
+@pytest.mark.parametrize("name", ["", "..", "../up", "a/b", ".hidden", "a b", "a{b}"])
+def test_names_that_are_no_folders_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match="is not a name"):
+        StudyPlace.of(name, tmp_path)
+
+
+def test_a_folder_with_braces_in_its_path_works(tmp_path):
+    runs = tmp_path / "{runs}"
+    (runs / "s").mkdir(parents=True)
+    create_study(StudyPlace.of("s", runs))
+    assert open_study(StudyPlace.of("s", runs)).study_name == "s"
+
+
+def test_passwords_stay_out_of_sight(tmp_path):
+    place = StudyPlace.of("s", tmp_path, "postgresql+psycopg://me:s3cret@localhost/db")
+    assert "s3cret" not in place.shown
+    assert "s3cret" not in place.reason(ValueError("connection to me:s3cret@localhost failed"))
+
+
+def test_a_damaged_database_is_refused_in_one_line(place):
+    place.database.write_bytes(b"this is not SQLite" * 100)
+    with pytest.raises(InputError, match=r"storage: .*study\.db cannot be used: file is not a database"):
+        find_study(place)
+
+
+def test_a_study_of_another_kind_is_refused(place):
+    optuna.create_study(study_name="s", storage=f"sqlite:///{place.database}", direction="minimize")
+    with pytest.raises(InputError, match="was not made by nas-recalib"):
+        create_study(place)
+
+
+def test_a_database_that_another_process_holds_is_waited_for_not_broken(place):
+    create_study(place)
+    with sqlite3.connect(place.database) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert open_study(place).study_name == "s", "reading goes on"

@@ -1,0 +1,59 @@
+"""What the README says is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nas_recalib.cli import run
+from nas_recalib.operators.catalog import names, parse_part
+from nas_recalib.space import SearchSpace
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "mine.yaml").is_file()
+
+
+def test_the_example_space_loads(tmp_path):
+    (example,) = blocks("yaml")
+    (tmp_path / "my.yaml").write_text(example)
+    assert SearchSpace.load(tmp_path / "my.yaml").count() == 3**13 * 9**3
+
+
+def test_the_table_of_operators_has_every_operator_with_its_defaults():
+    rows = re.findall(r"^\| (`.*?`) \|", README, re.M)
+    written = [text for row in rows for text in re.findall(r"`([a-z-]+(?:\([^`]*\))?)`", row)]
+    listed = [text.split("(")[0] for text in written]
+    for kind in ("convolution", "recalibration"):
+        assert set(names(kind)) <= set(listed)
+        for text in written:
+            if text.split("(")[0] in names(kind) and "..." not in text:
+                assert str(parse_part(text, kind)) == text.split("(")[0], "these are the defaults"
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in blocks("sh")[2].splitlines() if line.startswith("nas-recalib")]
+)
+def test_the_commands_are_the_command_lines(line, capsys):
+    words = line.split("#")[0].split()[1:]
+    assert run([words[0], "--help"]) == 0
+    told = capsys.readouterr().out
+    for option in (word for word in words if word.startswith("--")):
+        assert option in told
+
+
+def test_the_first_two_shell_blocks_are_one_line_each():
+    first, second = blocks("sh")[:2]
+    assert first.count("\n") == second.count("\n") == 1
+    assert "nas-recalib search --space resnet50 --budget 4G" in first
+    assert "pytest" in second
