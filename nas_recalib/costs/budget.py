@@ -20,14 +20,14 @@ def parse_quantity(text: str, name: str) -> int:
     """Reads 4G, 4.1e9, 500M or 26000000, rounded down.
 
     Raises:
-        InputError: If it is nothing of the kind, or zero.
+        InputError: If it is nothing of the kind, zero, or beyond all counting.
     """
     match = _QUANTITY.fullmatch(text.strip())
     value = 0
     if match:
         power = int(match["exponent"] or 0) + _UNITS[match["unit"].lower()]
         value = int(Decimal(match["number"]).scaleb(power))
-    if value < 1:
+    if not 1 <= value < 2**62:
         raise InputError(f"{name}: {text!r} is not a quantity; write it like 4G, 4.1e9 or 500M")
     return value
 

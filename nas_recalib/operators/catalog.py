@@ -10,12 +10,15 @@ An operator's arguments, their types and defaults are read off its constructor. 
 """
 
 import inspect
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import torch
 from torch import nn
 
 from nas_recalib.operators.booster import AccuracyBooster
@@ -30,6 +33,7 @@ Constructor = TypeVar("Constructor", bound=Callable[..., nn.Module])
 Arguments = dict[str, Value | None]
 Reduce = Callable[[Arguments], Part | None]
 
+_NUMBER = re.compile(r"\d{1,9}")
 VANILLA = Part("vanilla")
 NONE = Part("none")
 
@@ -175,12 +179,15 @@ def _canonical(operator: Operator, arguments: Mapping[str, Value | None]) -> Par
 
 
 def _try_construct(operator: Operator, arguments: dict[str, Value]) -> None:
-    """Lets the constructor itself refuse impossible values, at a size that every sensible divisor divides."""
-    import torch
-
-    size = (1920, 1920) if operator.kind == "convolution" else (1920,)
-    with torch.device("meta"):
-        operator.construct(*size, **arguments)
+    """Lets the constructor refuse impossible values, at a size that every number among them divides."""
+    numbers = [n for value in arguments.values() for n in (value if isinstance(value, tuple) else (value,))]
+    size = 1920 * math.lcm(*(n for n in numbers if type(n) is int and n > 0))
+    sizes = (size, size) if operator.kind == "convolution" else (size,)
+    try:
+        with torch.device("meta"):
+            operator.construct(*sizes, **arguments)
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no tensor has
+        raise ValueError(f"{operator.name}: no module of such a size can be made") from error
 
 
 def _writable(
@@ -196,31 +203,42 @@ def _writable(
         if name not in ("self", *_GIVEN[kind], *bound) and parameter.kind is not parameter.VAR_KEYWORD
     }
     hints = get_type_hints(function)
+    for name in parameters:
+        hint = _bare(hints.get(name))
+        if hint not in (int, bool) and get_origin(hint) not in (tuple, Literal):
+            allowed = "int, bool, tuple[int, ...] or Literal[...]"
+            raise ValueError(f"an operator's argument {name!r} must have one of the types {allowed}")
     return {name: hints[name] for name in parameters}, {name: p.default for name, p in parameters.items()}
 
 
-def _read_value(operator: str, key: str, text: str, hint: Any) -> Value:
+def _bare(hint: Any) -> Any:
+    """The type of an optional argument without its None."""
     if get_origin(hint) in (Union, UnionType):
-        hint = next(choice for choice in get_args(hint) if choice is not type(None))
-    try:
-        if hint is bool:
-            return {"yes": True, "no": False}[text]
-        if hint is int:
-            return int(text)
-        if get_origin(hint) is tuple:
-            return tuple(int(item) for item in text.split("-"))
-        if get_origin(hint) is Literal and text not in get_args(hint):
-            raise ValueError
-    except (ValueError, KeyError):
-        raise ValueError(f"{operator}: {key}={text} is not {_describe(hint)}") from None
-    return text
+        return next(choice for choice in get_args(hint) if choice is not type(None))
+    return hint
+
+
+def _read_value(operator: str, key: str, text: str, hint: Any) -> Value:
+    hint = _bare(hint)
+    value: Value | None = None
+    if hint is bool:
+        value = {"yes": True, "no": False}.get(text)
+    elif hint is int and _NUMBER.fullmatch(text):
+        value = int(text)
+    elif get_origin(hint) is tuple and all(map(_NUMBER.fullmatch, text.split("-"))):
+        value = tuple(map(int, text.split("-")))
+    elif get_origin(hint) is Literal and text in get_args(hint):
+        value = text
+    if value is None:
+        raise ValueError(f"{operator}: {key}={text} is not {_describe(hint)}")
+    return value
 
 
 def _describe(hint: Any) -> str:
     if hint is bool:
         return "yes or no"
     if hint is int:
-        return "a whole number"
+        return "a whole number of at most 9 digits"
     if get_origin(hint) is tuple:
         return "a list of whole numbers like 1-2-4"
     return f"one of {', '.join(map(str, get_args(hint)))}"
@@ -238,6 +256,15 @@ def _reduce_psconv(arguments: Arguments) -> Part | None:
     if period == 1:
         told["vary"] = "both"
     return _canonical(_operators["psconv"], told)
+
+
+def _reduce_scconv(arguments: Arguments) -> Part | None:
+    """A window of one position leaves nothing to pool and nothing to bring back to size."""
+    if arguments["r"] != 1:
+        return None
+    defaults = _operators["scconv"].defaults
+    same = {key: defaults[key] for key in ("pooling", "upsample")}
+    return _canonical(_operators["scconv"], {**arguments, **same})
 
 
 def _reduce_ab(arguments: Arguments) -> Part | None:
@@ -265,7 +292,7 @@ def _none(channels: int) -> nn.Module:  # noqa: ARG001 - one call for every reca
     return nn.Identity()
 
 
-register("scconv", "convolution")(SCConv2d)
+register("scconv", "convolution", _reduce_scconv)(SCConv2d)
 register("psconv", "convolution", _reduce_psconv)(PSConv2d)
 register("msar", "recalibration", _reduce_msar)(MSSAR)
 register("ab", "recalibration", _reduce_ab)(AccuracyBooster)

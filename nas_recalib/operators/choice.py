@@ -44,7 +44,7 @@ def read_part(text: str) -> tuple[str, dict[str, str]]:
     if match is None:
         raise ValueError(f"{text!r} is not an operator; write it like psconv or psconv(pattern=1-2)")
     arguments: dict[str, str] = {}
-    for item in filter(None, (match["arguments"] or "").split(",")):
+    for item in match["arguments"].split(",") if match["arguments"] else ():
         argument = _ARGUMENT.fullmatch(item)
         if argument is None:
             raise ValueError(

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nas_recalib.architecture import Architecture
 from nas_recalib.operators import BlockChoice, Part, PSConv2d, build_convolution, build_recalibration, catalog
 
 CONVOLUTIONS = [
@@ -84,13 +85,38 @@ def test_a_choice_reads_back_what_it_writes(convolution, recalibration):
         ("psconv(pattern=1-0)", r"psconv: pattern = \(1, 0\) is not a list of dilations"),
         ("scconv(r=0)", "scconv: r = 0 is not at least 1"),
         ("msar(hidden=0)", "msar: hidden = 0 is not at least 1"),
-        ("ab(groups=7)", "ab: groups = 7 is not a divisor"),
-        ("se(r=-1)", "se: r = -1 is not at least 1"),
+        ("msar(hidden=999999999)", "msar: no module of such a size can be made"),
+        ("scconv(r=99999999999999999999)", "is not a whole number of at most 9 digits"),
+        ("se(r=-1)", "se: r=-1 is not a whole number"),
     ],
 )
 def test_says_what_is_wrong_with_a_choice(text, message):
     with pytest.raises(ValueError, match=message):
         BlockChoice.parse(text)
+
+
+def test_what_depends_on_the_channels_is_refused_where_they_are_known():
+    choice = BlockChoice.parse("ab(groups=7)")
+    with pytest.raises(
+        ValueError, match=r"layer1\.0: ab: groups = 7 is not a divisor of the channels \(16\)"
+    ):
+        Architecture.of("resnet20", choice).cost()
+
+
+def test_a_window_of_one_position_is_the_same_however_it_is_pooled():
+    every = ("scconv(r=1)", "scconv(r=1, pooling=max)", "scconv(r=1, upsample=bilinear)")
+    assert len({BlockChoice.parse(text) for text in every}) == 1
+    assert BlockChoice.parse("scconv(r=1, identity=no)") != BlockChoice.parse("scconv(r=1)")
+
+
+@pytest.mark.parametrize("hint", [float, str, None])
+def test_an_argument_that_could_not_be_written_is_refused_at_registration(hint):
+    def build(channels, *, level=1): ...
+
+    build.__annotations__ = {"level": hint} if hint else {}
+    with pytest.raises(ValueError, match="argument 'level' must have one of the types"):
+        catalog.register("levelled", "recalibration")(build)
+    assert "levelled" not in catalog.names("recalibration")
 
 
 @pytest.mark.parametrize("kind", ["convolution", "recalibration"])
