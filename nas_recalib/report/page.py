@@ -12,9 +12,10 @@ from nas_recalib.report.summary import Summary, TrialRow
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; color: #222 }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
+  padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums }} .muted {{ color: #666 }}
+td.n {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }} .muted {{ color: #666 }}
 </style></head><body>
 """
 
@@ -61,7 +62,7 @@ def _scatter(summary: Summary) -> go.Figure:
             error_y={"array": [row.error for row in rows], "thickness": 1},
             mode="markers",
             name=name,
-            text=[f"trial {row.number}: {row.baseline or row.operators()}" for row in rows],
+            text=[f"trial {row.number}: {row.operators()}" for row in rows],
         )
     figure.add_scatter(
         x=[row.macs for row in front], y=[row.accuracy for row in front], mode="lines", name="front"
@@ -69,6 +70,7 @@ def _scatter(summary: Summary) -> go.Figure:
     if summary.config.budget.macs:
         figure.add_vline(x=summary.config.budget.macs, line_dash="dot", annotation_text="budget")
     figure.update_layout(title="Accuracy against cost", xaxis_title="MACs", yaxis_title="validation accuracy")
+    figure.update_xaxes(tickformat=".4s")
     return figure
 
 
@@ -116,7 +118,7 @@ def _table(summary: Summary) -> str:
     lines = [
         f"<tr><td class=n>{row.number}</td><td class=n>{row.accuracy:.4f} ± {row.error:.4f}</td>"
         f"<td class=n>{row.macs:,}</td><td class=n>{row.params:,}</td><td class=n>{row.epochs}</td>"
-        f"<td>{html.escape(row.baseline or row.operators())}</td></tr>"
+        f"<td>{html.escape(row.operators())}</td></tr>"
         for row in summary.rows
     ]
     return f"<h2>Trials</h2><table><tr>{heading}</tr>{''.join(lines)}</table>"

@@ -46,7 +46,9 @@ class TrialRow:
     seconds: float
 
     def operators(self) -> str:
-        """How often each operator is taken, as in `9 scconv, 7 psconv; 10 none, 6 ab`."""
+        """How often each operator is taken, as in `9 scconv, 7 psconv; 10 none, 6 ab`, or `all scconv`."""
+        if self.baseline:
+            return f"all {self.baseline}"
         choices = Architecture.parse(self.architecture).choices
         kinds = ((choice.convolution for choice in choices), (choice.recalibration for choice in choices))
         return "; ".join(

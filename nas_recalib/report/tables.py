@@ -50,7 +50,6 @@ def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("operators (blocks each)")
     for row in rows:
-        name = f"all {row.baseline}" if row.baseline else row.operators()
         table.add_row(
             str(row.number),
             f"{row.accuracy:.4f} ± {row.error:.4f}",
@@ -58,7 +57,7 @@ def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
             format_quantity(row.params),
             f"{row.epochs}{' pruned' if row.pruned else ''}",
             f"{row.seconds:.0f}",
-            name,
+            row.operators(),
         )
     return table
 
@@ -80,7 +79,7 @@ def _blocks(row: TrialRow) -> Table:
 
 def _importance(summary: Summary) -> Table:
     table = Table(
-        title="Importance (share of the spread in accuracy that a choice explains; indicative)",
+        title="Importance for accuracy",
         title_justify="left",
         box=None,
         pad_edge=False,
