@@ -83,8 +83,8 @@ class Architecture:
         size = shape.input_size if input_size is None else input_size
         classes = shape.num_classes if num_classes is None else num_classes
         for key, value in (("input_size", size), ("num_classes", classes)):
-            if value < 1:
-                raise ValueError(f"{key}: {value} is not at least 1")
+            if not 1 <= value <= 1_000_000:
+                raise ValueError(f"{key}: {value} is not from 1 to 1,000,000")
         return cls(backbone, tuple(_choice(name, blocks[name]) for name in names), size, classes)
 
     @classmethod

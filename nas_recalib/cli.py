@@ -39,6 +39,7 @@ CacheDir = Annotated[
     ),
 ]
 RUNS = Path("runs")
+MANY = 10**9
 
 
 def _print_version(wanted: bool) -> None:
@@ -66,7 +67,7 @@ def search(
     ] = None,
     params: Annotated[str | None, typer.Option(help="Limit on parameters: 26M.", metavar="PARAMS")] = None,
     trials: Annotated[
-        int, typer.Option(help="Trained trials that the study ends with.", min=1, metavar="N")
+        int, typer.Option(help="Trained trials that the study ends with.", min=1, max=MANY, metavar="N")
     ] = 20,
     data: Annotated[
         str | None,
@@ -99,7 +100,8 @@ def search(
         int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="That every draw follows from (default: 0).", min=0, metavar="N")
+        int | None,
+        typer.Option(help="That every draw follows from (default: 0).", min=0, max=MANY, metavar="N"),
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
@@ -143,8 +145,10 @@ def search(
         _say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
         if config.data_note:
             _say(f"data: {config.data_note}")
-        complete = [trial for trial in finished(ready.study) if trial.value is not None]
-        with Progress(trials, len(complete), ready.proxy.epochs) as progress:
+        trained = finished(ready.study)
+        complete = [trial for trial in trained if trial.state.name == "COMPLETE"]
+        best = max(((float(trial.value or 0), trial.number) for trial in complete), default=None)
+        with Progress(trials, len(trained), ready.proxy.epochs, best) as progress:
             reached = ready.run(trials, progress)
         if not reached:
             _say("every architecture of the space that is within the budget has been tried")
@@ -200,7 +204,7 @@ def cost(
     what: Annotated[
         str | None,
         typer.Argument(
-            help="An architecture file, or a choice such as psconv+ab at every block.", metavar="[WHAT]"
+            help="An architecture file, or a choice such as psconv+ab at every block.", metavar="WHAT"
         ),
     ] = None,
     space: Annotated[
@@ -248,18 +252,20 @@ def train(
         str, typer.Option(help="step100 or cosine120, the papers' schedules.", metavar="NAME")
     ] = "step100",
     epochs: Annotated[
-        int | None, typer.Option(help="Longer or shorter than the recipe.", min=1, metavar="N")
+        int | None, typer.Option(help="Longer or shorter than the recipe.", min=1, max=MANY, metavar="N")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images a step, over all processes.", min=1, metavar="N")
+        int | None, typer.Option(help="Images a step, over all processes.", min=1, max=MANY, metavar="N")
     ] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Decoding processes for each training process.", min=0, metavar="N")
+        int, typer.Option(help="Decoding processes for each training process.", min=0, max=1024, metavar="N")
     ] = 4,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.", min=0, metavar="N")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of weights, order and augmentation.", min=0, max=MANY, metavar="N")
+    ] = 0,
     limit_batches: Annotated[
         int | None, typer.Option(help="Most batches an epoch, for a quick look.", min=1, metavar="N")
     ] = None,
@@ -331,6 +337,12 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def _complain(line: str) -> None:
+    """To standard error, by every process: each may have a trouble of its own."""
+    rank = os.environ.get("RANK", "0")
+    print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr, flush=True)
+
+
 def _print_json(content: object) -> None:
     print(json.dumps(content, indent=2))
 
@@ -350,11 +362,11 @@ def run(arguments: list[str]) -> int:
     except TyperException as error:
         message = error.format_message().strip().replace("\n", " ")
         if message:
-            _say(f"error: {message}")
+            _complain(f"error: {message}")
         return error.exit_code
     except InputError as error:
-        _say(f"error: {error}")
+        _complain(f"error: {error}")
         return 2
     except (StopSearch, Diverged) as error:
-        _say(f"failed: {error}")
+        _complain(f"failed: {error}")
         return 1

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -60,7 +60,10 @@ def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
         problem = getattr(error, "problem", None) or "not YAML"
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{origin}:{mark.line + 1 if mark else 1}: {problem}") from error
-    except ValueError as error:  # a date or number that only looks like one
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # what only looks like a date, endless nesting
         raise InputError(f"{origin}: {error}") from error
     if not isinstance(data, dict):
         raise InputError(f"{origin}: expected keys and values, found {_kind(data)}")
@@ -76,6 +79,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         InputError: If the folder cannot be written to.
     """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: cannot be written: not a regular file")
+    path = path.resolve()  # a link goes on pointing at the file
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
@@ -105,10 +111,11 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _inner_model(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
     """The model that stands at a path of keys, through optional fields, lists and dictionaries of models."""
-    found = model
+    found, in_dictionary = model, False
     for key in path:
-        if key in found.model_fields:
-            found = next(iter(_models_in(found.model_fields[str(key)].annotation)))
+        field = None if in_dictionary else found.model_fields.get(str(key))
+        in_dictionary = field is not None and get_origin(field.annotation) is dict
+        found = next(_models_in(field.annotation), found) if field else found
     return found
 
 

@@ -27,10 +27,10 @@ class _Proxy(StrictModel):
 class SpaceFile(StrictModel):
     """What search_spaces/*.yaml hold."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     backbone: str
-    input_size: int | None = Field(default=None, ge=1)
-    num_classes: int | None = Field(default=None, ge=1)
+    input_size: int | None = Field(default=None, ge=1, le=10_000)
+    num_classes: int | None = Field(default=None, ge=1, le=1_000_000)
     granularity: Granularity = "block"
     convolution: list[str] = Field(min_length=1)
     recalibration: list[str] = Field(min_length=1)

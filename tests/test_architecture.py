@@ -71,8 +71,8 @@ def test_a_backbone_says_what_is_not_told():
         ("resnet18", "abc", {}, "layer1.0: unknown operator 'abc'; allowed: vanilla"),
         ("resnet18", {}, {}, "no choice for the block 'layer1.0' of resnet18"),
         ("resnet18", {"layer1.2": "ab"}, {}, "resnet18 has no block 'layer1.2'; its blocks: layer1.0"),
-        ("resnet18", "ab", {"input_size": 0}, "input_size: 0 is not at least 1"),
-        ("resnet18", "ab", {"num_classes": -1}, "num_classes: -1 is not at least 1"),
+        ("resnet18", "ab", {"input_size": 0}, "input_size: 0 is not from 1 to 1,000,000"),
+        ("resnet18", "ab", {"num_classes": -1}, "num_classes: -1 is not from 1 to 1,000,000"),
     ],
 )
 def test_says_what_is_wrong(backbone, blocks, sizes, message):
@@ -111,7 +111,7 @@ BLOCKS = dict.fromkeys(get_backbone("resnet20").blocks(), "psconv+ab")
         ({"backbone": ["resnet20"]}, "backbone: .*string, found a list"),
         ({"backbone": "resnet21"}, "unknown backbone 'resnet21'"),
         ({"input_size": "32"}, "input_size: .*integer, found '32'"),
-        ({"num_classes": 0}, "num_classes: 0 is not at least 1"),
+        ({"num_classes": 0}, "num_classes: 0 is not from 1 to 1,000,000"),
         ({"blocks": "ab"}, "blocks: .*found 'ab'"),
         ({"blocks": {**BLOCKS, "layer1.0": ["ab"]}}, r"blocks\.layer1\.0: .*string, found a list"),
         ({"blocks": {**BLOCKS, "layer1.0": "dynconv"}}, r"layer1\.0: unknown operator 'dynconv'; allowed"),

@@ -31,7 +31,7 @@ def here(tmp_path, monkeypatch):
 
 
 def search(*arguments):
-    return run(["search", "--space", "tiny.yaml", *QUICK, *arguments])
+    return run([*TINY, *arguments])
 
 
 def pictures(folder, classes, each=2):
@@ -112,6 +112,7 @@ def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, name
     assert (here / "runs/s/config.yaml").read_bytes() == before
 
 
+TINY = ["search", "--space", "tiny.yaml", *QUICK]
 BAD_INPUT = {
     "no such space": (["search", "--space", "resnet51"], "unknown space 'resnet51'; allowed: resnet101"),
     "no such space file": (["search", "--space", "no.yaml"], "no.yaml: cannot be read"),
@@ -133,6 +134,34 @@ BAD_INPUT = {
         ["search", "--space", "tiny.yaml", "--data", "digits", "--resolution", "2"],
         "resolution: 2",
     ),
+    "images nobody has": (
+        [*TINY, "--images", "9999"],
+        "images: 9999 is more",
+    ),
+    "pixels nobody has": (
+        [*TINY, "--resolution", "100000"],
+        "at most 512",
+    ),
+    "cores nobody has": ([*TINY, "--threads", "99999"], "threads: 99999"),
+    "endless seed": ([*TINY, "--seed", str(2**64)], "--seed"),
+    "endless budget": (["cost", "--budget", "1e99"], "'1e99' is not a quantity"),
+    "no number": ([*TINY, "--width", "nan"], "width: nan"),
+    "endless width": ([*TINY, "--width", "inf"], "width: inf"),
+    "a misfit twin": (["search", "--space", "misfit.yaml", *QUICK], "layer1.0: psconv: in_channels = 8"),
+    "huge images": (["search", "--space", "huge.yaml"], "input_size: input should be less than or equal"),
+    "nested options": (["search", "--space", "nested.yaml"], "overrides"),
+    "an endless name": (["search", "--space", "tiny.yaml", "--study", "s" * 300], "is not a name"),
+    "a passing storage": (
+        [*TINY, "--storage", "sqlite://"],
+        "is gone when",
+    ),
+    "a storage not there": (["show", "s", "--storage", "sqlite:///new.db"], "there is no 's'"),
+    "nobody's home": (
+        ["search", "--space", "tiny.yaml", "--data", "folder:~no-such-user/x"],
+        "cannot be read",
+    ),
+    "a place for a file": (["export", "none", "-o", "."], "there is no 'none'"),
+    "an endless choice": (["cost", "x" * 5000], "unknown operator"),
     "name of a study": (["search", "--space", "tiny.yaml", "--study", "../up"], "'../up' is not a name"),
     "no such study": (["show", "none"], "there is no 'none'"),
     "no such study to export": (["export", "none"], "there is no 'none'"),
@@ -152,7 +181,7 @@ BAD_INPUT = {
         "storage: postgresql://me:***@127.0.0.1:1/db cannot be used",
     ),
     "runs not writable": (
-        ["search", "--space", "tiny.yaml", *QUICK, "--runs-dir", "tiny.yaml"],
+        [*TINY, "--runs-dir", "tiny.yaml"],
         "cannot be written",
     ),
     "wrong key": (
@@ -193,6 +222,9 @@ def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(here, ca
         ("operator", "psconv", "ps"),
         ("argument", "psconv", "psconv(r=2)"),
         ("impossible", "psconv", "scconv(r=0)"),
+        ("misfit", "psconv", "psconv(pattern=1-2-3-4-1-2-3-5-1-2-3-4-1-2-3-6)"),
+        ("huge", "granularity", "input_size: 10000000000\ngranularity"),
+        ("nested", "granularity", "overrides: {convolution: {foo: 1}}\ngranularity"),
     ):
         (here / f"{name}.yaml").write_text(SPACE.replace(old, new))
     edited(here, "fine.yaml")
@@ -211,6 +243,41 @@ def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(here, ca
     assert "secret" not in told.err
     if case != "unreachable storage":  # its lock folder is made before the storage is tried
         assert sorted(here.rglob("*")) == before
+
+
+def test_a_search_that_was_refused_leaves_its_name_free(here):
+    assert search("--study", "s", "--images", "9999") == 2
+    assert search("--study", "s", "--trials", "1") == 0
+
+
+@pytest.mark.parametrize("target", [".", "/", "folder", "/dev/null"])
+def test_only_a_file_can_be_written_over(here, capsys, target):
+    (here / "folder").mkdir()
+    assert search("--trials", "1", "--study", "s") == 0
+    capsys.readouterr()
+    assert run(["export", "s", "-o", target]) == 2
+    assert "cannot be written: not a regular file" in capsys.readouterr().err
+    assert run(["show", "s", "--html", target]) == 2
+
+
+def test_a_link_is_written_through(here):
+    (here / "real.yaml").write_text("old")
+    (here / "link.yaml").symlink_to("real.yaml")
+    assert search("--trials", "1", "--study", "s") == 0
+    assert run(["export", "s", "-o", "link.yaml"]) == 0
+    assert (here / "link.yaml").is_symlink()
+    assert Architecture.load("real.yaml")
+
+
+def test_a_resumed_search_knows_the_best_so_far(here, capsys):
+    assert search("--trials", "3") == 0
+    best = optuna.load_study(study_name="tiny", storage="sqlite:///runs/tiny/study.db").best_trial
+    capsys.readouterr()
+    assert search("--trials", "4") == 0
+    told = capsys.readouterr().err
+    new = optuna.load_study(study_name="tiny", storage="sqlite:///runs/tiny/study.db").trials[3]
+    if new.value <= best.value:
+        assert f"best {best.value:.4f} (trial {best.number})" in told
 
 
 def test_help_comes_without_waiting_for_torch():

@@ -121,7 +121,8 @@ def test_a_file_is_whole_and_on_disk_before_it_is_seen(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("no/file", "No such file"), (".", "director"), ("plain/file", "Not a directory")]
+    ("name", "reason"),
+    [("no/file", "No such file"), (".", "not a regular file"), ("plain/file", "Not a directory")],
 )
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path, name, reason):
     (tmp_path / "plain").write_text("")

@@ -67,7 +67,9 @@ class FileImages:
 
     def describe(self) -> Iterable[bytes]:
         for path, label in zip(self.paths, self.labels, strict=True):
-            yield f"{label}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode()
+            yield f"{label}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode(
+                errors="surrogateescape"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class Source:
 
     def fingerprint(self) -> str:
         """A hash that changes when the training images do; files are told by class, name and size."""
-        digest = hashlib.sha256("\n".join(self.classes).encode())
+        digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogateescape"))
         for piece in self.train.describe():
             digest.update(piece)
         return digest.hexdigest()[:16]
@@ -113,7 +115,10 @@ def open_source(spec: str, cache: Path) -> Source:
     """
     kind, _, path = spec.partition(":")
     if kind in ("folder", "imagenet") and path:
-        return _folder(kind, Path(path).expanduser().resolve())
+        try:
+            return _folder(kind, Path(path).expanduser().resolve())
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"data: {path} cannot be read: {error}") from error
     if spec == "auto":
         return _auto(cache)
     if spec == "digits":
@@ -187,7 +192,7 @@ def _read_tree(root: Path, classes: list[str]) -> FileImages:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _SUFFIXES)
+        files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
         paths += files
         labels += [label] * len(files)
     return FileImages(tuple(paths), np.array(labels, dtype=np.int64))

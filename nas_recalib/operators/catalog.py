@@ -272,11 +272,15 @@ def _reduce_ab(arguments: Arguments) -> Part | None:
 
 
 def _reduce_msar(arguments: Arguments) -> Part | None:
-    """With one scale there is nothing to share; the order of scales is that of equal terms in a sum."""
+    """Scales are terms of a sum; one alone shares nothing, and scale 1 is the whole map either way."""
     scales = arguments["scales"]
     assert isinstance(scales, tuple)
-    share = arguments["share"] and len(scales) > 1
-    return _canonical(_operators["msar"], {**arguments, "scales": tuple(sorted(scales)), "share": share})
+    told = {**arguments, "scales": tuple(sorted(scales))}
+    if len(scales) == 1:
+        told["share"] = False
+    if set(scales) == {1}:
+        told["strategy"] = "regional"
+    return _canonical(_operators["msar"], told)
 
 
 @register("vanilla", "convolution")

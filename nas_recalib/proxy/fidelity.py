@@ -34,6 +34,8 @@ class Fidelity:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise InputError(f"{name}: {value} is not at least {bound}")
+        if self.resolution > 512:
+            raise InputError(f"resolution: {self.resolution} is not at most 512")
         if not 0 < self.width <= 4:
             raise InputError(f"width: {self.width} is not above 0 and at most 4")
 
@@ -47,6 +49,8 @@ def default_fidelity(space: SearchSpace, source: Source, device: torch.device) -
     Images have 16 pixels a side at least, so that the last stage still has a map to look at.
     """
     total = len(source.train.labels)
+    if total < 5:
+        raise InputError(f"data: {total} images are too few to split some off for validation")
     validation = min(5000, total // 5)
     if device.type != "cpu":
         return Fidelity(None, validation, max(16, _side(space, source)), space.proxy_width, epochs=12)

@@ -1,6 +1,5 @@
 """What an architecture, a choice or a space costs, for the command line."""
 
-from pathlib import Path
 from typing import Any
 
 from nas_recalib.architecture import Architecture
@@ -34,7 +33,7 @@ def architecture_cost(what: str, space: str, budget: Budget) -> dict[str, Any]:
     Raises:
         InputError: If it is neither.
     """
-    if what.endswith((".yaml", ".yml")) or Path(what).exists():
+    if what.endswith((".yaml", ".yml")):
         architecture, name = Architecture.load(what), what
     else:
         loaded = SearchSpace.load(space)
@@ -45,7 +44,7 @@ def architecture_cost(what: str, space: str, budget: Budget) -> dict[str, Any]:
                 f"{loaded.backbone}, all {what}",
             )
         except ValueError as error:
-            raise InputError(f"cost: {error}, or the path of an architecture file") from error
+            raise InputError(f"cost: {error}; an architecture file ends in .yaml") from error
     try:
         cost = architecture.cost()
     except ValueError as error:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import yaml
+
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 
@@ -54,12 +56,10 @@ def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> 
     if not differing:
         return
     key = differing[0]
-    shown = {"space": "", "data": f": it has {stored.data}, asked was {asked.data}"}.get(
-        key, f": it has {before[key]}, asked was {now.get(key)}"
-    )
+    there, here = (stored.data, asked.data) if key == "data" else (before[key], now.get(key))
     others = f" (also another {', '.join(differing[1:])})" if differing[1:] else ""
     raise InputError(
-        f"study {study!r} was made with another {key}{shown}{others}; "
+        f"study {study!r} was made with another {key}: it has {there}, asked was {here}{others}; "
         "go on as it was made, or give the new search a name with --study"
     )
 
@@ -69,6 +69,7 @@ def _compared(config: SearchConfig) -> dict[str, Any]:
     content = config.as_dict()
     content["data"] = content.pop("data_hash")
     del content["data_note"]
-    for group in ("budget", "fidelity", "recipe"):
+    content["space"] = yaml.safe_load(content["space"])
+    for group in ("space", "budget", "fidelity", "recipe"):
         content.update({f"{group}.{key}": value for key, value in content.pop(group).items()})
     return content

@@ -1,6 +1,7 @@
 """The search itself, in this process: propose, train, keep, until the study has what was asked for."""
 
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,11 @@ class Search:
         pruner: Name of the pruner.
         facts: Attributes that every trial carries (fidelity, device, versions).
         logs: Folder for the tracebacks of failed trials.
-        owned: Whether no other machine writes to the study, so that a running trial must be a dead one.
+        worker: Names this machine and folder among those that write to the study.
+        owned: Whether no other writes to it, so that a running trial must be a dead one.
+        known: Architectures that have been trained, or have failed for a reason of their own.
+        claimed: Those that are being trained by another process.
+        seen: Numbers of the trials that are counted in `known` where they belong.
     """
 
     study: optuna.Study
@@ -68,6 +73,8 @@ class Search:
     worker: str
     owned: bool
     known: dict[Architecture, FrozenTrial] = field(default_factory=dict)
+    claimed: dict[Architecture, FrozenTrial] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
 
     def run(self, trials: int, observer: Observer) -> bool:
         """Goes on until the study has `trials` trained trials.
@@ -79,20 +86,38 @@ class Search:
             StopSearch: If too many trials fail in a row.
         """
         self._bury_the_dead()
-        for trial in self.study.get_trials(deepcopy=False):
-            self._remember(trial)
+        self._look_around()
         feasible = Feasible(self.space.table, self.budget)
-        sampler = UntriedSampler(STRATEGIES[self.strategy], self.space, feasible, self.known, self.proxy.seed)
+        sampler = UntriedSampler(
+            STRATEGIES[self.strategy],
+            self.space,
+            feasible,
+            ChainMap(self.known, self.claimed),
+            self.proxy.seed,
+        )
         self.study.sampler = sampler
         self.study.pruner = PRUNERS[self.pruner]()
         failures: list[Failure] = []
         while len(finished(self.study)) < trials:
             if not self._next_is_waiting() and sampler.exhausted():
+                if not finished(self.study):
+                    raise StopSearch("every architecture within the budget failed")
                 return False
             failure = self._trial(self.study.ask(sampler.distributions), observer)
             failures = [*failures, failure] if failure else []
             _stop_if_hopeless(failures)
+            self._look_around()
         return True
+
+    def _look_around(self) -> None:
+        """Learns what has been tried, and what other processes on the same storage are at."""
+        self.claimed.clear()
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.number not in self.seen and trial.state.is_finished():
+                self.seen.add(trial.number)
+                self._remember(trial)
+            elif trial.state == TrialState.RUNNING and trial.params.keys() == self.space.options().keys():
+                self.claimed[self.space.decode(trial.params)] = trial
 
     def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
         architecture = self.space.decode(trial.params)

@@ -12,6 +12,9 @@ from nas_recalib.data import Resident
 from nas_recalib.errors import Diverged
 from nas_recalib.proxy.train import Epoch, Recipe, train_proxy
 
+# The CPU's allocator and the CUDA libraries raise a RuntimeError of no class of its own.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
 FailureKind = Literal["out-of-memory", "diverged", "error", "interrupted", "over-budget"]
 
 
@@ -84,7 +87,7 @@ class Proxy:
 def _explain(error: Exception) -> Failure:
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
     )
     if out_of_memory:
         return Failure("out-of-memory", message)

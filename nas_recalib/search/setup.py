@@ -1,5 +1,6 @@
 """From what a user asked for to a search ready to run; all is checked before anything is written."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,16 +95,18 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     if stored:
         refuse_difference(place.name, stored, config)
     _refuse_misfits(space, Fidelity(**config.fidelity))
+    torch.set_num_threads(config.threads)
+    proxy = _proxy(config, source, device)
     with locked(place):
         study = create_study(place)
         written = read_config(study)
-        if written is None:
-            study.set_user_attr("config", config.as_dict())
-        else:
+        if written is not None:
             refuse_difference(place.name, written, config)
+        if written != config:  # new, or its images lie elsewhere now
+            study.set_user_attr("config", config.as_dict())
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         try:
-            yield _search(study, place, space, config, source, device), config
+            yield _search(study, place, space, config, proxy, device), config
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
@@ -140,15 +143,17 @@ def _config(
     base = Fidelity(**stored.fidelity) if stored else default_fidelity(space, source, device)
     names = ("images", "validation", "resolution", "width", "epochs")
     fidelity = replace(base, **{n: getattr(request, n) for n in names if getattr(request, n) is not None})
-    recipe = stored.recipe if stored else asdict(default_recipe(len(source.train.labels)))
+    images = fidelity.images or len(source.train.labels) - fidelity.validation
+    recipe = stored.recipe if stored else asdict(default_recipe(images))
     sampler = request.sampler or (stored.sampler if stored else "tpe")
     pruner = request.pruner or (stored.pruner if stored else "median")
     for key, value, allowed in (("sampler", sampler, STRATEGIES), ("pruner", pruner, PRUNERS)):
         if value not in allowed:
             raise InputError(f"{key}: unknown {value!r}; allowed: {', '.join(allowed)}")
     seed = request.seed if request.seed is not None else (stored.seed if stored else 0)
-    if seed < 0:
-        raise InputError(f"seed: {seed} is not at least 0")
+    threads = request.threads or (stored.threads if stored else default_threads())
+    if request.threads and request.threads > (os.cpu_count() or 1):
+        raise InputError(f"threads: {threads} is more than the {os.cpu_count()} cores of this machine")
     return SearchConfig(
         space=space.describe(),
         budget=budget,
@@ -158,7 +163,7 @@ def _config(
         fidelity=fidelity.as_dict(),
         recipe=recipe,
         dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),
-        threads=request.threads or (stored.threads if stored else default_threads()),
+        threads=threads,
         sampler=sampler,
         pruner=pruner,
         seed=seed,
@@ -179,18 +184,10 @@ def _refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
         raise InputError(f"width: the twin at {fidelity.width:g} of the channels: {error}") from error
 
 
-def _search(
-    study: optuna.Study,
-    place: StudyPlace,
-    space: SearchSpace,
-    config: SearchConfig,
-    source: Source,
-    device: torch.device,
-) -> Search:
-    torch.set_num_threads(config.threads)
+def _proxy(config: SearchConfig, source: Source, device: torch.device) -> Proxy:
     fidelity = Fidelity(**config.fidelity)
     data = load_resident(source, fidelity.resolution, fidelity.images, fidelity.validation, config.seed)
-    proxy = Proxy(
+    return Proxy(
         data=data.to(device),
         width=fidelity.width,
         epochs=fidelity.epochs,
@@ -198,6 +195,16 @@ def _search(
         dtype=getattr(torch, config.dtype),
         seed=config.seed,
     )
+
+
+def _search(
+    study: optuna.Study,
+    place: StudyPlace,
+    space: SearchSpace,
+    config: SearchConfig,
+    proxy: Proxy,
+    device: torch.device,
+) -> Search:
     return Search(
         study=study,
         space=space,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_recalib.errors import InputError
 from nas_recalib.search.config import SearchConfig
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -42,7 +43,9 @@ class StudyPlace:
             InputError: If the name could not be that of a folder.
         """
         if not _NAME.fullmatch(name):
-            raise InputError(f"study: {name!r} is not a name; use letters, digits, '.', '_' and '-'")
+            raise InputError(f"study: {name!r} is not a name; use up to 100 letters, digits, '.', '_', '-'")
+        if storage and _in_memory(storage):
+            raise InputError(f"storage: {storage} is gone when the search ends; name a file or a server")
         return cls(name, runs / name, storage)
 
     @property
@@ -65,14 +68,14 @@ class StudyPlace:
 
     def reason(self, error: Exception) -> str:
         """What a storage said, in one line and without the password."""
-        source = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+        source = error.__cause__ if isinstance(error, StorageInternalError) else error
         lines = str(getattr(source, "orig", None) or source or error).strip().splitlines()
         line = lines[0] if lines else type(error).__name__
         try:
             password = make_url(self.storage).password if self.storage else None
         except SQLAlchemyError:
             password = None
-        return line.replace(str(password), "***") if password else line
+        return line.replace(f":{password}@", ":***@") if password else line
 
 
 def find_study(place: StudyPlace) -> optuna.Study | None:
@@ -81,7 +84,7 @@ def find_study(place: StudyPlace) -> optuna.Study | None:
     Raises:
         InputError: If its storage cannot be reached.
     """
-    if place.storage is None and not place.database.is_file():
+    if not _may_exist(place.url):
         return None
     with _storage_errors(place):
         try:
@@ -166,6 +169,23 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in trials if "replayed_from" not in trial.user_attrs]
 
 
+def _in_memory(storage: str) -> bool:
+    try:
+        url = make_url(storage)
+    except SQLAlchemyError:
+        return False
+    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def _may_exist(storage: str) -> bool:
+    """False for the file of an SQLite database that is not there; looking would make it."""
+    try:
+        url = make_url(storage)
+    except SQLAlchemyError:
+        return True
+    return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
+
+
 def _connect(place: StudyPlace) -> Any:
     url = place.url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL
     timeout = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
@@ -176,5 +196,11 @@ def _connect(place: StudyPlace) -> Any:
 def _storage_errors(place: StudyPlace) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError, RuntimeError) as error:
+    except (
+        SQLAlchemyError,
+        ImportError,
+        optuna.exceptions.StorageInternalError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise InputError(f"storage: {place.shown} cannot be used: {place.reason(error)}") from error

@@ -82,7 +82,7 @@ class Checkpoint:
         try:
             for name, part in parts.items():
                 part.load_state_dict(self.states[name])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"checkpoint: its {name} does not fit what is trained here") from error
 
 
@@ -124,13 +124,17 @@ def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise InputError(f"{path}: not a checkpoint of this program; choose another folder, or delete it")
-    difference = _difference(content["run"], run.as_dict())
+    try:
+        difference = _difference(content["run"], run.as_dict())
+        history = tuple(EpochResult(**result) for result in content["history"])
+        states = dict(content["states"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: not a whole checkpoint; delete it to train from the start") from error
     if difference:
         raise InputError(
             f"{path}: belongs to another training: {difference}; choose another folder, or delete it"
         )
-    history = tuple(EpochResult(**result) for result in content["history"])
-    return Checkpoint(history, content["states"])
+    return Checkpoint(history, states)
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str | None:

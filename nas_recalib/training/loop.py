@@ -109,8 +109,8 @@ class _Trainee:
 def _fit(architecture: Architecture, source: Source, input_size: int | None) -> Architecture:
     """The architecture for the source's classes and the wanted images; refused if a map gets too small."""
     size = architecture.input_size if input_size is None else input_size
-    if size < 1:
-        raise InputError(f"input_size: {size} is not at least 1")
+    if not 1 <= size <= 10_000:
+        raise InputError(f"input_size: {size} is not from 1 to 10,000")
     fitted = replace(architecture, input_size=size, num_classes=len(source.classes))
     try:
         fitted.cost()

@@ -21,8 +21,8 @@ class UntriedSampler(BaseSampler):
 
     A proposal over budget is moved to an architecture within it that keeps most of its choices. One that was
     tried already is asked for again; when the sampler keeps repeating itself, untried neighbours of its last
-    proposal follow, then any untried architecture. Each trial's draws follow from the seed and its number
-    alone, so that a search that was interrupted goes on as if it had not been.
+    proposal follow, then any untried architecture. A trial's draws follow from the seed, its number and
+    what the study holds, not from how often the search was started.
     """
 
     def __init__(
