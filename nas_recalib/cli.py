@@ -114,11 +114,11 @@ def search(
     import optuna
 
     from nas_recalib.device import device_name, pick_device
-    from nas_recalib.report.summary import summarise
     from nas_recalib.report.tables import print_table, study_tables
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.setup import Request, prepared
-    from nas_recalib.search.study import finished
+    from nas_recalib.study.place import finished
+    from nas_recalib.study.summary import summarise
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     request = Request(
@@ -318,8 +318,8 @@ def train(
 def _summary(study: str, runs: Path, storage: str | None) -> Any:
     import optuna
 
-    from nas_recalib.report.summary import summarise
-    from nas_recalib.search.study import StudyPlace, open_study
+    from nas_recalib.study.place import StudyPlace, open_study
+    from nas_recalib.study.summary import summarise
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return summarise(open_study(StudyPlace.of(study, runs, storage)))

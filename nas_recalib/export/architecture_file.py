@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.report.summary import Summary, TrialRow
+from nas_recalib.study.summary import Summary, TrialRow
 
 
 def export_architecture(summary: Summary, path: Path, number: int | None = None) -> TrialRow:

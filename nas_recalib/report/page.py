@@ -7,7 +7,7 @@ from plotly.io import to_html
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
-from nas_recalib.report.summary import Summary, TrialRow
+from nas_recalib.study.summary import Summary, TrialRow
 
 _HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>

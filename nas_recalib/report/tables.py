@@ -6,7 +6,7 @@ from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
-from nas_recalib.report.summary import Summary, TrialRow
+from nas_recalib.study.summary import Summary, TrialRow
 
 
 def study_tables(summary: Summary, top: int) -> RenderableType:

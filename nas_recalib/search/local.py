@@ -19,8 +19,8 @@ from nas_recalib.operators import BlockChoice
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.objective import Failure, Proxy
 from nas_recalib.search.samplers import STRATEGIES, UntriedSampler
-from nas_recalib.search.study import FINISHED, finished
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.place import FINISHED, finished
 
 BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
 PRUNERS: dict[str, Callable[[], BasePruner]] = {

@@ -21,12 +21,12 @@ from nas_recalib.files import write_atomically
 from nas_recalib.networks import get_backbone
 from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
 from nas_recalib.proxy.train import Recipe, default_recipe
-from nas_recalib.search.config import SearchConfig, refuse_difference
 from nas_recalib.search.local import PRUNERS, Search
 from nas_recalib.search.objective import Proxy
 from nas_recalib.search.samplers import STRATEGIES
-from nas_recalib.search.study import StudyPlace, create_study, find_study, locked, read_config
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.config import SearchConfig, refuse_difference
+from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, read_config
 
 
 @dataclass(frozen=True)

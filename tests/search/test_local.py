@@ -8,8 +8,8 @@ from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.search.local import uniform
 from nas_recalib.search.objective import Failure
-from nas_recalib.search.study import finished
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.place import finished
 
 
 @pytest.fixture

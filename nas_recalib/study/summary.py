@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.search.config import SearchConfig
-from nas_recalib.search.study import finished, read_config
+from nas_recalib.study.config import SearchConfig
+from nas_recalib.study.place import finished, read_config
 
 _ENOUGH_FOR_IMPORTANCE = 10
 

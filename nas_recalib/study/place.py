@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.errors import InputError
-from nas_recalib.search.config import SearchConfig
+from nas_recalib.study.config import SearchConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

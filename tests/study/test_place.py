@@ -8,7 +8,7 @@ import pytest
 from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.errors import InputError
-from nas_recalib.search.study import StudyPlace, create_study, find_study, locked, open_study
+from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, open_study
 
 
 @pytest.fixture

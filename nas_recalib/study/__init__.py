@@ -1,0 +1,1 @@
+"""Studies: where they are kept, what they are about, and what they found."""

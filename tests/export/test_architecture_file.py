@@ -1,0 +1,21 @@
+import pytest
+from small_study import small_study
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.errors import InputError
+from nas_recalib.export import export_architecture
+from nas_recalib.study.summary import summarise
+
+
+def test_export_takes_the_best_or_the_one_named(tmp_path):
+    summary = summarise(small_study())
+    assert export_architecture(summary, tmp_path / "best.yaml").number == 1
+    assert Architecture.load(tmp_path / "best.yaml") == Architecture.of("resnet20", "psconv")
+    export_architecture(summary, tmp_path / "two.yaml", 2)
+    assert Architecture.load(tmp_path / "two.yaml") == Architecture.of("resnet20", "scconv")
+    text = (tmp_path / "two.yaml").read_text()
+    assert "study: s" in text
+    assert "accuracy: 0.6" in text
+    with pytest.raises(InputError, match="trial: 4 is not a trained trial of s; there are 1, 2, 0, 3"):
+        export_architecture(summary, tmp_path / "no.yaml", 4)
+    assert not (tmp_path / "no.yaml").exists()
