@@ -103,7 +103,11 @@ class Search:
                 if not finished(self.study):
                     raise StopSearch("every architecture within the budget failed")
                 return False
-            failure = self._trial(self.study.ask(sampler.distributions), observer)
+            try:
+                trial = self.study.ask(sampler.distributions)
+            except ValueError as error:  # someone enqueued a choice that the space does not have
+                raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
+            failure = self._trial(trial, observer)
             failures = [*failures, failure] if failure else []
             _stop_if_hopeless(failures)
             self._look_around()

@@ -113,6 +113,15 @@ def test_over_budget_by_hand_fails_without_training(study, tmp_path):
     assert study.get_trials()[0].user_attrs["failure"] == "over-budget"
 
 
+def test_a_choice_by_hand_that_the_space_does_not_have_stops_once_and_is_dropped(study, tmp_path):
+    space = SearchSpace.parse(SPACE, "tiny")
+    study.enqueue_trial(dict.fromkeys(space.options(), "dynconv"))
+    with pytest.raises(StopSearch, match="a waiting trial cannot be run"):
+        make_search(study, tmp_path, StandIn()).run(3, Silent())
+    make_search(study, tmp_path, StandIn()).run(3, Silent())
+    assert len(finished(study)) == 3
+
+
 @pytest.mark.parametrize("kind", ["out-of-memory", "diverged"])
 def test_a_failing_architecture_is_recorded_and_not_tried_again(study, tmp_path, kind):
     def verdict(architecture):
