@@ -11,6 +11,7 @@ from PIL import Image
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.cli import run
+from nas_recalib.errors import InputError
 
 QUICK = ["--data=digits", "--images=40", "--validation=20", "--resolution=8", "--epochs=1"]
 SPACE = """
@@ -245,6 +246,19 @@ def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(here, ca
         assert sorted(here.rglob("*")) == before
 
 
+def test_how_auto_chose_the_data_stays_in_the_study_when_it_goes_on(here, monkeypatch):
+    def unreachable(*_, **__):
+        raise InputError("data: cifar10 cannot be downloaded")
+
+    monkeypatch.setattr("nas_recalib.data.sources._cifar", unreachable)
+    quick = [option for option in QUICK if option != "--data=digits"]
+    for trials in ("1", "2"):
+        assert run(["search", "--space", "tiny.yaml", "--study", "s", *quick, "--trials", trials]) == 0
+        study = optuna.load_study(study_name="s", storage="sqlite:///runs/s/study.db")
+        assert study.user_attrs["config"]["data"] == "digits"
+        assert study.user_attrs["config"]["data_note"] == "auto chose digits: cifar10 cannot be downloaded"
+
+
 def test_a_search_that_was_refused_leaves_its_name_free(here):
     assert search("--study", "s", "--images", "9999") == 2
     assert search("--study", "s", "--trials", "1") == 0
@@ -283,6 +297,7 @@ def test_help_comes_without_waiting_for_torch():
     program = f"""
 import sys
 from nas_recalib.cli import run
+from nas_recalib.errors import InputError
 for command in ({commands}):
     assert run([*command, "--help"]) == 0
 assert not {{"torch", "optuna", "ray", "sklearn"}} & sys.modules.keys(), "imported"

@@ -158,7 +158,7 @@ def _config(
         space=space.describe(),
         budget=budget,
         data=source.spec,
-        data_note=source.note,
+        data_note=source.note or (stored.data_note if stored else ""),
         data_hash=source.fingerprint(),
         fidelity=fidelity.as_dict(),
         recipe=recipe,

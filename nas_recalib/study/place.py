@@ -196,11 +196,5 @@ def _connect(place: StudyPlace) -> Any:
 def _storage_errors(place: StudyPlace) -> Iterator[None]:
     try:
         yield
-    except (
-        SQLAlchemyError,
-        ImportError,
-        optuna.exceptions.StorageInternalError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except (SQLAlchemyError, ImportError, RuntimeError, ValueError, StorageInternalError) as error:
         raise InputError(f"storage: {place.shown} cannot be used: {place.reason(error)}") from error
