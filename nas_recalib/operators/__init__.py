@@ -1,8 +1,10 @@
 """What may stand inside a block. Knows nothing of networks or search."""
 
 from nas_recalib.operators.booster import AccuracyBooster
+from nas_recalib.operators.booster_designs import BoosterDesign
 from nas_recalib.operators.catalog import BlockChoice, build_convolution, build_recalibration, register
 from nas_recalib.operators.choice import Part
+from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
 from nas_recalib.operators.psconv import PSConv2d
 from nas_recalib.operators.scconv import SCConv2d
@@ -12,6 +14,8 @@ __all__ = [
     "MSSAR",
     "AccuracyBooster",
     "BlockChoice",
+    "BoosterDesign",
+    "GatherExcite",
     "PSConv2d",
     "Part",
     "SCConv2d",

@@ -22,7 +22,9 @@ import torch
 from torch import nn
 
 from nas_recalib.operators.booster import AccuracyBooster
+from nas_recalib.operators.booster_designs import BoosterDesign
 from nas_recalib.operators.choice import Part, Value, read_part, split_parts
+from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
 from nas_recalib.operators.psconv import PSConv2d
 from nas_recalib.operators.scconv import SCConv2d
@@ -53,7 +55,7 @@ class Operator:
         kind: Which place in a block it takes.
         construct: Called with the block's shape and the arguments of the choice.
         hints: Type of each argument that may be written.
-        defaults: Default of each.
+        defaults: Default of each, `inspect.Parameter.empty` where it must be written.
         reduce: Gives the simpler part that builds the same module, where there is one.
     """
 
@@ -61,7 +63,7 @@ class Operator:
     kind: Kind
     construct: Callable[..., nn.Module]
     hints: dict[str, Any]
-    defaults: dict[str, Value | None]
+    defaults: dict[str, Any]
     reduce: Reduce
 
 
@@ -134,6 +136,9 @@ def parse_part(text: str, kind: Kind) -> Part:
     if unknown:
         allowed = ", ".join(operator.hints) or "none"
         raise ValueError(f"{name} takes no argument {unknown[0]!r}; allowed: {allowed}")
+    needed = [key for key, default in operator.defaults.items() if default is inspect.Parameter.empty]
+    for key in (key for key in needed if key not in given):
+        raise ValueError(f"{name} needs an argument {key!r}, {_describe(_bare(operator.hints[key]))}")
     arguments = {key: _read_value(name, key, value, operator.hints[key]) for key, value in given.items()}
     _try_construct(operator, arguments)
     part = operator.reduce({**operator.defaults, **arguments})
@@ -190,9 +195,7 @@ def _try_construct(operator: Operator, arguments: dict[str, Value]) -> None:
         raise ValueError(f"{operator.name}: no module of such a size can be made") from error
 
 
-def _writable(
-    construct: Callable[..., nn.Module], kind: Kind
-) -> tuple[dict[str, Any], dict[str, Value | None]]:
+def _writable(construct: Callable[..., nn.Module], kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
     function = construct.__init__ if inspect.isclass(construct) else construct
     if isinstance(construct, partial):
         function = construct.func.__init__ if inspect.isclass(construct.func) else construct.func
@@ -283,6 +286,16 @@ def _reduce_msar(arguments: Arguments) -> Part | None:
     return _canonical(_operators["msar"], told)
 
 
+def _reduce_ge(arguments: Arguments) -> Part | None:
+    """The default extent may be told; a reduction is that of the "mlp" alone."""
+    told = dict(arguments)
+    if told["extent"] == 8:
+        told["extent"] = None
+    if told["excitation"] != "mlp":
+        told["r"] = _operators["ge"].defaults["r"]
+    return _canonical(_operators["ge"], told)
+
+
 @register("vanilla", "convolution")
 def _vanilla(
     in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, groups: int = 1
@@ -302,3 +315,5 @@ register("msar", "recalibration", _reduce_msar)(MSSAR)
 register("ab", "recalibration", _reduce_ab)(AccuracyBooster)
 register("ab-plus", "recalibration")(partial(AccuracyBooster, groups=1))
 register("se", "recalibration")(SqueezeExcite)
+register("ge", "recalibration", _reduce_ge)(GatherExcite)
+register("ab-design", "recalibration")(BoosterDesign)

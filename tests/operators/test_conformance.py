@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from nas_recalib.operators import MSSAR, AccuracyBooster, PSConv2d, SCConv2d, SqueezeExcite
+from nas_recalib.operators import (
+    MSSAR,
+    AccuracyBooster,
+    BoosterDesign,
+    GatherExcite,
+    PSConv2d,
+    SCConv2d,
+    SqueezeExcite,
+)
 
 C = 12
 OPERATORS = {
@@ -25,6 +33,14 @@ OPERATORS = {
     "ab between": lambda: AccuracyBooster(C, groups=3),
     "ab-plus": lambda: AccuracyBooster(C, groups=1),
     "se": lambda: SqueezeExcite(C, r=3),
+    "ge": lambda: GatherExcite(C, r=3),
+    "ge ab": lambda: GatherExcite(C, excitation="ab", extent=4),
+    "ge none": lambda: GatherExcite(C, excitation="none", extent=2),
+    "ge of a size": lambda: GatherExcite(C, r=3, size=8, clamp=True),
+    "ab-design H": lambda: BoosterDesign(C, "H", size=4, clamp=True),
+    "ab-design I": lambda: BoosterDesign(C, "I"),
+    "ab-design O": lambda: BoosterDesign(C, "O"),
+    "ab-design dw9-bn": lambda: BoosterDesign(C, "dw9-bn"),
 }
 
 
