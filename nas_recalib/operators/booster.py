@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._gate import recalibrate
 
 
 class AccuracyBooster(nn.Module):
@@ -16,12 +16,14 @@ class AccuracyBooster(nn.Module):
             between is the paper's table 15.
 
     Shape:
-        (N, channels, H, W) to (N, channels, H, W).
+        (N, channels, H, W), and the residual that is to be added where given, to (N, channels, H, W).
 
     Raises:
         ValueError: If `groups` does not divide `channels`, or in training on a batch of one image, where the
             batch norm over the averages has no variance.
     """
+
+    takes_residual = True
 
     def __init__(self, channels: int, groups: int | None = None) -> None:
         super().__init__()
@@ -33,9 +35,11 @@ class AccuracyBooster(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         require_channels("ab", x, self.channels)
-        averages = F.adaptive_avg_pool2d(x, 1)
+        return recalibrate(x, (1,), self._weigh, residual)
+
+    def _weigh(self, averages: list[Tensor]) -> Tensor:
         if self.training:
-            require_statistics("ab", averages)
-        return x * torch.sigmoid(self.norm(self.conv(averages)))
+            require_statistics("ab", averages[0])
+        return torch.sigmoid(self.norm(self.conv(averages[0])))

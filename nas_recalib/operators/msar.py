@@ -1,6 +1,7 @@
 """Multi-scale spatially-asymmetric recalibration (Wang et al., ECCV 2018)."""
 
 import math
+from itertools import cycle
 from typing import Literal
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._gate import averages, multiply, recalibrate, repeat
 
 
 class MSSAR(nn.Module):
@@ -31,11 +33,14 @@ class MSSAR(nn.Module):
             refusing; what a low-resolution proxy of a network needs.
 
     Shape:
-        (N, channels, H, W), and the source (N, source_channels, H, W) where given, to (N, channels, H, W).
+        (N, channels, H, W), and where given the source (N, source_channels, H, W) and the residual that is to
+        be added, (N, channels, H, W), to (N, channels, H, W).
 
     Raises:
         ValueError: If an argument is out of range, or at the first call a scale is larger than the map.
     """
+
+    takes_residual = True
 
     def __init__(
         self,
@@ -74,42 +79,35 @@ class MSSAR(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, source: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         require_channels("msar", x, self.channels)
+        self._require_source(x if source is None else source)
+        if source is None and self.strategy == "regional":
+            return recalibrate(x, self.scales, self._weigh, residual)
         source = x if source is None else source
+        averaged = averages(source, self.scales) if self.strategy == "regional" else self._windows(source)
+        return multiply(x, self._weigh(averaged), residual)
+
+    def _require_source(self, source: Tensor) -> None:
         require_channels("msar", source, self.source_channels)
-        maps = []
-        for index, scale in enumerate(self.scales):
-            pooled = self._pool(source, scale)
-            if self.training:
-                require_statistics("msar", pooled)
-            maps.append(self.weights[index % len(self.weights)](pooled))
-        return x * (self._sum(maps, x) / len(maps))
-
-    def _pool(self, source: Tensor, scale: int) -> Tensor:
         height, width = source.shape[-2:]
-        if self.strategy == "sliding":
-            reach = int(math.sqrt(height * width) / scale)
-            return F.avg_pool2d(source, 2 * reach + 1, 1, reach, count_include_pad=False)
-        if not self.clamp:
-            require(
-                scale <= min(height, width), "msar", "scales", self.scales, f"within a {height}x{width} map"
-            )
-        return F.adaptive_avg_pool2d(source, (min(scale, height), min(scale, width)))
+        fits = self.clamp or self.strategy == "sliding" or max(self.scales) <= min(height, width)
+        require(fits, "msar", "scales", self.scales, f"within a {height}x{width} map")
 
-    def _sum(self, maps: list[Tensor], x: Tensor) -> Tensor:
-        """Sums the scales at the finest of their sizes, where the others divide it, then repeats."""
-        sizes = [m.shape[-2:] for m in maps]
-        finest = (max(h for h, _ in sizes), max(w for _, w in sizes))
-        if any(finest[0] % h or finest[1] % w for h, w in sizes):
-            finest = (x.shape[-2], x.shape[-1])
-        total = torch.stack([_repeat(m, finest) for m in maps]).sum(0) if len(maps) > 1 else maps[0]
-        return _repeat(total, (x.shape[-2], x.shape[-1]))
+    def _windows(self, source: Tensor) -> list[Tensor]:
+        """Averages over a window of half-width sqrt(H W) / K around every position, for each scale K."""
+        reaches = [int(math.sqrt(source.shape[-2] * source.shape[-1]) / scale) for scale in self.scales]
+        return [F.avg_pool2d(source, 2 * r + 1, 1, r, count_include_pad=False) for r in reaches]
+
+    def _weigh(self, averaged: list[Tensor]) -> Tensor:
+        """The scales' weights on a grid that all of theirs divide, averaged (eq. 2)."""
+        if self.training:
+            for pooled in averaged:
+                require_statistics("msar", pooled)
+        maps = [weigh(pooled) for weigh, pooled in zip(cycle(self.weights), averaged, strict=False)]
+        common = (math.lcm(*(m.shape[-2] for m in maps)), math.lcm(*(m.shape[-1] for m in maps)))
+        return torch.stack([repeat(m, common) for m in maps]).mean(0)
 
     def extra_repr(self) -> str:
         scales = "-".join(map(str, self.scales))
         return f"{self.channels}, scales={scales}, strategy={self.strategy}, shared={len(self.weights) == 1}"
-
-
-def _repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return x if tuple(x.shape[-2:]) == size else F.interpolate(x, size=size, mode="nearest")

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels
+from nas_recalib.operators._gate import recalibrate
 
 
 class SqueezeExcite(nn.Module):
@@ -15,11 +16,13 @@ class SqueezeExcite(nn.Module):
         r: Reduction: the two 1x1 convolutions meet at max(1, channels // r) channels.
 
     Shape:
-        (N, channels, H, W) to (N, channels, H, W).
+        (N, channels, H, W), and the residual that is to be added where given, to (N, channels, H, W).
 
     Raises:
         ValueError: If an argument is below 1.
     """
+
+    takes_residual = True
 
     def __init__(self, channels: int, r: int = 16) -> None:
         super().__init__()
@@ -30,7 +33,9 @@ class SqueezeExcite(nn.Module):
         self.squeeze = nn.Conv2d(channels, hidden, 1)
         self.excite = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         require_channels("se", x, self.channels)
-        squeezed = F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))
-        return x * torch.sigmoid(self.excite(squeezed))
+        return recalibrate(x, (1,), self._weigh, residual)
+
+    def _weigh(self, averages: list[Tensor]) -> Tensor:
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(averages[0]))))

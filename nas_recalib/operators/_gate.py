@@ -1,0 +1,203 @@
+"""Multiplies a map by weights computed from its averages, in as few passes over the map as that takes.
+
+Forward reads the map once for its averages and once for the product, to which a block's shortcut is added
+on the way. Backward reads the map and the gradient once for the gradient of the weights; the gradient of the
+map, which has a term from the product and one from the averages, is then written in a single pass.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+Weigh = Callable[[list[Tensor]], Tensor]
+
+_CACHED = 2**17  # numbers of a product that stay in a core's cache until they are summed
+
+
+def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor | None = None) -> Tensor:
+    """The map times weights computed from its averages: x * weigh(averages(x, grids)) + residual.
+
+    Args:
+        x: The map, (N, C, H, W).
+        grids: For each k, the map is averaged over k x k regions.
+        weigh: From those averages to weights (N, C, a, b), which are repeated to the size of the map.
+        residual: Added to the product, (N, C, H, W).
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses passes itself
+        return multiply(x, weigh(averages(x, grids)), residual)
+    halves = _Halves()
+    passed, *means = _Average.apply(x, halves, tuple(grids))
+    weights = _fit(weigh(means).to(x.dtype), x)
+    fused = residual is not None and residual.dtype == x.dtype
+    product: Tensor = _Multiply.apply(x, passed, weights, residual if fused else None, halves)
+    return product if fused or residual is None else residual + product
+
+
+def multiply(x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
+    """The map times weights (N, C, a, b) of any origin: x * weights + residual."""
+    weights = weights.to(x.dtype)
+    if weights.shape[-2:] not in ((1, 1), x.shape[-2:]):
+        weights = F.interpolate(weights, size=x.shape[-2:], mode="nearest")
+    return x * weights if residual is None else residual + x * weights
+
+
+def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
+    """Averages of x over k x k regions for each k; a grid that another one refines is derived from that.
+
+    Where k does not divide the map, regions overlap as those of adaptive pooling do; where it exceeds the
+    map, every row or column is a region of its own.
+    """
+    found: dict[int, Tensor] = {}
+    for k in sorted(set(grids), reverse=True):
+        finer = [other for other in found if other % k == 0 and _divides(other, x)]
+        found[k] = _mean(found[min(finer)] if finer else x, k)
+    return [found[k] for k in grids]
+
+
+def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest upsampling of (N, C, a, b) to (N, C, *size)."""
+    if tuple(x.shape[-2:]) == size:
+        return x
+    if tuple(x.shape[-2:]) == (1, 1):
+        return x.expand(-1, -1, *size)
+    return F.interpolate(x, size=size, mode="nearest")
+
+
+class _Halves:
+    """What the backward pass of the product leaves for that of the averages to finish."""
+
+    weights: Tensor
+
+
+class _Average(Function):
+    """The map itself and its averages."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, halves: _Halves, grids: tuple[int, ...]) -> tuple[Tensor, ...]:
+        ctx.halves, ctx.grids = halves, grids
+        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+        return x.view_as(x), *averages(x, grids)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, *means: Tensor | None) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        spread = _spread(means, ctx.grids, x)
+        if g is None:
+            return (None if spread is None else repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
+        weights = ctx.halves.weights
+        del ctx.halves.weights
+        return _multiply_add(g, weights, spread), None, None
+
+
+class _Multiply(Function):
+    """The product with the weights, and what is added to it.
+
+    What it returns as the gradient of the map that _Average passed on is not yet multiplied by the weights:
+    _Average does that, in the pass that adds the gradient of the averages. The map itself is taken along so
+    that the backward pass can be differentiated.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, _passed: Tensor, weights: Tensor, residual: Tensor | None, halves: _Halves
+    ) -> Tensor:
+        ctx.halves = halves
+        ctx.save_for_backward(x, weights)
+        return _multiply_add(x, weights, residual)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weights = ctx.saved_tensors
+        ctx.halves.weights = weights
+        return None, g, _sum_of_products(x, g, weights), g if ctx.needs_input_grad[3] else None, None
+
+
+def _divides(k: int, x: Tensor) -> bool:
+    return x.shape[-2] % k == 0 and x.shape[-1] % k == 0
+
+
+def _mean(x: Tensor, k: int) -> Tensor:
+    height, width = x.shape[-2:]
+    if k == 1:  # unlike that of mean, the gradient of sum is a broadcast that is never written out
+        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+        return (x.sum((2, 3), keepdim=True, dtype=wide) / (height * width)).to(x.dtype)
+    if _divides(k, x):
+        return F.avg_pool2d(x, (height // k, width // k))
+    return F.adaptive_avg_pool2d(x, (min(k, height), min(k, width)))
+
+
+def _fit(weights: Tensor, x: Tensor) -> Tensor:
+    """Weights on a grid that divides the map."""
+    rows, columns = weights.shape[-2:]
+    divides = x.shape[-2] % rows == 0 and x.shape[-1] % columns == 0
+    return weights if divides else repeat(weights, (x.shape[-2], x.shape[-1]))
+
+
+def _spread(gradients: Sequence[Tensor | None], grids: Sequence[int], x: Tensor) -> Tensor | None:
+    """Gradient of the map from those of its averages, on the coarsest grid that can tell it."""
+    told = [(g, k) for g, k in zip(gradients, grids, strict=True) if g is not None]
+    if not told:
+        return None
+    size = (x.shape[-2], x.shape[-1])
+    finest = max(grids)
+    if _divides(finest, x) and all(finest % k == 0 for k in grids):
+        size = (finest, finest)
+    total: Tensor | None = None
+    for g, k in told:
+        if _divides(k, x):
+            share = repeat(g * (k * k / (x.shape[-2] * x.shape[-1])), size)
+        else:
+            share = torch.ops.aten._adaptive_avg_pool2d_backward(g, x)
+        total = share if total is None else total + share
+    return total
+
+
+def _multiply_add(x: Tensor, weights: Tensor, term: Tensor | None) -> Tensor:
+    """Computes x * weights + term, each (N, C, a, b) on a grid that divides that of x."""
+    grids = {tuple(t.shape[-2:]) for t in (weights, term) if t is not None}
+    coarse = grids - {(1, 1), tuple(x.shape[-2:])}
+    if not coarse:
+        return x * weights if term is None else torch.addcmul(term, x, weights)
+    grid = max(coarse)
+    factors = _cells(x, grid), _cells(weights, grid)
+    if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
+        product = factors[0] * factors[1]
+        return (product if term is None else product + _cells(term, grid)).flatten(4, 5).flatten(2, 3)
+    out = torch.empty_like(x)
+    if term is None:
+        torch.mul(*factors, out=_cells(out, grid))
+    else:
+        torch.addcmul(_cells(term, grid), *factors, out=_cells(out, grid))
+    return out
+
+
+def _cells(x: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) as (N, C, rows, H / rows, columns, W / columns), or broadcast from a point a cell."""
+    rows, columns = grid
+    if x.shape[-2] < rows or x.shape[-1] < columns:
+        return x[:, :, :, None, :, None]
+    return x.view(*x.shape[:2], rows, x.shape[-2] // rows, columns, x.shape[-1] // columns)
+
+
+def _sum_of_products(x: Tensor, g: Tensor, weights: Tensor) -> Tensor:
+    """The products x * g, summed over what each weight multiplied."""
+    window = (x.shape[-2] // weights.shape[-2], x.shape[-1] // weights.shape[-1])
+    if window == (1, 1):
+        return x * g
+
+    def total(product: Tensor) -> Tensor:
+        if tuple(weights.shape[-2:]) == (1, 1):
+            return product.sum((2, 3), keepdim=True)
+        return F.avg_pool2d(product, window, divisor_override=1)
+
+    images = max(1, _CACHED * x.shape[0] // x.numel())
+    if not x.is_cpu or torch.is_grad_enabled() or images >= x.shape[0]:
+        return total(x * g)
+    scratch = torch.empty_like(x[:images])
+    parts = zip(x.split(images), g.split(images), strict=True)
+    return torch.cat([total(torch.mul(a, b, out=scratch[: len(a)])) for a, b in parts])

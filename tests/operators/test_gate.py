@@ -1,0 +1,112 @@
+"""The fused gate against its formula, written down straight."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nas_recalib.operators import MSSAR, AccuracyBooster, SqueezeExcite
+from nas_recalib.operators._gate import averages, multiply, recalibrate, repeat
+
+SIZES = [(8, 8), (12, 4), (7, 9), (14, 14), (3, 2), (1, 1)]
+
+
+def straight(x, grids, mix, residual=None):
+    """Every grid pooled from the map itself; what adaptive pooling and nearest repetition say."""
+    height, width = x.shape[-2:]
+    pooled = [F.adaptive_avg_pool2d(x, (min(k, height), min(k, width))) for k in grids]
+    weights = sum(mix(index, F.interpolate(p, size=(height, width))) for index, p in enumerate(pooled))
+    return x * weights + (0 if residual is None else residual)
+
+
+def mix(index, pooled):
+    return torch.sigmoid((index + 1) * pooled.flip(1))
+
+
+def weigh(pooled):
+    maps = [mix(index, p) for index, p in enumerate(pooled)]
+    common = max(m.shape[-2] for m in maps), max(m.shape[-1] for m in maps)
+    return sum(repeat(m, common) for m in maps)
+
+
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("grids", [(1,), (4,), (1, 2, 4), (4, 1), (1, 3)])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_the_formula(normal, size, grids, with_residual, memory_format):
+    x, residual, g = (normal(3, 5, *size).contiguous(memory_format=memory_format) for _ in range(3))
+    inputs = [t.requires_grad_() for t in ((x, residual) if with_residual else (x,))]
+    told = [f(inputs[0], grids, m, *inputs[1:]) for f, m in ((recalibrate, weigh), (straight, mix))]
+    torch.testing.assert_close(*told)
+    torch.testing.assert_close(*(torch.autograd.grad(y, inputs, g, retain_graph=True) for y in told))
+    assert told[0].is_contiguous(memory_format=memory_format)
+
+
+def test_large_maps_are_summed_in_parts(normal):
+    x, g = (normal(5, 8, 64, 96).requires_grad_() for _ in range(2))
+    told = [torch.autograd.grad(f(x, (1, 2), m), x, g)[0] for f, m in ((recalibrate, weigh), (straight, mix))]
+    torch.testing.assert_close(*told)
+
+
+@pytest.mark.parametrize("build", [AccuracyBooster, SqueezeExcite, MSSAR])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_the_gradient_can_be_differentiated(normal, make, build, size):
+    module = make(build, 6).train()
+    x, residual = (normal(2, 6, *size).requires_grad_() for _ in range(2))
+    call = lambda x, residual: module(x, residual=residual)  # noqa: E731
+    assert torch.autograd.gradgradcheck(call, (x, residual), fast_mode=True)
+
+
+def test_gradients_may_be_asked_for_again(normal, make):
+    module, x = make(MSSAR, 6), normal(2, 6, 8, 8).requires_grad_()
+    y = module(x)
+    first, again = (torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=True) for _ in range(2))
+    torch.testing.assert_close(first, again)
+
+
+def test_a_loss_on_the_weights_alone_reaches_the_map(normal, make):
+    module, x = make(AccuracyBooster, 6), normal(2, 6, 8, 8).requires_grad_()
+    seen = []
+    module.norm.register_forward_hook(lambda _, inputs, weights: seen.append(weights))
+    module(x)
+    expected = torch.autograd.grad(module.norm(module.conv(x.mean((2, 3), keepdim=True))).sum(), x)
+    torch.testing.assert_close(torch.autograd.grad(seen[0].sum(), x), expected)
+
+
+@pytest.mark.parametrize("frozen", ["map", "module"])
+def test_what_needs_no_gradient_gets_none(normal, make, frozen):
+    module, x = make(AccuracyBooster, 6), normal(2, 6, 8, 8).requires_grad_(frozen == "module")
+    module.requires_grad_(frozen == "map")
+    module(x).sum().backward()
+    assert (x.grad is None) == (frozen == "map")
+    assert all((p.grad is None) == (frozen == "module") for p in module.parameters())
+
+
+def test_a_residual_of_another_type_is_added(normal, make):
+    module = make(AccuracyBooster, 6, dtype=torch.float32)
+    x, residual = normal(2, 6, 8, 8, dtype=torch.float32), normal(2, 6, 8, 8)
+    torch.testing.assert_close(module(x, residual=residual), module(x) + residual)
+
+
+@pytest.mark.parametrize("build", [AccuracyBooster, SqueezeExcite, MSSAR])
+def test_a_residual_is_added(normal, make, build):
+    module, (x, residual) = make(build, 6), (normal(2, 6, 8, 8) for _ in range(2))
+    torch.testing.assert_close(module(x, residual=residual), module(x) + residual)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_averages_are_those_of_adaptive_pooling(normal, size):
+    x = normal(2, 3, *size)
+    for k, pooled in zip((1, 2, 4, 3), averages(x, (1, 2, 4, 3)), strict=True):
+        torch.testing.assert_close(pooled, F.adaptive_avg_pool2d(x, (min(k, size[0]), min(k, size[1]))))
+
+
+def test_weights_of_any_grid_multiply(normal):
+    x = normal(2, 3, 6, 6)
+    for side in (1, 2, 4, 6):
+        weights = normal(2, 3, side, side)
+        torch.testing.assert_close(multiply(x, weights), x * F.interpolate(weights, size=(6, 6)))
+
+
+def test_half_precision_averages_do_not_overflow():
+    x = torch.full((1, 2, 64, 64), 100.0, dtype=torch.float16)
+    assert (averages(x, (1,))[0] == 100).all()
