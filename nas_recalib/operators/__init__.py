@@ -7,6 +7,7 @@ from nas_recalib.operators.choice import Part
 from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
 from nas_recalib.operators.psconv import PSConv2d
+from nas_recalib.operators.psconv_learned import LearnedPSConv2d
 from nas_recalib.operators.scconv import SCConv2d
 from nas_recalib.operators.squeeze_excite import SqueezeExcite
 
@@ -16,6 +17,7 @@ __all__ = [
     "BlockChoice",
     "BoosterDesign",
     "GatherExcite",
+    "LearnedPSConv2d",
     "PSConv2d",
     "Part",
     "SCConv2d",

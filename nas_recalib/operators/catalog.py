@@ -27,6 +27,7 @@ from nas_recalib.operators.choice import Part, Value, read_part, split_parts
 from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
 from nas_recalib.operators.psconv import PSConv2d
+from nas_recalib.operators.psconv_learned import LearnedPSConv2d
 from nas_recalib.operators.scconv import SCConv2d
 from nas_recalib.operators.squeeze_excite import SqueezeExcite
 
@@ -311,6 +312,7 @@ def _none(channels: int) -> nn.Module:  # noqa: ARG001 - one call for every reca
 
 register("scconv", "convolution", _reduce_scconv)(SCConv2d)
 register("psconv", "convolution", _reduce_psconv)(PSConv2d)
+register("psconv-learned", "convolution")(LearnedPSConv2d)
 register("msar", "recalibration", _reduce_msar)(MSSAR)
 register("ab", "recalibration", _reduce_ab)(AccuracyBooster)
 register("ab-plus", "recalibration")(partial(AccuracyBooster, groups=1))

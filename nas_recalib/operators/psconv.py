@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import reduce
 from typing import Literal
 
 import torch
@@ -11,16 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution
-
-
-@dataclass(frozen=True)
-class _Term:
-    """One grouped convolution; bundle (o, i) maps the channel blocks i::step_in to the blocks o::step_out."""
-
-    dilation: int
-    bundles: tuple[tuple[int, int], ...]
-    step_out: int
-    step_in: int
+from nas_recalib.operators._lattice import Lattice, Term
 
 
 class PSConv2d(nn.Module):
@@ -37,11 +26,12 @@ class PSConv2d(nn.Module):
         out_channels: Channels of the output, a multiple of groups x t.
         kernel_size: Side of the square kernels, odd.
         stride: Stride of the convolution.
-        groups: Groups as in nn.Conv2d; the lattice stands in each.
+        groups: Groups as in nn.Conv2d; the lattice stands in each. Where every input channel is a group of
+            its own (depthwise), the pattern runs across the groups: D(c, c) = pattern[b(c)] (appendix A).
         pattern: Dilations, one for each block of channels.
         vary: Where dilations vary: from input to input and output to output ("both"), with the input channel
             alone ("in": D = pattern[b(k)]) or with the output channel alone ("out": D = pattern[b(c)]); the
-            paper's table 5.
+            paper's table 5. Depthwise, an output channel has one input, and only "both" is allowed.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
@@ -67,8 +57,12 @@ class PSConv2d(nn.Module):
         allowed = "a list of dilations of at least 1"
         require(len(dilations) >= 1 and positive, "psconv", "pattern", pattern, allowed)
         require(vary in ("both", "in", "out"), "psconv", "vary", vary, "both, in or out")
-        shape = (in_channels, out_channels, kernel_size, stride, groups)
+        depthwise = groups == in_channels > 1
+        require(vary == "both" or not depthwise, "psconv", "vary", vary, "both, for a depthwise convolution")
+        shape = (in_channels, out_channels, kernel_size, stride, 1 if depthwise else groups)
         require_convolution("psconv", *shape, parts=len(dilations), parts_are="len(pattern)")
+        divides = f"a multiple of groups = {groups}"
+        require(out_channels % groups == 0, "psconv", "out_channels", out_channels, divides)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
@@ -76,54 +70,32 @@ class PSConv2d(nn.Module):
         self.groups = groups
         self.pattern = dilations
         self.vary = vary
+        self.depthwise = depthwise
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._terms = tuple(_terms(dilations, vary))
+        self._lattice = Lattice(tuple(_terms(dilations, vary)), len(dilations), groups, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         require_channels("psconv", x, self.in_channels)
         if len(set(self.pattern)) == 1:
             return self._convolve(x, self.weight, self.pattern[0], self.groups)
-        blocks = range(len(self.pattern))
-        partials, orders = [], []
-        for term in self._terms:
-            sources = [block for _, i in term.bundles for block in blocks[i :: term.step_in]]
-            kernels = self._kernels(term)
-            bundles = self.groups * len(term.bundles)
-            partials.append(self._convolve(self._blocks(x, sources), kernels, term.dilation, bundles))
-            orders.append([block for o, _ in term.bundles for block in blocks[o :: term.step_out]])
-        if self.vary == "out":
-            grouped = [partial.unflatten(1, (self.groups, -1)) for partial in partials]
-            return self._blocks(
-                torch.cat(grouped, dim=2).flatten(1, 2),
-                _inverse([block for order in orders for block in order]),
-            )
-        aligned = [self._blocks(y, _inverse(order)) for y, order in zip(partials, orders, strict=True)]
-        return reduce(torch.add, aligned)
+        if self.depthwise:
+            t = len(self.pattern)
+            blocks = zip(x.chunk(t, 1), self.weight.chunk(t), self.pattern, strict=True)
+            return torch.cat([self._convolve(*block, self.groups // t) for block in blocks], dim=1)
+        return self._lattice.convolve(x, self.weight)
 
     def _convolve(self, x: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
         return F.conv2d(x, weight, None, self.stride, dilation * (self.kernel_size // 2), dilation, groups)
 
-    def _kernels(self, term: _Term) -> Tensor:
-        """The term's kernels as the weight of a convolution in groups x len(bundles) groups."""
-        t = len(self.pattern)
-        lattice = self.weight.unflatten(1, (t, -1)).unflatten(0, (self.groups, t, -1))
-        bundles = [lattice[:, o :: term.step_out, :, i :: term.step_in] for o, i in term.bundles]
-        return torch.stack(bundles, dim=1).flatten(4, 5).flatten(0, 3)
-
-    def _blocks(self, x: Tensor, order: list[int]) -> Tensor:
-        """Takes from each group of x the channel blocks named, in that order."""
-        if order == list(range(len(self.pattern))):
-            return x
-        size = x.shape[1] // (self.groups * len(self.pattern))
-        starts = [
-            (group * len(self.pattern) + block) * size for group in range(self.groups) for block in order
-        ]
-        return torch.cat([x.narrow(1, start, size) for start in starts], dim=1)
-
     def dilation_matrix(self) -> Tensor:
         """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""
         t = len(self.pattern)
+        if self.depthwise:
+            rows = torch.tensor(self.pattern).repeat_interleave(self.groups // t)
+            kernels: Tensor = rows[:, None, None].expand(-1, self.out_channels // self.groups, 1)
+            diagonal: Tensor = torch.block_diag(*kernels)
+            return diagonal
         block_in = torch.arange(self.in_channels // self.groups) // (self.in_channels // self.groups // t)
         block_out = torch.arange(self.out_channels // self.groups) // (self.out_channels // self.groups // t)
         if self.vary == "both":
@@ -143,20 +115,28 @@ class PSConv2d(nn.Module):
         )
 
 
-def _inverse(order: list[int]) -> list[int]:
-    return [order.index(block) for block in range(len(order))]
+def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[Term]:
+    """The lattice as terms, their outputs in order where they can be; those of the last, its inputs.
 
-
-def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[_Term]:
+    What is in order need not be moved before the rest is added to it, forward as backward.
+    """
+    found = []
     for dilation in sorted(set(pattern)):
         places = {i for i, d in enumerate(pattern) if d == dilation}
-        for shift, step in _cosets(places, len(pattern)):
-            if vary == "in":
-                yield _Term(dilation, ((0, shift),), 1, step)
-            elif vary == "out":
-                yield _Term(dilation, ((shift, 0),), step, 1)
-            else:
-                yield _Term(dilation, tuple((j, (j + shift) % step) for j in range(step)), step, step)
+        found += [(dilation, shift, step) for shift, step in _cosets(places, len(pattern))]
+    for dilation, shift, step in found:
+        if vary == "in":
+            yield Term(dilation, ((0, shift),), 1, step)
+        elif vary == "out":
+            yield Term(dilation, ((shift, 0),), step, 1)
+        else:
+            back = shift if (dilation, shift, step) == found[-1] else 0
+            yield Term(
+                dilation,
+                tuple(((j - back) % step, (j - back + shift) % step) for j in range(step)),
+                step,
+                step,
+            )
 
 
 def _cosets(places: set[int], t: int) -> Iterator[tuple[int, int]]:

@@ -29,7 +29,8 @@ class SCConv2d(nn.Module):
         out_channels: Channels of the output, even.
         kernel_size: Side of the square kernels, odd.
         stride: Stride of K1 and K4.
-        groups: Groups of each of the four convolutions.
+        groups: Groups of each of the four convolutions (SCNeXt); where every input channel is a group of its
+            own, so is each of half of them in K1 to K4.
         r: Side and stride of the pooling window; clamped to the map where that is smaller.
         pooling: How a window becomes one value.
         identity: Whether X1 itself is added under the sigmoid (off in the paper's table 2 ablation).
@@ -60,6 +61,7 @@ class SCConv2d(nn.Module):
         require(r >= 1, "scconv", "r", r, "at least 1")
         require(pooling in ("avg", "max"), "scconv", "pooling", pooling, "avg or max")
         require(upsample in ("nearest", "bilinear"), "scconv", "upsample", upsample, "nearest or bilinear")
+        groups = groups // 2 if groups == in_channels else groups
         shape = (in_channels, out_channels, kernel_size, stride, groups)
         require_convolution("scconv", *shape, parts=2, parts_are="2 halves")
         self.in_channels = in_channels

@@ -22,11 +22,13 @@ C = 12
 OPERATORS = {
     "psconv": lambda: PSConv2d(C, C),
     "psconv grouped, strided": lambda: PSConv2d(C, 2 * C, stride=2, groups=2, pattern=(1, 3, 2)),
+    "psconv depthwise": lambda: PSConv2d(C, C, groups=C),
     "psconv in": lambda: PSConv2d(C, C, vary="in"),
     "psconv out": lambda: PSConv2d(C, C, vary="out"),
     "scconv": lambda: SCConv2d(C, C),
     "scconv max, bilinear": lambda: SCConv2d(C, 2 * C, 3, 2, r=3, pooling="max", upsample="bilinear"),
     "scconv without identity": lambda: SCConv2d(C, C, groups=2, r=2, identity=False),
+    "scconv depthwise": lambda: SCConv2d(C, C, groups=C),
     "msar": lambda: MSSAR(C),
     "msar sliding, shared": lambda: MSSAR(C, (1, 3), strategy="sliding", hidden=5, share=True),
     "ab": lambda: AccuracyBooster(C),

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from nas_recalib.operators import PSConv2d
+from nas_recalib.operators import PSConv2d, _lattice
 
 
 def lattice(in_channels, out_channels, groups, pattern, vary):
@@ -68,12 +69,64 @@ def test_is_equation_3_for_any_pattern(pattern, vary, data):
     t = len(pattern)
     shapes = list(product((1, 2), (1, 2), (1, 3), (1, 2)))
     groups, outputs, kernel, stride = data.draw(st.sampled_from(shapes))
-    inputs = groups * t
+    inputs = 2 * groups * t
     module = PSConv2d(inputs, outputs * inputs, kernel, stride, groups, pattern=tuple(pattern), vary=vary)
     generator = torch.Generator().manual_seed(t)
     with torch.no_grad():
         module.double().weight.normal_(generator=generator)
         check(torch.randn(1, inputs, 5, 4, generator=generator, dtype=torch.float64), module)
+
+
+@pytest.mark.parametrize(("outputs", "stride"), [(8, 1), (8, 2), (24, 1)])
+@pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 4), (2, 2)])
+def test_depthwise_the_pattern_runs_across_the_groups(normal, make, pattern, outputs, stride):
+    """Appendix A: the kernel of channel c has the dilation of its block, b(c) = c // (C / t)."""
+    module = make(PSConv2d, 8, outputs, 3, stride, 8, pattern=pattern)
+    each = outputs // 8
+    dilations = [
+        [pattern[k // (8 // len(pattern))] if k == c // each else 0 for k in range(8)] for c in range(outputs)
+    ]
+    assert module.dilation_matrix().tolist() == dilations
+    x = normal(2, 8, 7, 6)
+    torch.testing.assert_close(module(x), equation_3(x, module.weight, dilations, stride))
+
+
+@pytest.mark.parametrize("vary", ["both", "in", "out"])
+@pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 1), (1, 2, 1, 4), (1, 2, 4), (1, 1, 2, 2, 1, 4)])
+@pytest.mark.parametrize(("groups", "stride", "size"), [(1, 1, (6, 7)), (2, 2, (5, 8)), (1, 2, (3, 9))])
+@pytest.mark.parametrize("by_bundle", [False, True])
+def test_its_own_backward_pass_is_that_of_its_terms(
+    normal, make, monkeypatch, pattern, vary, groups, stride, size, by_bundle
+):
+    if by_bundle:
+        monkeypatch.setattr(_lattice, "_LANES", 1)
+        monkeypatch.setattr(_lattice, "_WORTH", 1)
+    t = len(pattern)
+    module = make(PSConv2d, 2 * t * groups, t * groups, 3, stride, groups, pattern=pattern, vary=vary)
+    x = normal(2, 2 * t * groups, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
+    lattice = module._lattice
+    split = len(lattice._fastest(x, module.weight).terms) > len(lattice.terms)
+    assert split == (by_bundle and groups == 1 and vary == "both")
+    told = [f(x, module.weight) for f in (lattice.convolve, lattice.sum_of_terms)]
+    torch.testing.assert_close(*told)
+    assert told[0].is_contiguous(memory_format=torch.channels_last)
+    g = normal(*told[0].shape)
+    torch.testing.assert_close(*(torch.autograd.grad(y, (x, module.weight), g) for y in told))
+
+
+@pytest.mark.parametrize("needs", ["input", "weight"])
+def test_gradients_that_are_not_needed_are_not_made(normal, make, needs):
+    module, x = make(PSConv2d, 8, 8), normal(2, 8, 6, 6).requires_grad_(needs == "input")
+    module.requires_grad_(needs == "weight")
+    module(x).sum().backward()
+    assert (x.grad is None, module.weight.grad is None) == (needs == "weight", needs == "input")
+
+
+def test_the_gradient_can_be_differentiated(normal, make):
+    module, x = make(PSConv2d, 8, 8), normal(2, 8, 6, 6).requires_grad_()
+    assert torch.autograd.gradgradcheck(module, (x,), fast_mode=True)
+    weight = module.weight
+    assert torch.autograd.gradgradcheck(lambda w: functional_call(module, {"weight": w}, (x,)), (weight,))
 
 
 def test_rows_and_columns_mix_scales_evenly():
@@ -120,6 +173,12 @@ def test_costs_what_a_vanilla_convolution_costs(count, pattern, vary, stride, gr
         ({"pattern": ()}, r"pattern = \(\) is not a list of dilations"),
         ({"pattern": (1, 0)}, r"pattern = \(1, 0\) is not a list of dilations of at least 1"),
         ({"pattern": (1, 1.5)}, r"pattern = \(1, 1.5\) is not"),
+        (
+            {"out_channels": 12, "groups": 8, "pattern": (1, 2)},
+            "out_channels = 12 is not a multiple of groups",
+        ),
+        ({"groups": 8, "vary": "in"}, "vary = 'in' is not both, for a depthwise convolution"),
+        ({"groups": 8, "pattern": (1, 2, 4)}, r"in_channels = 8 is not a positive multiple"),
         ({"vary": "all"}, "vary = 'all' is not both, in or out"),
     ],
 )

@@ -1,0 +1,244 @@
+"""The lattice of a poly-scale convolution as grouped convolutions (Li et al., ECCV 2020, eq. 3, appendix B).
+
+Channels fall into consecutive blocks, t in each group. The kernels from one block to another share a
+dilation, and blocks that share one among themselves are a bundle: a dense convolution from some blocks to
+others. A term is one or more bundles of the same dilation and shape, which is one grouped convolution. Every
+pair of blocks stands in one bundle, so that all terms together have the weights and the multiply-accumulates
+of nn.Conv2d.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+Blocks = tuple[int, ...]
+Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in its order
+
+_LANES = 16  # channels a block needs for a bundle of its own to run quickly on a CPU ...
+_WORTH = 2**25  # ... and the multiply-accumulates of one, for its call to be worth while
+
+
+@dataclass(frozen=True)
+class Term:
+    """Bundles of one dilation; bundle (o, i) maps the blocks i::step_in to the blocks o::step_out."""
+
+    dilation: int
+    bundles: tuple[tuple[int, int], ...]
+    step_out: int
+    step_in: int
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Which dilation every kernel has, as terms that are summed.
+
+    Attributes:
+        terms: Hold each pair of blocks once.
+        blocks: Blocks of each group's channels (t).
+        groups: Groups as in nn.Conv2d.
+        stride: Of the convolution.
+    """
+
+    terms: tuple[Term, ...]
+    blocks: int
+    groups: int
+    stride: int
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution of (N, C_in, H, W) by a weight of nn.Conv2d's shape."""
+        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight = x.to(dtype), weight.to(dtype)
+        if torch.compiler.is_compiling():
+            return self.sum_of_terms(x, weight)
+        y: Tensor = _Convolve.apply(x, weight, self._fastest(x, weight))
+        return y
+
+    def sum_of_terms(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same by operations that each know their gradient."""
+        parts = []
+        for term in self.terms:
+            source = _take(x, self.inputs(term), self.size)
+            parts.append((self.run(term, source, self.kernels(weight, term)), self.outputs(term)))
+        if all(len(order) == self.size for _, order in parts):
+            return reduce(torch.add, (_take(y, _inverse(order), self.size) for y, order in parts))
+        joined = torch.cat([y for y, _ in parts], dim=1)
+        return _take(joined, _inverse([block for _, order in parts for block in order]), self.size)
+
+    def run(self, term: Term, source: Tensor, kernels: Tensor) -> Tensor:
+        """A term's grouped convolution."""
+        return F.conv2d(source, kernels, None, self.stride, *self.geometry(term, kernels))
+
+    def geometry(self, term: Term, kernels: Tensor) -> tuple[int, int, int]:
+        """Padding, dilation and groups of a term's convolution."""
+        return term.dilation * (kernels.shape[-1] // 2), term.dilation, self.groups * len(term.bundles)
+
+    @property
+    def size(self) -> int:
+        """Blocks of all groups."""
+        return self.groups * self.blocks
+
+    def inputs(self, term: Term) -> Blocks:
+        """Blocks that a term reads, in its order."""
+        return self._of_all_groups([b for _, i in term.bundles for b in range(i, self.blocks, term.step_in)])
+
+    def outputs(self, term: Term) -> Blocks:
+        """Blocks that a term adds to, in its order."""
+        return self._of_all_groups([b for o, _ in term.bundles for b in range(o, self.blocks, term.step_out)])
+
+    def _of_all_groups(self, blocks: list[int]) -> Blocks:
+        return tuple(group * self.blocks + block for group in range(self.groups) for block in blocks)
+
+    def kernels(self, weight: Tensor, term: Term) -> Tensor:
+        """The part of a weight that a term is the convolution by."""
+        return torch.stack(self._bundles(weight, term), dim=1).flatten(4, 5).flatten(0, 3)
+
+    def write_kernels(self, weight: Tensor, term: Term, kernels: Tensor) -> None:
+        """Puts what `kernels` takes out of a weight back in its place."""
+        bundles = self._bundles(weight, term)
+        _, outs, rows, ins, columns, _, _ = bundles[0].shape
+        shape = (self.groups, len(bundles), outs, rows, ins, columns, *kernels.shape[2:])
+        for bundle, told in zip(bundles, kernels.view(shape).unbind(1), strict=True):
+            bundle.copy_(told)
+
+    def _bundles(self, weight: Tensor, term: Term) -> list[Tensor]:
+        lattice = weight.unflatten(1, (self.blocks, -1)).unflatten(0, (self.groups, self.blocks, -1))
+        return [lattice[:, o :: term.step_out, :, i :: term.step_in] for o, i in term.bundles]
+
+    def _fastest(self, x: Tensor, weight: Tensor) -> "Lattice":
+        """On a CPU, bundles of some size run faster each by itself than as groups of one convolution."""
+        channels = min(weight.shape[0], weight.shape[1]) // self.blocks
+        positions = x.shape[0] * x.shape[2] * x.shape[3] // self.stride**2
+        work = positions * weight.numel() // self.blocks**2
+        if not x.is_cpu or self.groups > 1 or channels < _LANES or work < _WORTH:
+            return self
+        single = [replace(term, bundles=(bundle,)) for term in self.terms for bundle in term.bundles]
+        return replace(self, terms=tuple(single))
+
+
+class _Convolve(Function):
+    """Sums terms in place, forward and backward, as operations that each know their gradient cannot."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, lattice: Lattice) -> Tensor:
+        ctx.lattice = lattice
+        read = _reader(x, lattice.size)
+        sources = [read(lattice.inputs(term)) for term in lattice.terms]
+        ctx.save_for_backward(x, weight, *sources)
+        parts = [
+            (lattice.run(term, source, lattice.kernels(weight, term)), lattice.outputs(term))
+            for term, source in zip(lattice.terms, sources, strict=True)
+        ]
+        return _sum_up(parts, lattice.size)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *sources = ctx.saved_tensors
+        lattice, needs = ctx.lattice, ctx.needs_input_grad[:2]
+        if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
+            needed = [t for t, need in zip((x, weight), needs, strict=True) if need]
+            found = iter(torch.autograd.grad(lattice.sum_of_terms(x, weight), needed, g, create_graph=True))
+            return *(next(found) if need else None for need in needs), None
+        read, parts = _reader(g, lattice.size), []
+        of_weight = torch.empty_like(weight)
+        for term, source in zip(lattice.terms, sources, strict=True):
+            kernels, outputs = lattice.kernels(weight, term), read(lattice.outputs(term))
+            of_source, of_kernels = _gradients(lattice, term, outputs, source, kernels, needs)
+            if needs[0]:
+                parts.append((of_source, lattice.inputs(term)))
+            if needs[1]:
+                lattice.write_kernels(of_weight, term, of_kernels)
+        return _sum_up(parts, lattice.size) if needs[0] else None, of_weight if needs[1] else None, None
+
+
+def _gradients(
+    lattice: Lattice, term: Term, g: Tensor, source: Tensor, kernels: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a term's inputs and kernels."""
+    padding, dilation, groups = lattice.geometry(term, kernels)
+    stride, paddings, dilations = [lattice.stride] * 2, [padding] * 2, [dilation] * 2
+
+    def backward(g: Tensor, source: Tensor, *mask: bool) -> tuple[Tensor, Tensor]:
+        rest = (None, stride, paddings, dilations, False, [0, 0], groups, [*mask, False])
+        of_source, of_kernels, _ = torch.ops.aten.convolution_backward(g, source, kernels, *rest)
+        return of_source, of_kernels
+
+    # On CPUs the gradient of a dilated kernel that is larger than the map takes a path many times as slow.
+    lacking = [max(0, 2 * padding + 1 - side) if source.is_cpu else 0 for side in source.shape[-2:]]
+    if not any(lacking) or not needs[1]:
+        return backward(g, source, *needs)
+    wide = _extend(source, *lacking)
+    of_kernels = backward(_extend(g, *(-(-n // lattice.stride) for n in lacking)), wide, False, True)[1]
+    return backward(g, source, needs[0], False)[0], of_kernels
+
+
+def _extend(x: Tensor, rows: int, columns: int) -> Tensor:
+    """Zeros below and to the right of a map."""
+    return F.pad(x, (0, columns, 0, rows)).contiguous(memory_format=_format(x))
+
+
+def _reader(x: Tensor, size: int) -> Callable[[Blocks], Tensor]:
+    """Takes blocks out of x, the same ones only once."""
+    return cache(lambda order: _take(x, order, size))
+
+
+def _take(x: Tensor, order: Sequence[int], size: int) -> Tensor:
+    """The named ones among the blocks of x, which are `size` in number, in the order given."""
+    runs = list(_runs(order))
+    if runs == [(0, 0, size)]:
+        return x
+    channels = x.shape[1] // size
+    return torch.cat([x.narrow(1, block * channels, length * channels) for _, block, length in runs], dim=1)
+
+
+def _sum_up(parts: list[Part], size: int) -> Tensor:
+    """Sums parts, each at its own blocks. One that has all of them in order takes the others in."""
+    whole = [y for y, order in parts if order == tuple(range(size))]
+    total = whole[0] if whole else _empty_like(*parts[0], size)
+    channels = total.shape[1] // size
+    if whole:
+        for y, order in parts:
+            for start, block, length in _runs(order) if y is not total else ():
+                place = total.narrow(1, block * channels, length * channels)
+                place.add_(y.narrow(1, start * channels, length * channels))
+        return total
+    pieces: dict[int, list[Tensor]] = {}
+    for y, order in parts:
+        for block, piece in zip(order, y.split(channels, dim=1), strict=True):
+            pieces.setdefault(block, []).append(piece)
+    for block, (first, *others) in pieces.items():
+        place = total.narrow(1, block * channels, channels)
+        if not others:
+            place.copy_(first)
+        for index, other in enumerate(others):
+            torch.add(place if index else first, other, out=place)
+    return total
+
+
+def _empty_like(part: Tensor, order: Blocks, size: int) -> Tensor:
+    shape = (part.shape[0], part.shape[1] // len(order) * size, *part.shape[2:])
+    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=_format(part))
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Stretches of consecutive blocks: place in the order, first block, number of blocks."""
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or order[end] != order[end - 1] + 1:
+            yield start, order[start], end - start
+            start = end
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    return [order.index(block) for block in range(len(order))]

@@ -1,0 +1,107 @@
+"""Poly-scale convolution whose dilations are learned (Li et al., ECCV 2020, section 4.2)."""
+
+import math
+from itertools import zip_longest
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas_recalib.operators._checks import require, require_channels, require_convolution
+
+
+class LearnedPSConv2d(nn.Module):
+    """Convolution in which a learned binary mask gives every kernel one of two dilations.
+
+    The mask is the Kronecker product of small matrices, 1 where an entry is positive and 0 elsewhere;
+    gradients pass straight through that step. It starts as the static lattice of the pattern (small, large).
+    Kernels are applied at both dilations, masked, so that this form costs twice the multiply-accumulates of
+    nn.Conv2d; the paper, too, says that its own costs more.
+
+    Args:
+        in_channels: Channels of the input, a multiple of 2 x groups.
+        out_channels: Channels of the output, a multiple of 2 x groups.
+        kernel_size: Side of the square kernels, odd.
+        stride: Stride of the convolution.
+        groups: Groups as in nn.Conv2d; one mask for all.
+        dilations: The small and the large one; the paper's are 1 and 2.
+
+    Shape:
+        (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: If an argument is out of range; it is named.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        dilations: tuple[int, ...] = (1, 2),
+    ) -> None:
+        super().__init__()
+        dilations = tuple(dilations)
+        two = len(dilations) == 2 and all(isinstance(d, int) for d in dilations)
+        ascending = two and 1 <= dilations[0] < dilations[1]
+        require(ascending, "psconv-learned", "dilations", dilations, "a small and a large dilation, like 1-2")
+        shape = (in_channels, out_channels, kernel_size, stride, groups)
+        require_convolution("psconv-learned", *shape, parts=2, parts_are="2 halves")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.groups = groups
+        self.dilations = dilations
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        rows, columns = _primes(out_channels // groups // 2), _primes(in_channels // groups // 2)
+        halves = torch.tensor([[-0.5, 0.5], [0.5, -0.5]])
+        rest = [torch.full(size, 0.5) for size in zip_longest(rows, columns, fillvalue=1)]
+        self.factors = nn.ParameterList(nn.Parameter(factor) for factor in (halves, *rest))
+
+    def mask(self) -> Tensor:
+        """1 for kernels of the large dilation, 0 for the others: (out_channels, in_channels / groups)."""
+        product = torch.ones(1, 1, dtype=self.weight.dtype, device=self.weight.device)
+        for factor in self.factors:
+            binary = (factor > 0).to(factor.dtype)
+            product = torch.kron(product, binary.detach() + factor - factor.detach())
+        return product.repeat(self.groups, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_channels("psconv-learned", x, self.in_channels)
+        large = self.weight * self.mask()[:, :, None, None]
+        return self._convolve(x, self.weight - large, 0) + self._convolve(x, large, 1)
+
+    def _convolve(self, x: Tensor, weight: Tensor, which: int) -> Tensor:
+        dilation = self.dilations[which]
+        padding = dilation * (self.kernel_size // 2)
+        return F.conv2d(x, weight, None, self.stride, padding, dilation, self.groups)
+
+    def dilation_matrix(self) -> Tensor:
+        """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""
+        small, large = self.dilations
+        one = torch.where(self.mask()[: self.out_channels // self.groups] > 0, large, small)
+        matrix: Tensor = torch.block_diag(*[one] * self.groups)
+        return matrix
+
+    def extra_repr(self) -> str:
+        small, large = self.dilations
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"groups={self.groups}, dilations={small}-{large}"
+        )
+
+
+def _primes(number: int) -> list[int]:
+    """Prime factors, the largest first."""
+    factors, divisor = [], 2
+    while number > 1:
+        while number % divisor == 0:
+            factors.append(divisor)
+            number //= divisor
+        divisor += 1
+    return factors[::-1]
