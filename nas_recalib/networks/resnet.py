@@ -139,4 +139,6 @@ def cifar_resnext(name: str, groups: int, group_width: int) -> ResidualBackbone:
 
 def _shortcut(spec: ResidualBlock) -> nn.Module | None:
     projection = spec.projection()
-    return projection and nn.Sequential(projection, nn.BatchNorm2d(spec.out_channels))
+    if projection is None:
+        return None
+    return nn.Sequential(projection, nn.BatchNorm2d(spec.out_channels))
