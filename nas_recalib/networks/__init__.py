@@ -1,20 +1,29 @@
 """Backbones that ask, block by block, which operators to use. They import nothing but torch and operators."""
 
 from nas_recalib.networks.backbone import Backbone, BlockSpec
-from nas_recalib.networks.resnet import cifar_resnet, imagenet_resnet
+from nas_recalib.networks.preact import preact_resnet, wide_resnet
+from nas_recalib.networks.resnet import basic_resnet, bottleneck_resnet, cifar_resnet, cifar_resnext
 
 _backbones: dict[str, Backbone] = {
     backbone.name: backbone
     for backbone in (
-        imagenet_resnet("resnet18", "basic", 2, 2, 2, 2),
-        imagenet_resnet("resnet34", "basic", 3, 4, 6, 3),
-        imagenet_resnet("resnet50", "bottleneck", 3, 4, 6, 3),
-        imagenet_resnet("resnet101", "bottleneck", 3, 4, 23, 3),
-        imagenet_resnet("resnet152", "bottleneck", 3, 8, 36, 3),
+        basic_resnet("resnet18", 2, 2, 2, 2),
+        basic_resnet("resnet34", 3, 4, 6, 3),
+        bottleneck_resnet("resnet50", 3, 4, 6, 3),
+        bottleneck_resnet("resnet101", 3, 4, 23, 3),
+        bottleneck_resnet("resnet152", 3, 8, 36, 3),
+        bottleneck_resnet("resnext50-32x4d", 3, 4, 6, 3, groups=32, group_width=4),
+        bottleneck_resnet("resnext101-32x4d", 3, 4, 23, 3, groups=32, group_width=4),
+        bottleneck_resnet("resnext50-2x40d", 3, 4, 6, 3, groups=2, group_width=40),
+        basic_resnet("wrn18-2", 2, 2, 2, 2, widen=2),
         cifar_resnet("resnet20", 3),
         cifar_resnet("resnet32", 5),
         cifar_resnet("resnet56", 9),
         cifar_resnet("resnet110", 18),
+        cifar_resnext("resnext29-8x64d", groups=8, group_width=64),
+        cifar_resnext("resnext29-16x64d", groups=16, group_width=64),
+        preact_resnet("resnet164", 18),
+        wide_resnet("wrn22-10", 3, widen=10),
     )
 }
 

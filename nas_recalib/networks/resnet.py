@@ -1,29 +1,28 @@
-"""ResNet under torchvision's module names, with a choice of operators for every block."""
+"""ResNet, ResNeXt and Wide ResNet under torchvision's module names, with a choice for every block."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, the recalibration after the second norm, the sum (He et al., 2016)."""
 
-    expansion = 1
-
-    def __init__(self, spec: "ResNetBlock", choice: BlockChoice) -> None:
+    def __init__(self, spec: ResidualBlock, choice: BlockChoice) -> None:
         super().__init__()
-        self.conv1 = build_convolution(choice.convolution, spec.in_channels, spec.channels, spec.stride)
-        self.bn1 = nn.BatchNorm2d(spec.channels)
-        self.conv2 = build_convolution(choice.convolution, spec.channels, spec.channels, 1)
-        self.bn2 = nn.BatchNorm2d(spec.channels)
-        self.recalibration = build_recalibration(choice.recalibration, spec.channels, clamp=spec.clamp)
+        inputs, channels, groups = spec.in_channels, spec.channels, spec.groups
+        self.conv1 = build_convolution(choice.convolution, inputs, channels, spec.stride, groups)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = build_convolution(choice.convolution, channels, spec.out_channels, 1, groups)
+        self.bn2 = nn.BatchNorm2d(spec.out_channels)
+        self.recalibration = build_recalibration(choice.recalibration, spec.out_channels, clamp=spec.clamp)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = spec.shortcut()
+        self.downsample = _shortcut(spec)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -33,22 +32,20 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries the stride), 1x1, the recalibration after the last norm, the sum."""
+    """1x1, 3x3 (which carries stride and groups), 1x1, the recalibration after the last norm, the sum."""
 
-    expansion = 4
-
-    def __init__(self, spec: "ResNetBlock", choice: BlockChoice) -> None:
+    def __init__(self, spec: ResidualBlock, choice: BlockChoice) -> None:
         super().__init__()
-        outputs = spec.channels * self.expansion
-        self.conv1 = nn.Conv2d(spec.in_channels, spec.channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(spec.channels)
-        self.conv2 = build_convolution(choice.convolution, spec.channels, spec.channels, spec.stride)
-        self.bn2 = nn.BatchNorm2d(spec.channels)
-        self.conv3 = nn.Conv2d(spec.channels, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.recalibration = build_recalibration(choice.recalibration, outputs, clamp=spec.clamp)
+        channels = spec.channels
+        self.conv1 = nn.Conv2d(spec.in_channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = build_convolution(choice.convolution, channels, channels, spec.stride, spec.groups)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, spec.out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(spec.out_channels)
+        self.recalibration = build_recalibration(choice.recalibration, spec.out_channels, clamp=spec.clamp)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = spec.shortcut()
+        self.downsample = _shortcut(spec)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -56,78 +53,6 @@ class Bottleneck(nn.Module):
         y = self.recalibration(self.bn3(self.conv3(y)))
         out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
         return out
-
-
-_BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
-
-
-@dataclass(frozen=True)
-class ResNetBlock:
-    """Shape of one block; `channels` are those of its 3x3 convolution."""
-
-    kind: Literal["basic", "bottleneck"]
-    in_channels: int
-    channels: int
-    stride: int
-    clamp: bool
-
-    @property
-    def out_channels(self) -> int:
-        return self.channels * _BLOCKS[self.kind].expansion
-
-    def build(self, choice: BlockChoice) -> nn.Module:
-        return _BLOCKS[self.kind](self, choice)
-
-    def shortcut(self) -> nn.Module | None:
-        """A projection where the shape changes, nothing elsewhere."""
-        if self.stride == 1 and self.in_channels == self.out_channels:
-            return None
-        projection = nn.Conv2d(self.in_channels, self.out_channels, 1, self.stride, bias=False)
-        return nn.Sequential(projection, nn.BatchNorm2d(self.out_channels))
-
-
-@dataclass(frozen=True)
-class ResNetBackbone:
-    """A ResNet without its operators.
-
-    Attributes:
-        name: As written in files.
-        kind: Of its blocks.
-        depths: Blocks of each stage.
-        channels: Channels of each stage's 3x3 convolutions.
-        stem: "imagenet" is a 7x7 convolution and a pooling, four times smaller in all; "small" is one 3x3
-            convolution that keeps the size.
-        input_size: Side of the images it is made for.
-        num_classes: Classes of the data set it is made for.
-        clamp: Whether its maps may become smaller than an operator's regions.
-    """
-
-    name: str
-    kind: Literal["basic", "bottleneck"]
-    depths: tuple[int, ...]
-    channels: tuple[int, ...]
-    stem: Literal["imagenet", "small"]
-    input_size: int
-    num_classes: int
-    clamp: bool = False
-
-    def blocks(self) -> dict[str, ResNetBlock]:
-        specs = {}
-        width = self.channels[0]
-        for stage, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True), start=1):
-            for index in range(depth):
-                stride = 2 if stage > 1 and index == 0 else 1
-                spec = ResNetBlock(self.kind, width, channels, stride, self.clamp)
-                specs[f"layer{stage}.{index}"] = spec
-                width = spec.out_channels
-        return specs
-
-    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
-        return ResNet(self, choices, num_classes, in_channels)
-
-    def twin(self, width: float) -> "ResNetBackbone":
-        channels = tuple(max(8, round(c * width / 8) * 8) for c in self.channels)
-        return replace(self, channels=channels, stem="small", clamp=True)
 
 
 class ResNet(nn.Module):
@@ -138,31 +63,21 @@ class ResNet(nn.Module):
     """
 
     def __init__(
-        self, shape: ResNetBackbone, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int
+        self, shape: ResidualBackbone, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int
     ) -> None:
         super().__init__()
-        width = shape.channels[0]
-        if shape.stem == "imagenet":
-            self.conv1 = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1)
-        else:
-            self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
-            self.maxpool = nn.Identity()
+        width = shape.stem_channels
+        small = shape.stem == "small"
+        kernel_size, stride = (3, 1) if small else (7, 2)
+        # Modules stand in the order they run: torchvision's feature extractors call children one by one.
+        self.conv1 = nn.Conv2d(in_channels, width, kernel_size, stride, kernel_size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.stages = []
-        specs = shape.blocks()
-        for stage, depth in enumerate(shape.depths, start=1):
-            names = [f"layer{stage}.{index}" for index in range(depth)]
-            layer = nn.Sequential(*(specs[name].build(choices[name]) for name in names))
-            self.add_module(f"layer{stage}", layer)
-            self.stages.append(f"layer{stage}")
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
+        self.stages = add_stages(self, shape, choices)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(specs[names[-1]].out_channels, num_classes)
-        for module in self.modules():
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, nn.Parameter) and weight.dim() == 4:
-                nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+        self.fc = nn.Linear(shape.outputs[-1], num_classes)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -172,14 +87,58 @@ class ResNet(nn.Module):
         return logits
 
 
-def imagenet_resnet(name: str, kind: Literal["basic", "bottleneck"], *depths: int) -> ResNetBackbone:
-    """ResNet for 224 x 224 images and 1,000 classes (He et al., 2016, table 1)."""
-    return ResNetBackbone(name, kind, depths, (64, 128, 256, 512), "imagenet", 224, 1000)
+_imagenet = partial(
+    ResidualBackbone, network=ResNet, stem="imagenet", stem_channels=64, input_size=224, num_classes=1000
+)
+_cifar = partial(ResidualBackbone, network=ResNet, stem="small", input_size=32, num_classes=10)
 
 
-def cifar_resnet(name: str, depth: int) -> ResNetBackbone:
+def basic_resnet(name: str, *depths: int, widen: int = 1) -> ResidualBackbone:
+    """ResNet of basic blocks for ImageNet (He et al., 2016, table 1), the blocks `widen` times as wide."""
+    channels = tuple(64 * widen * 2**stage for stage in range(4))
+    return _imagenet(name, block=BasicBlock, depths=depths, channels=channels, outputs=channels)
+
+
+def bottleneck_resnet(name: str, *depths: int, groups: int = 1, group_width: int = 64) -> ResidualBackbone:
+    """ResNet of bottlenecks for ImageNet; in groups it is a ResNeXt (Xie et al., 2017, table 1).
+
+    Args:
+        name: As written in files.
+        *depths: Blocks of each stage.
+        groups: Groups of the 3x3 convolutions, the cardinality.
+        group_width: Channels of a group in the first stage; doubled in each that follows.
+    """
+    channels = tuple(groups * group_width * 2**stage for stage in range(4))
+    outputs = (256, 512, 1024, 2048)
+    return _imagenet(name, block=Bottleneck, depths=depths, channels=channels, outputs=outputs, groups=groups)
+
+
+def cifar_resnet(name: str, depth: int) -> ResidualBackbone:
     """ResNet for 32 x 32 images, three stages of `depth` basic blocks each (He et al., 2016, section 4.2).
 
     Its shortcuts are projections where the shape changes, as the MS-SAR paper's multiply-accumulates say.
     """
-    return ResNetBackbone(name, "basic", (depth,) * 3, (16, 32, 64), "small", 32, 10)
+    channels = (16, 32, 64)
+    return _cifar(
+        name, block=BasicBlock, depths=(depth,) * 3, channels=channels, outputs=channels, stem_channels=16
+    )
+
+
+def cifar_resnext(name: str, groups: int, group_width: int) -> ResidualBackbone:
+    """ResNeXt-29 for 32 x 32 images, three stages of three bottlenecks (Xie et al., 2017, section 5.3)."""
+    return _cifar(
+        name,
+        block=Bottleneck,
+        depths=(3, 3, 3),
+        channels=tuple(groups * group_width * 2**stage for stage in range(3)),
+        outputs=(256, 512, 1024),
+        stem_channels=64,
+        groups=groups,
+    )
+
+
+def _shortcut(spec: ResidualBlock) -> nn.Module | None:
+    projection = spec.projection()
+    if projection is None:
+        return None
+    return nn.Sequential(projection, nn.BatchNorm2d(spec.out_channels))

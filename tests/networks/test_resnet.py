@@ -1,16 +1,33 @@
-"""ResNets: torchvision's checkpoints fit, and parameters and MACs are those that papers print."""
+"""ResNets of every kind: torchvision's checkpoints fit, parameters and MACs are those that papers print."""
+
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.resnet import Bottleneck
+from torchvision.models.resnet import ResNet as TorchvisionResNet
 
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.networks import backbone_names, get_backbone
 from nas_recalib.operators import AccuracyBooster, BlockChoice, PSConv2d
 
-IMAGENET = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+TORCHVISION = {
+    "resnet18": torchvision.models.resnet18,
+    "resnet34": torchvision.models.resnet34,
+    "resnet50": torchvision.models.resnet50,
+    "resnet101": torchvision.models.resnet101,
+    "resnet152": torchvision.models.resnet152,
+    "resnext50-32x4d": torchvision.models.resnext50_32x4d,
+    "resnext101-32x4d": partial(TorchvisionResNet, Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4),
+    "resnext50-2x40d": partial(TorchvisionResNet, Bottleneck, [3, 4, 6, 3], groups=2, width_per_group=40),
+}
 CIFAR = ["resnet20", "resnet32", "resnet56", "resnet110"]
+RESNEXT_29 = ["resnext29-8x64d", "resnext29-16x64d"]
+NAMES = [*TORCHVISION, "wrn18-2", *CIFAR, *RESNEXT_29]
 CHOICES = [
     "vanilla", "scconv", "scconv(r=2)", "scconv(pooling=max, upsample=bilinear)", "psconv",
     "psconv(pattern=1-2)", "psconv(vary=in)", "msar", "msar(strategy=sliding, share=yes)", "ab",
@@ -22,15 +39,15 @@ def cost(backbone, choice="vanilla"):
     return Architecture.of(backbone, choice).cost()
 
 
-def test_there_are_nine():
-    assert backbone_names() == [*IMAGENET, *CIFAR]
+def test_an_unknown_name_is_refused():
+    assert set(NAMES) < set(backbone_names())
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet51'; allowed: resnet18, .*resnet110"):
         get_backbone("resnet51")
 
 
-@pytest.mark.parametrize("name", IMAGENET)
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_all_vanilla_is_torchvisions(normal, make, name):
-    theirs = make(getattr(torchvision.models, name), weights=None, dtype=torch.float32)
+    theirs = make(TORCHVISION[name], dtype=torch.float32)
     with torch.device("meta"):
         ours = get_backbone(name).build(Architecture.of(name, "vanilla").blocks, 1000, 3).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True, assign=True)
@@ -49,8 +66,25 @@ def test_cifar_resnets_are_as_deep_as_their_name(make, name):
     assert (network.fc.in_features, network.fc.out_features) == (64, 10)
 
 
-# Multiply-accumulates as printed: PSConv (ECCV 2020), table 2; MS-SAR (ECCV 2018), tables 2 and 5. Those of
-# SCNet (CVPR 2020), table 1, are its authors' for the network they released, with a digit more.
+@pytest.mark.parametrize(("name", "groups", "weights"), [(RESNEXT_29[0], 8, 34.4), (RESNEXT_29[1], 16, 68.1)])
+def test_resnext_29_has_the_layers_and_weights_of_its_paper(name, groups, weights):
+    """Xie et al. (CVPR 2017), section 5.3 and table 7, whose parameters are those of layers without norms."""
+    with torch.device("meta"):
+        network = get_backbone(name).build(Architecture.of(name, "vanilla").blocks, 10, 3)
+    main = [m for key, m in network.named_modules() if isinstance(m, nn.Conv2d) and "downsample" not in key]
+    assert len(main) + 1 == 29
+    assert (network.conv1.stride, type(network.maxpool)) == ((1, 1), nn.Identity)
+    assert [(m.out_channels, m.groups) for m in main if m.kernel_size == (3, 3)] == [
+        (64, 1), *[(64 * groups * 2**stage, groups) for stage in range(3) for _ in range(3)]
+    ]  # fmt: skip
+    assert [network.get_submodule(f"layer{i}")[-1].bn3.num_features for i in (1, 2, 3)] == [256, 512, 1024]
+    counted = sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    assert round(counted / 1e6, 1) == weights
+
+
+# Multiply-accumulates as printed: PSConv (ECCV 2020), table 2; MS-SAR (ECCV 2018), tables 2 and 5; Accuracy
+# Booster (WACV 2020), table 4. Those of SCNet (CVPR 2020), table 1, are its authors' for the network they
+# released, with a digit more; its ResNeXt-101's are the table's.
 @pytest.mark.parametrize(
     ("name", "choice", "unit", "digits", "printed"),
     [
@@ -64,6 +98,11 @@ def test_cifar_resnets_are_as_deep_as_their_name(make, name):
         ("resnet20", "vanilla", 1e6, 1, 40.8),
         ("resnet32", "vanilla", 1e6, 1, 69.1),
         ("resnet56", "vanilla", 1e6, 1, 125.7),
+        ("wrn18-2", "vanilla", 1e9, 3, 6.696),
+        ("wrn18-2", "ab", 1e9, 3, 6.696),
+        ("wrn18-2", "se", 1e9, 3, 6.696),
+        ("wrn18-2", "ab-plus", 1e9, 3, 6.698),
+        ("resnext101-32x4d", "vanilla", 1e9, 1, 8.0),
     ],
 )
 def test_macs_are_those_printed(name, choice, unit, digits, printed):
@@ -86,6 +125,14 @@ def test_macs_are_those_printed(name, choice, unit, digits, printed):
         ("resnet20", "msar(share=yes)", 2, 0.28),
         ("resnet32", "msar(share=yes)", 2, 0.48),
         ("resnet56", "msar(share=yes)", 2, 0.89),
+        ("wrn18-2", "vanilla", 2, 45.62),
+        ("wrn18-2", "se", 2, 45.97),
+        ("resnext101-32x4d", "vanilla", 2, 44.18),
+        ("resnext101-32x4d", "se", 2, 48.96),
+        ("resnext101-32x4d", "scconv", 1, 44.2),
+        ("resnext50-32x4d", "vanilla", 1, 25.0),
+        ("resnext50-32x4d", "scconv", 1, 25.0),
+        ("resnext50-2x40d", "vanilla", 1, 25.4),
     ],
 )
 def test_parameters_are_those_printed(name, choice, digits, printed):
@@ -94,6 +141,19 @@ def test_parameters_are_those_printed(name, choice, digits, printed):
 
 def test_resnet_50_to_the_last_digit():
     assert (cost("resnet50").macs, cost("resnet50").params) == (4_089_184_256, 25_557_032)
+
+
+@pytest.mark.parametrize(("name", "printed"), [("resnext50-32x4d", 8.5), ("resnext50-2x40d", 8.3)])
+def test_resnexts_operations_are_those_that_scnet_prints(name, printed):
+    """Table 1, FLOPs: two for a multiply-accumulate, and two for every output of a convolution."""
+    outputs = []
+    with torch.device("meta"):
+        network = get_backbone(name).build(Architecture.of(name, "vanilla").blocks, 1000, 3).eval()
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(lambda _, inputs, output: outputs.append(output.numel()))
+        network(torch.empty(1, 3, 224, 224))
+    assert round(2 * (cost(name).macs + sum(outputs)) / 1e9, 1) == printed
 
 
 def test_ab_plus_adds_what_its_paper_prints():
@@ -107,7 +167,11 @@ def test_ab_plus_adds_what_its_paper_prints():
 
 @pytest.mark.parametrize(
     ("name", "block", "replaced"),
-    [("resnet18", "layer2.0", ["conv1", "conv2"]), ("resnet50", "layer2.0", ["conv2"])],
+    [
+        ("resnet18", "layer2.0", ["conv1", "conv2"]),
+        ("resnet50", "layer2.0", ["conv2"]),
+        ("resnext29-8x64d", "layer2.0", ["conv2"]),
+    ],
 )
 def test_a_choice_takes_the_3x3_convolutions_of_its_block_alone(name, block, replaced):
     choices = {**Architecture.of(name, "vanilla").blocks, block: BlockChoice.parse("psconv+ab")}
@@ -117,7 +181,7 @@ def test_a_choice_takes_the_3x3_convolutions_of_its_block_alone(name, block, rep
     assert found == [f"{block}.{part}" for part in (*replaced, "recalibration")]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50-32x4d"])
 @pytest.mark.parametrize("block", ["layer2.0", "layer2.1"])
 def test_recalibration_stands_before_the_sum(normal, make, name, block):
     """Where it is replaced by zero, the shortcut alone remains."""
@@ -127,6 +191,36 @@ def test_recalibration_stands_before_the_sum(normal, make, name, block):
     x = normal(1, module.conv1.in_channels, 8, 8, dtype=torch.float32)
     shortcut = x if module.downsample is None else module.downsample(x)
     torch.testing.assert_close(module(x), shortcut.relu())
+
+
+@pytest.mark.parametrize("choice", ["vanilla", "psconv", "scconv"])
+def test_a_choice_keeps_the_groups_of_its_block(choice):
+    """In every group of 4 channels, or of 2 in each half of scconv's."""
+    with torch.device("meta"):
+        network = get_backbone("resnext50-32x4d").build(
+            Architecture.of("resnext50-32x4d", choice).blocks, 10, 3
+        )
+    weights = [(name, p.shape) for name, p in network.layer1[0].conv2.named_parameters() if p.dim() == 4]
+    expected = (64, 2, 3, 3) if choice == "scconv" else (128, 4, 3, 3)
+    assert {tuple(shape) for _, shape in weights} == {expected}
+
+
+@pytest.mark.parametrize(("name", "strides"), [("resnet18", (4, 8, 16, 32)), ("resnet20", (1, 2, 4))])
+def test_torchvision_extracts_the_maps_of_every_stage(normal, make, name, strides):
+    """Its extractors call children one after the other, in the order they were registered."""
+    network = make(build, Architecture.of(name, "ab"), dtype=torch.float32)
+    network.bn1.weight.data.neg_()  # where it turns the order of values, a pooling before it is seen
+    stages = {f"layer{i}": str(i) for i in range(1, len(strides) + 1)}
+    seen = []
+    for stage in stages:
+        network.get_submodule(stage).register_forward_hook(lambda _, inputs, output: seen.append(output))
+    x = normal(1, 3, 64, 64, dtype=torch.float32)
+    network(x)
+    expected = list(seen)
+    maps = list(IntermediateLayerGetter(network, stages)(x).values())
+    assert [64 // m.shape[-1] for m in maps] == list(strides)
+    for ours, theirs in zip(expected, maps, strict=True):
+        torch.testing.assert_close(theirs, ours)
 
 
 @pytest.mark.parametrize(("name", "smaller"), [("resnet18", 4), ("resnet20", 1)])
@@ -150,14 +244,24 @@ def test_a_twin_keeps_blocks_and_parameter_names(name):
     assert sum(p.numel() for p in small.values()) < sum(p.numel() for p in full.values())
 
 
-def test_a_twin_of_width_one_has_the_channels_of_the_full_network():
-    for name in backbone_names():
-        backbone = get_backbone(name)
-        assert backbone.twin(1).channels == backbone.channels
+@pytest.mark.parametrize("name", NAMES)
+def test_a_twin_of_width_one_has_the_channels_of_the_full_network(name):
+    backbone = get_backbone(name)
+    assert backbone.twin(1) == replace(backbone, stem="small", clamp=True)
+
+
+@pytest.mark.parametrize("width", [0.01, 0.1, 0.125, 0.3, 0.5, 0.7, 1.5])
+def test_a_twins_groups_are_as_wide_as_the_full_networks(width):
+    for name in NAMES:
+        full, twin = get_backbone(name), get_backbone(name).twin(width)
+        assert all(c % 8 == 0 for c in (*twin.channels, *twin.outputs, twin.stem_channels))
+        if full.groups > 1:
+            assert [c / twin.groups for c in twin.channels] == [c / full.groups for c in full.channels]
+            assert abs(twin.groups - full.groups * width) <= 1 or twin.groups <= 2
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "resnext50-32x4d"])
 def test_a_twin_trains_on_small_images(normal, make, name, choice):
     twin = get_backbone(name).twin(0.125)
     network = make(twin.build, Architecture.of(name, choice).blocks, 10, 3, dtype=torch.float32).train()

@@ -1,0 +1,110 @@
+"""Residual networks whose norms and activations stand before the convolutions, for 32 x 32 images."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages, initialise
+from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
+
+
+class PreActBasicBlock(nn.Module):
+    """Twice norm, ReLU and 3x3 convolution, then the recalibration and the sum (Zagoruyko & Komodakis, 2016).
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    """
+
+    def __init__(self, spec: ResidualBlock, choice: BlockChoice) -> None:
+        super().__init__()
+        inputs, channels, groups = spec.in_channels, spec.channels, spec.groups
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = build_convolution(choice.convolution, inputs, channels, spec.stride, groups)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = build_convolution(choice.convolution, channels, spec.out_channels, 1, groups)
+        self.recalibration = build_recalibration(choice.recalibration, spec.out_channels, clamp=spec.clamp)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = spec.projection()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = self.conv2(self.relu(self.bn2(self.conv1(y))))
+        out: Tensor = self.recalibration(y) + shortcut
+        return out
+
+
+class PreActBottleneck(nn.Module):
+    """Norm, ReLU and convolution thrice: 1x1 (which carries the stride), 3x3, 1x1 (He et al., 2016b).
+
+    Then the recalibration and the sum. Where the shape changes, the shortcut is a 1x1 convolution of the
+    activated input. The last convolution, which no norm follows, has a bias, as the parameters in the
+    Accuracy Booster paper's table 15 say.
+    """
+
+    def __init__(self, spec: ResidualBlock, choice: BlockChoice) -> None:
+        super().__init__()
+        channels = spec.channels
+        self.bn1 = nn.BatchNorm2d(spec.in_channels)
+        self.conv1 = nn.Conv2d(spec.in_channels, channels, 1, spec.stride, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv2 = build_convolution(choice.convolution, channels, channels, 1, spec.groups)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, spec.out_channels, 1)
+        self.recalibration = build_recalibration(choice.recalibration, spec.out_channels, clamp=spec.clamp)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = spec.projection()
+        nn.init.zeros_(self.conv3.bias)  # type: ignore[arg-type]  # its type is that of a missing bias, too
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(y)
+        y = self.conv2(self.relu(self.bn2(self.conv1(y))))
+        y = self.conv3(self.relu(self.bn3(y)))
+        out: Tensor = self.recalibration(y) + shortcut
+        return out
+
+
+class PreActResNet(nn.Module):
+    """A pre-activation network of the given shape with the given choice in every block.
+
+    Shape:
+        (N, in_channels, H, W) to (N, num_classes).
+    """
+
+    def __init__(
+        self, shape: ResidualBackbone, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, shape.stem_channels, 3, 1, 1, bias=False)
+        self.stages = add_stages(self, shape, choices)
+        self.bn1 = nn.BatchNorm2d(shape.outputs[-1])
+        self.relu = nn.ReLU(inplace=True)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(shape.outputs[-1], num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x)
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(self.relu(self.bn1(x))), 1))
+        return logits
+
+
+_cifar = partial(
+    ResidualBackbone, network=PreActResNet, stem="small", stem_channels=16, input_size=32, num_classes=10
+)
+
+
+def preact_resnet(name: str, depth: int) -> ResidualBackbone:
+    """Three stages of `depth` bottlenecks each (He et al., 2016b)."""
+    outputs = (64, 128, 256)
+    return _cifar(name, block=PreActBottleneck, depths=(depth,) * 3, channels=(16, 32, 64), outputs=outputs)
+
+
+def wide_resnet(name: str, depth: int, widen: int) -> ResidualBackbone:
+    """Three stages of `depth` basic blocks, `widen` times as wide (Zagoruyko & Komodakis, 2016, table 1)."""
+    channels = (16 * widen, 32 * widen, 64 * widen)
+    return _cifar(name, block=PreActBasicBlock, depths=(depth,) * 3, channels=channels, outputs=channels)

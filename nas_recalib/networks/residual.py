@@ -1,0 +1,134 @@
+"""The shape of residual networks: stages of blocks that each ask which operators to use."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from nas_recalib.operators import BlockChoice
+
+
+@dataclass(frozen=True)
+class ResidualBlock:
+    """Shape of one block.
+
+    Attributes:
+        module: Builds it from this shape and a choice.
+        in_channels: Channels of its input.
+        channels: Channels of its 3x3 convolutions.
+        out_channels: Channels of its output.
+        stride: By which its output is smaller than its input.
+        groups: Groups of its 3x3 convolutions.
+        clamp: Whether its maps may become smaller than an operator's regions.
+    """
+
+    module: Callable[["ResidualBlock", BlockChoice], nn.Module]
+    in_channels: int
+    channels: int
+    out_channels: int
+    stride: int
+    groups: int
+    clamp: bool
+
+    def build(self, choice: BlockChoice) -> nn.Module:
+        return self.module(self, choice)
+
+    def projection(self) -> nn.Conv2d | None:
+        """A 1x1 convolution where the shape changes, nothing elsewhere."""
+        if self.stride == 1 and self.in_channels == self.out_channels:
+            return None
+        return nn.Conv2d(self.in_channels, self.out_channels, 1, self.stride, bias=False)
+
+
+@dataclass(frozen=True)
+class ResidualBackbone:
+    """A residual network without its operators.
+
+    Attributes:
+        name: As written in files.
+        network: Builds it from this shape, the blocks' choices, the classes and the channels of the images.
+        block: Builds one block.
+        depths: Blocks of each stage.
+        channels: Channels of each stage's 3x3 convolutions.
+        outputs: Channels of each stage's output.
+        stem_channels: Channels of the stem's output.
+        stem: "imagenet" is a 7x7 convolution and a pooling, four times smaller in all; "small" is one 3x3
+            convolution that keeps the size.
+        input_size: Side of the images it is made for.
+        num_classes: Classes of the data set it is made for.
+        groups: Groups of every block's 3x3 convolutions (the cardinality of a ResNeXt).
+        clamp: Whether its maps may become smaller than an operator's regions.
+    """
+
+    name: str
+    network: Callable[["ResidualBackbone", Mapping[str, BlockChoice], int, int], nn.Module]
+    block: Callable[[ResidualBlock, BlockChoice], nn.Module]
+    depths: tuple[int, ...]
+    channels: tuple[int, ...]
+    outputs: tuple[int, ...]
+    stem_channels: int
+    stem: Literal["imagenet", "small"]
+    input_size: int
+    num_classes: int
+    groups: int = 1
+    clamp: bool = False
+
+    def blocks(self) -> dict[str, ResidualBlock]:
+        specs = {}
+        width = self.stem_channels
+        stages = zip(self.depths, self.channels, self.outputs, strict=True)
+        for stage, (depth, channels, outputs) in enumerate(stages, start=1):
+            for index in range(depth):
+                stride = 2 if stage > 1 and index == 0 else 1
+                spec = ResidualBlock(self.block, width, channels, outputs, stride, self.groups, self.clamp)
+                specs[f"layer{stage}.{index}"] = spec
+                width = outputs
+        return specs
+
+    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        return self.network(self, choices, num_classes, in_channels)
+
+    def twin(self, width: float) -> "ResidualBackbone":
+        """Scales the number of groups and keeps their width, so that what fits a group still does."""
+        groups = self.groups
+        if groups == 1:
+            channels = tuple(_scaled(c, width, 8) for c in self.channels)
+        else:
+            widths = [c // groups for c in self.channels]
+            groups = _scaled(groups, width, 8 // math.gcd(8, *widths))
+            channels = tuple(c * groups for c in widths)
+        unit = 8 if self.outputs == self.channels else 32  # a bottleneck's output is four of the former
+        return replace(
+            self,
+            channels=channels,
+            outputs=tuple(_scaled(c, width, unit) for c in self.outputs),
+            stem_channels=_scaled(self.stem_channels, width, 8),
+            stem="small",
+            groups=groups,
+            clamp=True,
+        )
+
+
+def add_stages(network: nn.Module, shape: ResidualBackbone, choices: Mapping[str, BlockChoice]) -> list[str]:
+    """Gives a network the stages `layer1`, `layer2` and so on, and says their names."""
+    specs = shape.blocks()
+    names = []
+    for stage, depth in enumerate(shape.depths, start=1):
+        blocks = [f"layer{stage}.{index}" for index in range(depth)]
+        names.append(f"layer{stage}")
+        network.add_module(names[-1], nn.Sequential(*(specs[name].build(choices[name]) for name in blocks)))
+    return names
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws the weight of every convolution as He et al. (2015), by torch's global generator."""
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
+def _scaled(channels: int, width: float, unit: int) -> int:
+    return max(unit, round(channels * width / unit) * unit)
