@@ -1,7 +1,13 @@
 """What may stand inside a block. Knows nothing of networks or search."""
 
 from nas_recalib.operators.booster import AccuracyBooster
-from nas_recalib.operators.catalog import BlockChoice, build_convolution, build_recalibration, register
+from nas_recalib.operators.catalog import (
+    BlockChoice,
+    build_convolution,
+    build_recalibration,
+    register,
+    takes_source,
+)
 from nas_recalib.operators.choice import Part
 from nas_recalib.operators.msar import MSSAR
 from nas_recalib.operators.psconv import PSConv2d
@@ -19,4 +25,5 @@ __all__ = [
     "build_convolution",
     "build_recalibration",
     "register",
+    "takes_source",
 ]
