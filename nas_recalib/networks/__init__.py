@@ -1,7 +1,9 @@
 """Backbones that ask, block by block, which operators to use. They import nothing but torch and operators."""
 
 from nas_recalib.networks.backbone import Backbone, BlockSpec
+from nas_recalib.networks.densenet import cifar_densenet
 from nas_recalib.networks.resnet import cifar_resnet, imagenet_resnet
+from nas_recalib.networks.shufflenet import imagenet_shufflenet
 
 _backbones: dict[str, Backbone] = {
     backbone.name: backbone
@@ -15,6 +17,9 @@ _backbones: dict[str, Backbone] = {
         cifar_resnet("resnet32", 5),
         cifar_resnet("resnet56", 9),
         cifar_resnet("resnet110", 18),
+        cifar_densenet("densenet100", 12, 16),
+        cifar_densenet("densenet190", 40, 31),
+        imagenet_shufflenet("shufflenet-g3", 3, 240, 480, 960),
     )
 }
 

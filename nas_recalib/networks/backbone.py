@@ -55,3 +55,11 @@ class Backbone(Protocol):
     def twin(self, width: float) -> Self:
         """The same blocks for small images, its channels scaled by `width`: what a proxy trains."""
         ...
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws the weight of every convolution as He et al. (2015), by torch's global generator."""
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")

@@ -23,7 +23,7 @@ def cost(backbone, choice="vanilla"):
 
 
 def test_there_are_nine():
-    assert backbone_names() == [*IMAGENET, *CIFAR]
+    assert [name for name in backbone_names() if name.startswith("resnet")] == [*IMAGENET, *CIFAR]
     with pytest.raises(ValueError, match=r"unknown backbone 'resnet51'; allowed: resnet18, .*resnet110"):
         get_backbone("resnet51")
 
@@ -138,7 +138,7 @@ def test_stems(normal, make, name, smaller):
     assert sizes == [64 // smaller]
 
 
-@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("name", [*IMAGENET, *CIFAR])
 def test_a_twin_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
     twin = backbone.twin(0.25)
@@ -151,7 +151,7 @@ def test_a_twin_keeps_blocks_and_parameter_names(name):
 
 
 def test_a_twin_of_width_one_has_the_channels_of_the_full_network():
-    for name in backbone_names():
+    for name in [*IMAGENET, *CIFAR]:
         backbone = get_backbone(name)
         assert backbone.twin(1).channels == backbone.channels
 
