@@ -53,7 +53,11 @@ def count_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
 @cache
 def block_cost(spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...]) -> Cost:
-    """Cost of one block with the given choice."""
+    """Cost of one block with the given choice; what its two operators add is counted apart and summed."""
+    alone = BlockChoice(convolution=choice.convolution), BlockChoice(recalibration=choice.recalibration)
+    if choice not in alone:
+        convolution, recalibration = (block_cost(spec, part, input_shape) for part in alone)
+        return convolution + recalibration - block_cost(spec, BlockChoice(), input_shape)
     with torch.device("meta"):
         block = spec.build(choice)
     return count_cost(block, input_shape)

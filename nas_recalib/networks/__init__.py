@@ -1,8 +1,10 @@
 """Backbones that ask, block by block, which operators to use. They import nothing but torch and operators."""
 
 from nas_recalib.networks.backbone import Backbone, BlockSpec
+from nas_recalib.networks.densenet import cifar_densenet
 from nas_recalib.networks.preact import preact_resnet, wide_resnet
 from nas_recalib.networks.resnet import basic_resnet, bottleneck_resnet, cifar_resnet, cifar_resnext
+from nas_recalib.networks.shufflenet import imagenet_shufflenet
 
 _backbones: dict[str, Backbone] = {
     backbone.name: backbone
@@ -24,6 +26,9 @@ _backbones: dict[str, Backbone] = {
         cifar_resnext("resnext29-16x64d", groups=16, group_width=64),
         preact_resnet("resnet164", 18),
         wide_resnet("wrn22-10", 3, widen=10),
+        cifar_densenet("densenet100", 12, 16),
+        cifar_densenet("densenet190", 40, 31),
+        imagenet_shufflenet("shufflenet-g3", 3, 240, 480, 960),
     )
 }
 

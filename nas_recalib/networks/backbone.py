@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from nas_recalib.operators import BlockChoice
 
@@ -55,3 +55,20 @@ class Backbone(Protocol):
     def twin(self, width: float) -> Self:
         """The same blocks for small images, its channels scaled by `width`: what a proxy trains."""
         ...
+
+
+def initialise(network: nn.Module) -> None:
+    """Draws the weight of every convolution as He et al. (2015), by torch's global generator."""
+    for module in network.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+
+def add_recalibrated(recalibration: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
+    """The recalibrated map and the shortcut, summed in one pass where the operator can."""
+    if getattr(recalibration, "takes_residual", False):
+        total: Tensor = recalibration(x, residual=shortcut)
+        return total
+    recalibrated: Tensor = recalibration(x)
+    return recalibrated + shortcut

@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages, initialise
+from nas_recalib.networks.backbone import add_recalibrated, initialise
+from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -31,8 +32,7 @@ class PreActBasicBlock(nn.Module):
         y = self.relu(self.bn1(x))
         shortcut = x if self.downsample is None else self.downsample(y)
         y = self.conv2(self.relu(self.bn2(self.conv1(y))))
-        out: Tensor = self.recalibration(y) + shortcut
-        return out
+        return add_recalibrated(self.recalibration, y, shortcut)
 
 
 class PreActBottleneck(nn.Module):
@@ -62,8 +62,7 @@ class PreActBottleneck(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(y)
         y = self.conv2(self.relu(self.bn2(self.conv1(y))))
         y = self.conv3(self.relu(self.bn3(y)))
-        out: Tensor = self.recalibration(y) + shortcut
-        return out
+        return add_recalibrated(self.recalibration, y, shortcut)
 
 
 class PreActResNet(nn.Module):

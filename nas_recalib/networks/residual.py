@@ -122,13 +122,5 @@ def add_stages(network: nn.Module, shape: ResidualBackbone, choices: Mapping[str
     return names
 
 
-def initialise(network: nn.Module) -> None:
-    """Draws the weight of every convolution as He et al. (2015), by torch's global generator."""
-    for module in network.modules():
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
-            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
-
-
 def _scaled(channels: int, width: float, unit: int) -> int:
     return max(unit, round(channels * width / unit) * unit)

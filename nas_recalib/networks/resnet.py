@@ -6,7 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages, initialise
+from nas_recalib.networks.backbone import add_recalibrated, initialise
+from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -26,8 +27,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
-        y = self.recalibration(self.bn2(self.conv2(y)))
-        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.bn2(self.conv2(y))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(add_recalibrated(self.recalibration, y, shortcut))
         return out
 
 
@@ -50,8 +52,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        y = self.recalibration(self.bn3(self.conv3(y)))
-        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.bn3(self.conv3(y))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(add_recalibrated(self.recalibration, y, shortcut))
         return out
 
 

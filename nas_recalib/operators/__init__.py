@@ -2,7 +2,13 @@
 
 from nas_recalib.operators.booster import AccuracyBooster
 from nas_recalib.operators.booster_designs import BoosterDesign
-from nas_recalib.operators.catalog import BlockChoice, build_convolution, build_recalibration, register
+from nas_recalib.operators.catalog import (
+    BlockChoice,
+    build_convolution,
+    build_recalibration,
+    register,
+    takes_source,
+)
 from nas_recalib.operators.choice import Part
 from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
@@ -25,4 +31,5 @@ __all__ = [
     "build_convolution",
     "build_recalibration",
     "register",
+    "takes_source",
 ]

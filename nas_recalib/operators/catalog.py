@@ -41,6 +41,7 @@ VANILLA = Part("vanilla")
 NONE = Part("none")
 
 # What the block around an operator gives it; a constructor's other parameters may be written in a choice.
+# A recalibration that takes `source_channels` is called with the block's running concatenation, too.
 _GIVEN = {
     "convolution": ("in_channels", "out_channels", "kernel_size", "stride", "groups"),
     "recalibration": ("channels", "source_channels", "clamp"),
@@ -66,6 +67,10 @@ class Operator:
     hints: dict[str, Any]
     defaults: dict[str, Any]
     reduce: Reduce
+
+    def takes(self, parameter: str) -> bool:
+        """Whether the constructor wants that to be given by the block."""
+        return parameter in _parameters(self.construct)
 
 
 @dataclass(frozen=True, order=True)
@@ -154,17 +159,33 @@ def build_convolution(
     return operator.construct(in_channels, out_channels, 3, stride, groups, **dict(part.arguments))
 
 
-def build_recalibration(part: Part, channels: int, *, clamp: bool = False) -> nn.Module:
+def build_recalibration(
+    part: Part, channels: int, *, clamp: bool = False, source_channels: int | None = None
+) -> nn.Module:
     """The recalibration of a block: (N, channels, H, W) to the same.
 
     Args:
         part: Which.
         channels: Channels of the block's output.
         clamp: Accept maps smaller than the operator's regions, as low-resolution proxies have.
+        source_channels: Channels of the block's running concatenation, where it has one.
+
+    Raises:
+        ValueError: If the operator needs a running concatenation and the block has none, or does not fit.
     """
     operator = _operator(part.name, "recalibration")
-    clamps = clamp and "clamp" in inspect.signature(operator.construct).parameters
-    return operator.construct(channels, **dict(part.arguments), **({"clamp": True} if clamps else {}))
+    if source_channels is None and takes_source(part):
+        raise ValueError(
+            f"{part.name} computes its weights from a running concatenation, which this block does not have"
+        )
+    given = {"clamp": clamp, "source_channels": source_channels}
+    taken = {name: value for name, value in given.items() if operator.takes(name)}
+    return operator.construct(channels, **dict(part.arguments), **taken)
+
+
+def takes_source(part: Part) -> bool:
+    """Whether a recalibration is called with a second tensor, (N, source_channels, H, W)."""
+    return _operator(part.name, "recalibration").takes("source_channels")
 
 
 def _operator(name: str, kind: Kind | None = None) -> Operator:
@@ -189,9 +210,10 @@ def _try_construct(operator: Operator, arguments: dict[str, Value]) -> None:
     numbers = [n for value in arguments.values() for n in (value if isinstance(value, tuple) else (value,))]
     size = 1920 * math.lcm(*(n for n in numbers if type(n) is int and n > 0))
     sizes = (size, size) if operator.kind == "convolution" else (size,)
+    source = {"source_channels": size} if operator.takes("source_channels") else {}
     try:
         with torch.device("meta"):
-            operator.construct(*sizes, **arguments)
+            operator.construct(*sizes, **arguments, **source)
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no tensor has
         raise ValueError(f"{operator.name}: no module of such a size can be made") from error
 
@@ -200,11 +222,10 @@ def _writable(construct: Callable[..., nn.Module], kind: Kind) -> tuple[dict[str
     function = construct.__init__ if inspect.isclass(construct) else construct
     if isinstance(construct, partial):
         function = construct.func.__init__ if inspect.isclass(construct.func) else construct.func
-    bound = construct.keywords if isinstance(construct, partial) else {}
     parameters = {
         name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in ("self", *_GIVEN[kind], *bound) and parameter.kind is not parameter.VAR_KEYWORD
+        for name, parameter in _parameters(construct).items()
+        if name not in _GIVEN[kind] and parameter.kind is not parameter.VAR_KEYWORD
     }
     hints = get_type_hints(function)
     for name in parameters:
@@ -213,6 +234,13 @@ def _writable(construct: Callable[..., nn.Module], kind: Kind) -> tuple[dict[str
             allowed = "int, bool, tuple[int, ...] or Literal[...]"
             raise ValueError(f"an operator's argument {name!r} must have one of the types {allowed}")
     return {name: hints[name] for name in parameters}, {name: p.default for name, p in parameters.items()}
+
+
+def _parameters(construct: Callable[..., nn.Module]) -> dict[str, inspect.Parameter]:
+    """Parameters of a constructor, without those that a partial has bound."""
+    bound = construct.keywords if isinstance(construct, partial) else {}
+    parameters = inspect.signature(construct).parameters
+    return {name: parameter for name, parameter in parameters.items() if name not in bound}
 
 
 def _bare(hint: Any) -> Any:
@@ -275,7 +303,7 @@ def _reduce_ab(arguments: Arguments) -> Part | None:
     return Part("ab-plus") if arguments["groups"] == 1 else None
 
 
-def _reduce_msar(arguments: Arguments) -> Part | None:
+def _reduce_msar(name: str, arguments: Arguments) -> Part | None:
     """Scales are terms of a sum; one alone shares nothing, and scale 1 is the whole map either way."""
     scales = arguments["scales"]
     assert isinstance(scales, tuple)
@@ -284,7 +312,7 @@ def _reduce_msar(arguments: Arguments) -> Part | None:
         told["share"] = False
     if set(scales) == {1}:
         told["strategy"] = "regional"
-    return _canonical(_operators["msar"], told)
+    return _canonical(_operators[name], told)
 
 
 def _reduce_ge(arguments: Arguments) -> Part | None:
@@ -313,7 +341,8 @@ def _none(channels: int) -> nn.Module:  # noqa: ARG001 - one call for every reca
 register("scconv", "convolution", _reduce_scconv)(SCConv2d)
 register("psconv", "convolution", _reduce_psconv)(PSConv2d)
 register("psconv-learned", "convolution")(LearnedPSConv2d)
-register("msar", "recalibration", _reduce_msar)(MSSAR)
+register("msar", "recalibration", partial(_reduce_msar, "msar"))(partial(MSSAR, source_channels=None))
+register("msar-multi", "recalibration", partial(_reduce_msar, "msar-multi"))(MSSAR)
 register("ab", "recalibration", _reduce_ab)(AccuracyBooster)
 register("ab-plus", "recalibration")(partial(AccuracyBooster, groups=1))
 register("se", "recalibration")(SqueezeExcite)

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.operators import BlockChoice, Part, PSConv2d, build_convolution, build_recalibration, catalog
+from nas_recalib.networks import get_backbone
+from nas_recalib.operators import (
+    MSSAR,
+    BlockChoice,
+    Part,
+    PSConv2d,
+    build_convolution,
+    build_recalibration,
+    catalog,
+    takes_source,
+)
 
 CONVOLUTIONS = [
     "vanilla", "scconv", "scconv(r=2)", "scconv(identity=no)", "scconv(pooling=max)",
@@ -37,6 +47,8 @@ RECALIBRATIONS = [
         ("ab(groups=1)", "vanilla+ab-plus"),
         ("msar(scales=4-1-2)", "vanilla+msar"),
         ("msar(scales=1, share=yes)", "vanilla+msar(scales=1)"),
+        ("msar-multi(scales=4-1-2, share=no)", "vanilla+msar-multi"),
+        ("msar-multi(scales=1, share=yes, strategy=sliding)", "vanilla+msar-multi(scales=1)"),
         ("se(r=16)", "vanilla+se"),
     ],
 )
@@ -77,6 +89,9 @@ def test_a_choice_reads_back_what_it_writes(convolution, recalibration):
         ("psconv(r=2)", "psconv takes no argument 'r'; allowed: pattern, vary"),
         ("psconv(stride=2)", "psconv takes no argument 'stride'"),
         ("msar(clamp=yes)", "msar takes no argument 'clamp'; allowed: scales, strategy, hidden, share"),
+        ("msar(source_channels=4)", "msar takes no argument 'source_channels'; allowed: scales"),
+        ("msar-multi(source_channels=4)", "msar-multi takes no argument 'source_channels'; allowed: scales"),
+        ("msar-multi(hidden=0)", "msar: hidden = 0 is not at least 1"),
         ("ab-plus(groups=2)", "ab-plus takes no argument 'groups'"),
         ("scconv(r=two)", "scconv: r=two is not a whole number"),
         ("scconv(identity=true)", "scconv: identity=true is not yes or no"),
@@ -140,6 +155,30 @@ def test_a_recalibration_keeps_the_shape_of_every_map(normal, make, text):
         assert module(normal(2, 16, size, size)).shape == (2, 16, size, size)
 
 
+def test_msar_multi_is_msar_with_weights_from_a_second_tensor(normal, make):
+    part = catalog.parse_part("msar-multi(scales=1-2, hidden=3)", "recalibration")
+    module = make(build_recalibration, part, 16, source_channels=40, clamp=True)
+    same = make(MSSAR, 16, (1, 2), hidden=3, source_channels=40, clamp=True)
+    x, source = normal(2, 16, 1, 4), normal(2, 40, 1, 4)
+    assert torch.equal(module(x, source), same(x, source))
+
+
+@pytest.mark.parametrize("text", [*RECALIBRATIONS, "msar-multi", "msar-multi(share=yes)"])
+def test_only_msar_multi_takes_a_running_concatenation(normal, make, text):
+    part = catalog.parse_part(text, "recalibration")
+    module = make(build_recalibration, part, 16, source_channels=40)
+    assert takes_source(part) is text.startswith("msar-multi")
+    tensors = [normal(2, 16, 4, 4), normal(2, 40, 4, 4)][: 1 + takes_source(part)]
+    assert module(*tensors).shape == (2, 16, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "shufflenet-g3"])
+def test_a_block_without_a_running_concatenation_refuses_msar_multi(name):
+    message = "msar-multi computes its weights from a running concatenation, which this block does not have"
+    with pytest.raises(ValueError, match=message):
+        Architecture.of(name, "msar-multi").cost()
+
+
 def test_no_recalibration_changes_nothing(normal):
     x = normal(2, 16, 5, 5)
     assert torch.equal(build_recalibration(Part("none"), 16)(x), x)
@@ -170,6 +209,30 @@ def test_a_users_operator_joins(monkeypatch, normal, make):
         BlockChoice.parse("scaledconv(scale=0)")
     with pytest.raises(ValueError, match="scaledconv takes no argument 'stride'; allowed: scale"):
         BlockChoice.parse("scaledconv(stride=2)")
+
+
+class Sum(nn.Module):
+    """A user's operator whose weights come from the running concatenation."""
+
+    def __init__(self, channels, source_channels, *, times: int = 1):
+        super().__init__()
+        self.mix = nn.Conv2d(source_channels, channels, 1)
+        self.times = times
+
+    def forward(self, x, source):
+        return x * self.times * self.mix(source)
+
+
+def test_a_users_operator_may_take_the_running_concatenation(monkeypatch):
+    monkeypatch.setattr(catalog, "_operators", dict(catalog._operators))
+    catalog.register("sum", "recalibration")(Sum)
+    choice = BlockChoice.parse("sum(times=3)")
+    assert takes_source(choice.recalibration)
+    added = Architecture.of("densenet100", choice).cost() - Architecture.of("densenet100", "vanilla").cost()
+    specs = get_backbone("densenet100").blocks().values()
+    assert added.params == sum(12 * spec.in_channels + 12 for spec in specs)
+    with pytest.raises(ValueError, match=r"layer1\.0: sum computes its weights from a running concatenation"):
+        Architecture.of("resnet20", choice).cost()
 
 
 @pytest.mark.parametrize(

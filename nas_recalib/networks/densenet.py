@@ -1,0 +1,154 @@
+"""DenseNet-BC for small images under torchvision's names, with a choice of operators for every step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nas_recalib.networks.backbone import initialise
+from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration, takes_source
+
+BOTTLENECK = 4
+
+
+class DenseLayer(nn.Module):
+    """Norm, 1x1, norm, 3x3; what comes out joins the running concatenation (Huang et al., 2017).
+
+    The new features alone are recalibrated. Multi-stage weights come from the running concatenation, before
+    the step's own norm and without the new features: so say the multiply-accumulates in table 3 of the MS-SAR
+    paper (ECCV 2018).
+
+    Shape:
+        (N, in_channels, H, W) to (N, in_channels + growth, H, W).
+    """
+
+    def __init__(self, spec: "DenseStep", choice: BlockChoice) -> None:
+        super().__init__()
+        middle = BOTTLENECK * spec.growth
+        self.norm1 = nn.BatchNorm2d(spec.in_channels)
+        self.conv1 = nn.Conv2d(spec.in_channels, middle, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(middle)
+        self.conv2 = build_convolution(choice.convolution, middle, spec.growth, 1)
+        self.recalibration = build_recalibration(
+            choice.recalibration, spec.growth, clamp=spec.clamp, source_channels=spec.in_channels
+        )
+        self.multi_stage = takes_source(choice.recalibration)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(self.relu(self.norm1(x)))
+        y = self.conv2(self.relu(self.norm2(y)))
+        y = self.recalibration(y, x) if self.multi_stage else self.recalibration(y)
+        return torch.cat((x, y), dim=1)
+
+
+class Transition(nn.Sequential):
+    """Between two dense blocks: half of the channels, half of the height and width."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv = nn.Conv2d(channels, channels // 2, 1, bias=False)
+        self.pool = nn.AvgPool2d(2)
+
+
+@dataclass(frozen=True)
+class DenseStep:
+    """Shape of one step; `growth` is how many channels it adds."""
+
+    in_channels: int
+    growth: int
+    clamp: bool
+
+    def build(self, choice: BlockChoice) -> nn.Module:
+        return DenseLayer(self, choice)
+
+
+@dataclass(frozen=True)
+class DenseNetBackbone:
+    """A DenseNet-BC without its operators.
+
+    Attributes:
+        name: As written in files.
+        growth: Channels that a step adds; the stem has twice as many.
+        depths: Steps of each dense block.
+        input_size: Side of the images it is made for.
+        num_classes: Classes of the data set it is made for.
+        clamp: Whether its maps may become smaller than an operator's regions.
+    """
+
+    name: str
+    growth: int
+    depths: tuple[int, ...]
+    input_size: int
+    num_classes: int
+    clamp: bool = False
+
+    def blocks(self) -> dict[str, DenseStep]:
+        specs = {}
+        width = 2 * self.growth
+        for stage, depth in enumerate(self.depths, start=1):
+            for step in range(1, depth + 1):
+                name = f"features.denseblock{stage}.denselayer{step}"
+                specs[name] = DenseStep(width, self.growth, self.clamp)
+                width += self.growth
+            width //= 2
+        return specs
+
+    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        return DenseNet(self, choices, num_classes, in_channels)
+
+    def twin(self, width: float) -> "DenseNetBackbone":
+        return replace(self, growth=max(4, round(self.growth * width / 4) * 4), clamp=True)
+
+
+class DenseNet(nn.Module):
+    """A DenseNet-BC of the given shape with the given choice in every step.
+
+    Shape:
+        (N, in_channels, H, W) to (N, num_classes).
+
+    Raises:
+        ValueError: If an image has too few pixels to be halved at every transition.
+    """
+
+    def __init__(
+        self, shape: DenseNetBackbone, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int
+    ) -> None:
+        super().__init__()
+        self.name = shape.name
+        self.least_side = 2 ** (len(shape.depths) - 1)
+        specs = shape.blocks()
+        width = 2 * shape.growth
+        self.features = nn.Sequential()
+        self.features.add_module("conv0", nn.Conv2d(in_channels, width, 3, 1, 1, bias=False))
+        for stage, depth in enumerate(shape.depths, start=1):
+            if stage > 1:
+                self.features.add_module(f"transition{stage - 1}", Transition(width))
+                width //= 2
+            block = nn.Sequential()
+            for step in range(1, depth + 1):
+                name = f"features.denseblock{stage}.denselayer{step}"
+                block.add_module(f"denselayer{step}", specs[name].build(choices[name]))
+            self.features.add_module(f"denseblock{stage}", block)
+            width += depth * shape.growth
+        self.features.add_module("norm5", nn.BatchNorm2d(width))
+        self.classifier = nn.Linear(width, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if min(height, width) < self.least_side:
+            least = f"{self.least_side}x{self.least_side}"
+            raise ValueError(f"{self.name}: an image of {height}x{width} pixels is smaller than {least}")
+        y = F.adaptive_avg_pool2d(F.relu(self.features(x), inplace=True), 1)
+        logits: Tensor = self.classifier(torch.flatten(y, 1))
+        return logits
+
+
+def cifar_densenet(name: str, growth: int, depth: int) -> DenseNetBackbone:
+    """DenseNet-BC for 32 x 32 images, three blocks of `depth` steps (Huang et al., 2017, section 4.1)."""
+    return DenseNetBackbone(name, growth, (depth,) * 3, 32, 10)

@@ -1,0 +1,161 @@
+"""ShuffleNet (v1) with a choice of operators for every unit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas_recalib.networks.backbone import add_recalibrated, initialise
+from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
+
+
+class ShuffleUnit(nn.Module):
+    """Grouped 1x1, channel shuffle, depthwise 3x3, grouped 1x1 (Zhang et al., 2018, figure 2).
+
+    The recalibration follows the last norm, before the sum, or before the concatenation with the pooled input
+    where the unit halves the map.
+    """
+
+    def __init__(self, spec: "ShuffleNetBlock", choice: BlockChoice) -> None:
+        super().__init__()
+        middle, outputs = spec.out_channels // 4, spec.branch_channels
+        self.groups = spec.groups
+        self.conv1 = nn.Conv2d(spec.in_channels, middle, 1, groups=spec.first_groups, bias=False)
+        self.bn1 = nn.BatchNorm2d(middle)
+        self.conv2 = build_convolution(choice.convolution, middle, middle, spec.stride, groups=middle)
+        self.bn2 = nn.BatchNorm2d(middle)
+        self.conv3 = nn.Conv2d(middle, outputs, 1, groups=spec.groups, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.recalibration = build_recalibration(choice.recalibration, outputs, clamp=spec.clamp)
+        self.relu = nn.ReLU(inplace=True)
+        self.pool = nn.AvgPool2d(3, 2, 1) if spec.stride == 2 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = shuffle(self.relu(self.bn1(self.conv1(x))), self.groups)
+        y = self.bn3(self.conv3(self.bn2(self.conv2(y))))
+        if self.pool is None:
+            out: Tensor = self.relu(add_recalibrated(self.recalibration, y, x))
+        else:
+            out = self.relu(torch.cat((self.pool(x), self.recalibration(y)), dim=1))
+        return out
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """Deals the channels of each group out to all groups: channel g * n + i goes to i * groups + g."""
+    dealt: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return dealt
+
+
+@dataclass(frozen=True)
+class ShuffleNetBlock:
+    """Shape of one unit; with stride 2 its branch leaves room for the input's channels beside its own."""
+
+    in_channels: int
+    out_channels: int
+    stride: int
+    groups: int
+    first_groups: int
+    clamp: bool
+
+    @property
+    def branch_channels(self) -> int:
+        return self.out_channels if self.stride == 1 else self.out_channels - self.in_channels
+
+    def build(self, choice: BlockChoice) -> nn.Module:
+        return ShuffleUnit(self, choice)
+
+
+@dataclass(frozen=True)
+class ShuffleNetBackbone:
+    """A ShuffleNet without its operators.
+
+    Attributes:
+        name: As written in files.
+        groups: Groups of its 1x1 convolutions; the first of all is not grouped.
+        depths: Units of each stage.
+        channels: Channels of each stage's output.
+        stem_channels: Channels of the stem.
+        stem: "imagenet" is a 3x3 convolution with stride 2 and a pooling, four times smaller in all; "small"
+            is one 3x3 convolution that keeps the size.
+        input_size: Side of the images it is made for.
+        num_classes: Classes of the data set it is made for.
+        clamp: Whether its maps may become smaller than an operator's regions.
+    """
+
+    name: str
+    groups: int
+    depths: tuple[int, ...]
+    channels: tuple[int, ...]
+    stem_channels: int
+    stem: Literal["imagenet", "small"]
+    input_size: int
+    num_classes: int
+    clamp: bool = False
+
+    def blocks(self) -> dict[str, ShuffleNetBlock]:
+        specs: dict[str, ShuffleNetBlock] = {}
+        width = self.stem_channels
+        for stage, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True), start=2):
+            for index in range(depth):
+                stride = 2 if index == 0 else 1
+                first_groups = self.groups if specs else 1
+                spec = ShuffleNetBlock(width, channels, stride, self.groups, first_groups, self.clamp)
+                specs[f"stage{stage}.{index}"] = spec
+                width = channels
+        return specs
+
+    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        return ShuffleNet(self, choices, num_classes, in_channels)
+
+    def twin(self, width: float) -> "ShuffleNetBackbone":
+        """Channels that groups and halves divide, in every branch and its middle, as they do at full size."""
+        unit = 16 * self.groups
+        first = max(unit, round(self.channels[0] * width / unit) * unit)
+        channels = tuple(first * c // self.channels[0] for c in self.channels)
+        stem = unit // 2 * max(1, round(self.stem_channels * width / (unit // 2)))
+        return replace(self, channels=channels, stem_channels=stem, stem="small", clamp=True)
+
+
+class ShuffleNet(nn.Module):
+    """A ShuffleNet of the given shape with the given choice in every unit.
+
+    Shape:
+        (N, in_channels, H, W) to (N, num_classes).
+    """
+
+    def __init__(
+        self,
+        shape: ShuffleNetBackbone,
+        choices: Mapping[str, BlockChoice],
+        num_classes: int,
+        in_channels: int,
+    ) -> None:
+        super().__init__()
+        large = shape.stem == "imagenet"
+        self.conv1 = nn.Conv2d(in_channels, shape.stem_channels, 3, 2 if large else 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(shape.stem_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
+        specs = shape.blocks()
+        self.stages = []
+        for stage, depth in enumerate(shape.depths, start=2):
+            names = [f"stage{stage}.{index}" for index in range(depth)]
+            self.add_module(f"stage{stage}", nn.Sequential(*(specs[n].build(choices[n]) for n in names)))
+            self.stages.append(f"stage{stage}")
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(shape.channels[-1], num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return logits
+
+
+def imagenet_shufflenet(name: str, groups: int, *channels: int) -> ShuffleNetBackbone:
+    """ShuffleNet for 224 x 224 images and 1,000 classes (Zhang et al., 2018, table 1)."""
+    return ShuffleNetBackbone(name, groups, (4, 8, 4), channels, 24, "imagenet", 224, 1000)
