@@ -123,7 +123,9 @@ class Architecture:
             architecture = cls.of(file.backbone, file.blocks, **sizes)
             cost = architecture.cost()
         except ValueError as error:
-            raise InputError(f"{path}: {error}") from error
+            plugins = (file.origin or {}).get("plugins")
+            origin = f"; it was found with the plugins {plugins}" if plugins else ""
+            raise InputError(f"{path}: {error}{origin}") from error
         for key, told in (("macs", file.cost.macs), ("params", file.cost.params)):
             counted = getattr(cost, key)
             if told != counted:

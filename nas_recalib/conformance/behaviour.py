@@ -163,7 +163,7 @@ def images_apart(subject: Subject) -> None:
 
 
 def _require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, what: str) -> None:
-    """Along a random direction, for a random weight of each output: two numbers, however large the tensors."""
+    """Along a random direction, for random weights of the outputs: two numbers, however large the tensors."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(at.shape, generator=generator, dtype=at.dtype)
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_recalib.operators.catalog import Kind, Part, build_convolution, build_recalibration
+from nas_recalib.operators import Part, build_convolution, build_recalibration
+from nas_recalib.operators.catalog import Kind
 
 
 @dataclass(frozen=True)

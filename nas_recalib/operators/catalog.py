@@ -244,8 +244,8 @@ def _read_value(operator: str, key: str, text: str, hint: Any) -> Value:
         value = int(text)
     elif get_origin(hint) is tuple and all(map(_NUMBER.fullmatch, text.split("-"))):
         value = tuple(map(int, text.split("-")))
-    elif get_origin(hint) is Literal and text in get_args(hint):
-        value = text
+    elif get_origin(hint) is Literal:
+        value = next((choice for choice in get_args(hint) if str(choice) == text), None)
     if value is None:
         raise ValueError(f"{operator}: {key}={text} is not {_describe(hint)}")
     return value
