@@ -60,11 +60,11 @@ def onnx_export(subject: Subject) -> None:
     assert program is not None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # fatal alone: what fails is told by the exception
-    session = onnxruntime.InferenceSession(
+    runtime = onnxruntime.InferenceSession(
         program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     x = subject.draw(3).float()
-    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    (y,) = runtime.run(None, {runtime.get_inputs()[0].name: x.numpy()})
     require_same(torch.from_numpy(y), module(x).detach(), "ONNX Runtime", tolerance=1e-4)
 
 
