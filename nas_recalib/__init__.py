@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas_recalib.architecture import Architecture, build, cost
+    from nas_recalib.conformance import check_operator
     from nas_recalib.costs import Budget, Cost
     from nas_recalib.operators import BlockChoice, register
     from nas_recalib.space import SearchSpace
@@ -19,12 +20,23 @@ _HOMES = {
     "Cost": "nas_recalib.costs",
     "SearchSpace": "nas_recalib.space",
     "build": "nas_recalib.architecture",
+    "check_operator": "nas_recalib.conformance",
     "cost": "nas_recalib.architecture",
     "register": "nas_recalib.operators",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Architecture", "BlockChoice", "Budget", "Cost", "SearchSpace", "build", "cost", "register"]
+__all__ = [
+    "Architecture",
+    "BlockChoice",
+    "Budget",
+    "Cost",
+    "SearchSpace",
+    "build",
+    "check_operator",
+    "cost",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
 from nas_recalib.operators import BlockChoice
+from nas_recalib.plugins import load_installed
 
 _TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
 
@@ -122,7 +123,9 @@ class Architecture:
             architecture = cls.of(file.backbone, file.blocks, **sizes)
             cost = architecture.cost()
         except ValueError as error:
-            raise InputError(f"{path}: {error}") from error
+            plugins = (file.origin or {}).get("plugins")
+            origin = f"; it was found with the plugins {plugins}" if plugins else ""
+            raise InputError(f"{path}: {error}{origin}") from error
         for key, told in (("macs", file.cost.macs), ("params", file.cost.params)):
             counted = getattr(cost, key)
             if told != counted:
@@ -209,6 +212,7 @@ def build_seeded(
 def _choice(block: str, choice: str | BlockChoice) -> BlockChoice:
     if isinstance(choice, BlockChoice):
         return choice
+    load_installed()
     try:
         return BlockChoice.parse(choice)
     except ValueError as error:

@@ -38,6 +38,12 @@ CacheDir = Annotated[
         envvar="NAS_RECALIB_CACHE",
     ),
 ]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", help="Module or .py file of your own operators; may be repeated.", metavar="MODULE"
+    ),
+]
 RUNS = Path("runs")
 MANY = 10**9
 
@@ -105,6 +111,7 @@ def search(
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
+    plugin: Plugins = None,
 ) -> None:
     """Search a space under a budget; interrupt and rerun at will.
 
@@ -139,6 +146,7 @@ def search(
         threads=threads,
         seed=seed,
         cache=_cache(cache_dir),
+        plugins=plugin or (),
     )
     chosen = pick_device(device)
     with prepared(request, chosen) as (ready, config):
@@ -164,6 +172,7 @@ def show(
     page: Annotated[
         Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
     ] = None,
+    plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a study found: best, trials, front of accuracy against MACs, importance of blocks."""
@@ -171,7 +180,7 @@ def show(
     from nas_recalib.report.page import study_page
     from nas_recalib.report.tables import print_table, study_tables
 
-    summary = _summary(study, runs_dir, storage)
+    summary = _summary(study, runs_dir, storage, plugin)
     if page:
         write_atomically(page, study_page(summary))
         _say(f"wrote {page}")
@@ -190,11 +199,12 @@ def export(
     trial: Annotated[int | None, typer.Option(help="Which trial (default: the best).", metavar="N")] = None,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
+    plugin: Plugins = None,
 ) -> None:
     """Write the architecture that a study discovered as one plain file."""
     from nas_recalib.export import export_architecture
 
-    row = export_architecture(_summary(study, runs_dir, storage), output, trial)
+    row = export_architecture(_summary(study, runs_dir, storage, plugin), output, trial)
     told = f"accuracy {row.accuracy:.4f}, {row.macs:,} MACs, {row.params:,} params"
     _say(f"wrote {output}: trial {row.number}, {told}")
 
@@ -218,12 +228,15 @@ def cost(
         typer.Option(help="Say whether it is within this limit on multiply-accumulates.", metavar="MACS"),
     ] = None,
     params: Annotated[str | None, typer.Option(help="Likewise, on parameters.", metavar="PARAMS")] = None,
+    plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Count the MACs and parameters of an architecture, a choice, or a whole space."""
     from nas_recalib.costs import Budget
+    from nas_recalib.plugins import load_plugins
     from nas_recalib.report.costs import architecture_cost, print_costs, space_costs
 
+    load_plugins(plugin or ())
     limits = Budget.parse(budget, params)
     costs = space_costs(space, limits) if what is None else architecture_cost(what, space, limits)
     if as_json:
@@ -271,6 +284,7 @@ def train(
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
+    plugin: Plugins = None,
 ) -> None:
     """Train an architecture at full size: alone, or under torchrun with one process for each GPU.
 
@@ -281,11 +295,13 @@ def train(
     from nas_recalib.architecture import Architecture
     from nas_recalib.data import open_source
     from nas_recalib.device import fast_dtype, pick_device
+    from nas_recalib.plugins import load_plugins
     from nas_recalib.training import EpochResult, get_recipe, train_full
     from nas_recalib.training.distributed import join_world
 
     chosen = get_recipe(recipe).with_epochs(epochs or get_recipe(recipe).epochs)
     chosen = replace(chosen, batch_size=batch_size or chosen.batch_size)
+    load_plugins(plugin or ())
     discovered = Architecture.load(architecture)
 
     def progress(result: EpochResult) -> None:
@@ -315,14 +331,14 @@ def train(
             print(f"best epoch {best.epoch}: {told}; weights in {folder}")
 
 
-def _summary(study: str, runs: Path, storage: str | None) -> Any:
+def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:
     import optuna
 
     from nas_recalib.study.place import StudyPlace, open_study
     from nas_recalib.study.summary import summarise
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return summarise(open_study(StudyPlace.of(study, runs, storage)))
+    return summarise(open_study(StudyPlace.of(study, runs, storage)), plugins or ())
 
 
 def _cache(given: Path | None) -> Path:

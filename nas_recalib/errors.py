@@ -11,3 +11,9 @@ class StopSearch(RuntimeError):
 
 class Diverged(RuntimeError):
     """A training loss is not a number any more."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The kind of an exception and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -10,6 +10,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel
 from nas_recalib.operators import BlockChoice, Part
 from nas_recalib.operators.catalog import Kind, parse_part
+from nas_recalib.plugins import load_installed
 
 Granularity = Literal["block", "stage", "network"]
 
@@ -93,6 +94,7 @@ def read_positions(blocks: list[str], file: SpaceFile) -> list[Position]:
     Raises:
         ValueError: If an operator or an override is not allowed; the key is named.
     """
+    load_installed()
     for key in file.overrides:
         if not any(name == key or name.startswith(f"{key}.") for name in blocks):
             raise ValueError(f"overrides: {key!r} is neither a block nor a stage of {file.backbone}")

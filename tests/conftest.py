@@ -1,10 +1,15 @@
 """Shared by all tests: inputs and modules that follow from a seed, and a hypothesis that repeats itself."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from nas_recalib.operators import catalog
+from nas_recalib.plugins import load_installed
 
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 
@@ -53,3 +58,22 @@ def count():
         return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters())
 
     return directly
+
+
+@pytest.fixture
+def forget(tmp_path, monkeypatch):
+    """Takes back, when called and after the test, what plugins under tmp_path changed in this process."""
+    operators, path = dict(catalog._operators), list(sys.path)
+
+    def restore():
+        monkeypatch.setattr(catalog, "_operators", dict(operators))
+        monkeypatch.setattr(sys, "path", list(path))
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+                del sys.modules[name]
+        catalog.parse_part.cache_clear()
+        load_installed.cache_clear()
+
+    restore()
+    yield restore
+    restore()

@@ -19,7 +19,7 @@ def blocks(language):
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
     assert (tmp_path / "mine.yaml").is_file()
 
@@ -28,6 +28,25 @@ def test_the_example_space_loads(tmp_path):
     (example,) = blocks("yaml")
     (tmp_path / "my.yaml").write_text(example)
     assert SearchSpace.load(tmp_path / "my.yaml").count() == 3**13 * 9**3
+
+
+def test_ones_own_operator_is_checked_and_searched(tmp_path, monkeypatch, forget, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, example = blocks("python")
+    (tmp_path / "my_ops.py").write_text(example)
+    (options,) = re.findall(r"`(recalibration: \[.*?\])` in `my.yaml`", README)
+    space = "name: my\nbackbone: resnet20\ngranularity: network\nconvolution: [vanilla]\n"
+    (tmp_path / "my.yaml").write_text(f"{space}{options}\n")
+    check, search = blocks("sh")[3].splitlines()
+    (program,) = re.fullmatch('python -c "(.*)"', check).groups()
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(program, {})
+    number = int(re.search(r"([0-9]+) checks\) and names", README)[1])
+    assert capsys.readouterr().out.startswith(f"gate passes {number - 1} checks; not run: groups (only")
+    forget()
+    quick = ["--data=digits", "--images=40", "--validation=20", "--resolution=8", "--epochs=1", "--width=0.5"]
+    assert run([*search.split()[1:], *quick]) == 0
+    assert "gate(level=2)" in capsys.readouterr().out
 
 
 def test_the_table_of_operators_has_every_operator_with_its_defaults():

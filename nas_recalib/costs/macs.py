@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas_recalib.errors import in_one_line
 from nas_recalib.networks import Backbone, BlockSpec
 from nas_recalib.operators import BlockChoice
 
@@ -108,8 +109,14 @@ def network_cost(
 
 
 def named_block_cost(name: str, spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...]) -> Cost:
-    """As `block_cost`, with the block's name before what may be wrong."""
+    """As `block_cost`, with the block's name before what may be wrong.
+
+    Raises:
+        ValueError: If the choice does not fit the block, or fails in it as a user's own operator may.
+    """
     try:
         return block_cost(spec, choice, input_shape)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{name}: {choice} fails in a block: {in_one_line(error)}") from error

@@ -33,6 +33,7 @@ def export_architecture(summary: Summary, path: Path, number: int | None = None)
         "trial": row.number,
         "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
         "accuracy": round(row.accuracy, 6),
+        **({"plugins": config.plugins} if config.plugins else {}),
     }
     Architecture.parse(row.architecture).save(path, origin)
     return row

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import torch
 from torch import nn
 
+from nas_recalib.operators._signature import require_buildable
 from nas_recalib.operators.booster import AccuracyBooster
 from nas_recalib.operators.booster_designs import BoosterDesign
 from nas_recalib.operators.choice import Part, Value, read_part, split_parts
@@ -90,7 +91,7 @@ class BlockChoice:
         parts: dict[Kind, Part] = {}
         for part_text in split_parts(text):
             name, _ = read_part(part_text)
-            kind = _operator(name).kind
+            kind = kind_of(name)
             if kind in parts:
                 raise ValueError(f"{text!r} names two operators of the kind {kind}")
             parts[kind] = parse_part(part_text, kind)
@@ -109,7 +110,7 @@ def register(name: str, kind: Kind, reduce: Reduce = lambda _: None) -> Callable
     """Adds a constructor to the catalog under a name.
 
     Raises:
-        ValueError: If the name is taken or the kind unknown.
+        ValueError: If the name is taken or the kind unknown, or if a block could not build it.
     """
 
     def add(construct: Constructor) -> Constructor:
@@ -117,6 +118,7 @@ def register(name: str, kind: Kind, reduce: Reduce = lambda _: None) -> Callable
             raise ValueError(f"an operator named {name!r} is registered already")
         if kind not in _GIVEN:
             raise ValueError(f"{kind!r} is not a kind of operator; allowed: {', '.join(_GIVEN)}")
+        require_buildable(name, construct, kind)
         hints, defaults = _writable(construct, kind)
         _operators[name] = Operator(name, kind, construct, hints, defaults, reduce)
         return construct
@@ -127,6 +129,15 @@ def register(name: str, kind: Kind, reduce: Reduce = lambda _: None) -> Callable
 def names(kind: Kind) -> list[str]:
     """Names of the registered operators of a kind."""
     return [operator.name for operator in _operators.values() if operator.kind == kind]
+
+
+def kind_of(name: str) -> Kind:
+    """Kind of a registered operator.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists those there are.
+    """
+    return _operator(name).kind
 
 
 @lru_cache(maxsize=4096)
@@ -209,13 +220,16 @@ def _try_construct(operator: Operator, arguments: dict[str, Value]) -> None:
     """Lets the constructor refuse impossible values, at a size that every number among them divides."""
     numbers = [n for value in arguments.values() for n in (value if isinstance(value, tuple) else (value,))]
     size = 1920 * math.lcm(*(n for n in numbers if type(n) is int and n > 0))
-    sizes = (size, size) if operator.kind == "convolution" else (size,)
+    sizes = (size, size, 3, 1, 1) if operator.kind == "convolution" else (size,)
     source = {"source_channels": size} if operator.takes("source_channels") else {}
     try:
         with torch.device("meta"):
             operator.construct(*sizes, **arguments, **source)
-    except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no tensor has
-        raise ValueError(f"{operator.name}: no module of such a size can be made") from error
+    except ValueError:
+        raise
+    except Exception as error:  # sizes that no tensor has, or a user's own mistake
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{operator.name}: no module of such a size can be made ({why})") from error
 
 
 def _writable(construct: Callable[..., nn.Module], kind: Kind) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -227,7 +241,10 @@ def _writable(construct: Callable[..., nn.Module], kind: Kind) -> tuple[dict[str
         for name, parameter in _parameters(construct).items()
         if name not in _GIVEN[kind] and parameter.kind is not parameter.VAR_KEYWORD
     }
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise ValueError(f"an operator's type hints cannot be read: {error}") from error
     for name in parameters:
         hint = _bare(hints.get(name))
         if hint not in (int, bool) and get_origin(hint) not in (tuple, Literal):
@@ -259,8 +276,8 @@ def _read_value(operator: str, key: str, text: str, hint: Any) -> Value:
         value = int(text)
     elif get_origin(hint) is tuple and all(map(_NUMBER.fullmatch, text.split("-"))):
         value = tuple(map(int, text.split("-")))
-    elif get_origin(hint) is Literal and text in get_args(hint):
-        value = text
+    elif get_origin(hint) is Literal:
+        value = next((choice for choice in get_args(hint) if str(choice) == text), None)
     if value is None:
         raise ValueError(f"{operator}: {key}={text} is not {_describe(hint)}")
     return value

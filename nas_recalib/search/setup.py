@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,14 +17,16 @@ from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
 from nas_recalib.errors import InputError, StopSearch
-from nas_recalib.files import write_atomically
+from nas_recalib.files import read_yaml, write_atomically
 from nas_recalib.networks import get_backbone
+from nas_recalib.plugins import load_study_plugins
 from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
 from nas_recalib.proxy.train import Recipe, default_recipe
 from nas_recalib.search.local import PRUNERS, Search
 from nas_recalib.search.objective import Proxy
 from nas_recalib.search.samplers import STRATEGIES
 from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import SpaceFile, find_space
 from nas_recalib.study.config import SearchConfig, refuse_difference
 from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, read_config
 
@@ -51,6 +53,7 @@ class Request:
         threads: Of the CPU.
         seed: That every draw follows from.
         cache: Folder that downloads are kept in.
+        plugins: Modules of the user's own operators; none is "as the study has it".
     """
 
     space: str | None
@@ -70,6 +73,7 @@ class Request:
     threads: int | None
     seed: int | None
     cache: Path
+    plugins: Sequence[str] = ()
 
 
 @contextmanager
@@ -80,9 +84,12 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
     """
     budget = Budget.parse(request.macs, request.params)
-    asked_space = SearchSpace.load(request.space) if request.space else None
-    place = StudyPlace.of(request.study or _default_name(asked_space, budget), request.runs, request.storage)
+    place = StudyPlace.of(
+        request.study or _default_name(request.space, budget), request.runs, request.storage
+    )
     stored = _stored_config(place)
+    load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
+    asked_space = SearchSpace.load(request.space) if request.space else None
     space = asked_space or (SearchSpace.parse(stored.space, place.name) if stored else None)
     if space is None:
         raise InputError("space: name one with --space, such as --space resnet50")
@@ -102,7 +109,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         written = read_config(study)
         if written is not None:
             refuse_difference(place.name, written, config)
-        if written != config:  # new, or its images lie elsewhere now
+        if written != config:  # new, or its images or plugins lie elsewhere now
             study.set_user_attr("config", config.as_dict())
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         try:
@@ -111,11 +118,12 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
 
-def _default_name(space: SearchSpace | None, budget: Budget) -> str:
+def _default_name(space: str | None, budget: Budget) -> str:
     if space is None:
         raise InputError("study: name a space with --space or a study with --study")
+    name = read_yaml(find_space(space), SpaceFile).name  # its operators may be plugins that the study names
     limits = {"": budget.macs, "-params": budget.params}
-    return space.name + "".join(f"-{_short(limit)}{unit}" for unit, limit in limits.items() if limit)
+    return name + "".join(f"-{_short(limit)}{unit}" for unit, limit in limits.items() if limit)
 
 
 def _short(value: int) -> str:
@@ -167,6 +175,7 @@ def _config(
         sampler=sampler,
         pruner=pruner,
         seed=seed,
+        plugins=list(request.plugins or (stored.plugins if stored else ())),
     )
 
 

@@ -1,6 +1,6 @@
 """What a study is about: everything that must stay the same for its trials to be comparable."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import yaml
@@ -26,6 +26,7 @@ class SearchConfig:
         sampler: Name of the strategy.
         pruner: Name of the pruner.
         seed: That every draw follows from.
+        plugins: Modules of the user's own operators, as they were asked for.
     """
 
     space: str
@@ -40,6 +41,7 @@ class SearchConfig:
     sampler: str
     pruner: str
     seed: int
+    plugins: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,10 +67,10 @@ def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> 
 
 
 def _compared(config: SearchConfig) -> dict[str, Any]:
-    """What must be equal; images are told by their hash, wherever they lie."""
+    """What must be equal; images are told by their hash and plugins by their operators, wherever they lie."""
     content = config.as_dict()
     content["data"] = content.pop("data_hash")
-    del content["data_note"]
+    del content["data_note"], content["plugins"]
     content["space"] = yaml.safe_load(content["space"])
     for group in ("space", "budget", "fidelity", "recipe"):
         content.update({f"{group}.{key}": value for key, value in content.pop(group).items()})

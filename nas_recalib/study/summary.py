@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
+from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.place import finished, read_config
 
@@ -94,15 +95,20 @@ class Summary:
         return asdict(self)
 
 
-def summarise(study: optuna.Study) -> Summary:
+def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
     """Reads a study.
 
+    Args:
+        study: Which.
+        plugins: Modules of operators to load instead of those that the study names.
+
     Raises:
-        InputError: If it was not made by this package.
+        InputError: If it was not made by this package, or a plugin cannot be loaded.
     """
     config = read_config(study)
     if config is None:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
+    load_study_plugins(study.study_name, config.plugins, plugins)
     trained = finished(study)
     images = int(config.fidelity["validation"])
     rows = sorted((_row(trial, images) for trial in trained), key=lambda row: (row.pruned, -row.accuracy))

@@ -232,7 +232,7 @@ def test_stems(normal, make, name, smaller):
     assert sizes == [64 // smaller]
 
 
-@pytest.mark.parametrize("name", [*IMAGENET, *CIFAR])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_twin_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
     twin = backbone.twin(0.25)

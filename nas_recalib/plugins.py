@@ -1,0 +1,105 @@
+"""Plugins: modules of the user's own operators, which join the catalog by `register` when imported."""
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from nas_recalib.errors import InputError, in_one_line
+from nas_recalib.operators.catalog import names
+
+GROUP = "nas_recalib.operators"
+
+
+def load_plugins(plugins: Sequence[str]) -> None:
+    """Imports the installed plugins and those named; what is loaded already is left as it is.
+
+    Args:
+        plugins: Dotted names of modules, also in the current directory, or paths of .py files.
+
+    Raises:
+        InputError: If one cannot be imported, or registers nothing or what the catalog refuses; it is named.
+    """
+    load_installed()
+    for plugin in plugins:
+        before = _registered()
+        try:
+            new = _load_file(Path(plugin).resolve()) if plugin.endswith(".py") else _load_module(plugin)
+        except (Exception, SystemExit) as error:  # whatever a user's module may do
+            raise InputError(f"plugin: {plugin} cannot be loaded: {in_one_line(error)}") from error
+        if new and _registered() == before:
+            raise InputError(f"plugin: {plugin} registers no operator")
+
+
+@cache
+def load_installed() -> None:
+    """Imports, once, the modules that installed packages name in the entry-point group of operators.
+
+    Raises:
+        InputError: If one cannot be imported, or registers what the catalog refuses; its package is named.
+    """
+    for entry in entry_points(group=GROUP):
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:
+            package = entry.dist.name if entry.dist else "unknown"
+            raise InputError(
+                f"plugin: {entry.value} of the installed package {package} cannot be loaded: "
+                f"{in_one_line(error)}"
+            ) from error
+
+
+def load_study_plugins(study: str, stored: Sequence[str], asked: Sequence[str]) -> None:
+    """Loads the plugins asked for or, where there are none, those that a study was made with.
+
+    Raises:
+        InputError: If one cannot be loaded; where the study named it, the message says so.
+    """
+    load_plugins(asked)
+    for plugin in () if asked else stored:
+        try:
+            load_plugins([plugin])
+        except InputError as error:
+            told = f"study {study!r} was made with it, say where it is with --plugin"
+            raise InputError(f"{error}; {told}") from error
+
+
+def _registered() -> int:
+    return len(names("convolution")) + len(names("recalibration"))
+
+
+def _load_module(name: str) -> bool:
+    """Imports a module; whether it was not loaded before."""
+    new = name not in sys.modules
+    _let_import_from(Path.cwd())
+    import_module(name)
+    return new
+
+
+def _load_file(path: Path) -> bool:
+    """Imports a file as the module of its name, so that what it defines can be pickled."""
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None:
+        if Path(loaded.__file__ or "").resolve() == path:
+            return False
+        raise ImportError(f"another module named {path.stem!r} is loaded already; rename the file")
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    _let_import_from(path.parent)
+    sys.modules[path.stem] = module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return True
+
+
+def _let_import_from(folder: Path) -> None:
+    """Last on the path, so that no file there stands in the way of a library."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
