@@ -28,6 +28,9 @@ Storage = Annotated[
 Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N (default: a GPU if there is one).", metavar="NAME")
 ]
+Threads = Annotated[
+    int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 StudyName = Annotated[str, typer.Argument(help="Name of the study, such as resnet50-4g.", metavar="STUDY")]
 CacheDir = Annotated[
@@ -102,9 +105,7 @@ def search(
     pruner: Annotated[
         str | None, typer.Option(help="median (default), halving or none.", metavar="NAME")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
-    ] = None,
+    threads: Threads = None,
     seed: Annotated[
         int | None,
         typer.Option(help="That every draw follows from (default: 0).", min=0, max=MANY, metavar="N"),
@@ -121,7 +122,8 @@ def search(
     import optuna
 
     from nas_recalib.device import device_name, pick_device
-    from nas_recalib.report.tables import print_table, study_tables
+    from nas_recalib.report.tables import study_tables
+    from nas_recalib.report.terminal import print_table
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.setup import Request, prepared
     from nas_recalib.study.place import finished
@@ -178,7 +180,8 @@ def show(
     """Show what a study found: best, trials, front of accuracy against MACs, importance of blocks."""
     from nas_recalib.files import write_atomically
     from nas_recalib.report.page import study_page
-    from nas_recalib.report.tables import print_table, study_tables
+    from nas_recalib.report.tables import study_tables
+    from nas_recalib.report.terminal import print_table
 
     summary = _summary(study, runs_dir, storage, plugin)
     if page:
@@ -243,6 +246,89 @@ def cost(
         _print_json(costs)
     else:
         print_costs(costs)
+
+
+@app.command()
+def bench(
+    which: Annotated[
+        str, typer.Option("--set", help="layers, blocks, networks or all.", metavar="NAME")
+    ] = "blocks",
+    sizes: Annotated[
+        str, typer.Option(help="imagenet (ResNet-50), cifar (ResNet-20) or all.", metavar="NAME")
+    ] = "all",
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to time, such as psconv+ab; may be given again (default: the papers' operators).",
+            metavar="CHOICE",
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="forward (inference), or train (forward and backward).", metavar="NAME")
+    ] = "forward",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
+    ] = "float32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Inputs at once (default: 32, CIFAR's 128, and 1, 8 and 32 for a ResNet-50 forward).",
+            min=1,
+            max=MANY,
+            metavar="N",
+        ),
+    ] = None,
+    memory_format: Annotated[
+        str, typer.Option(help="channels_last or contiguous.", metavar="NAME")
+    ] = "channels_last",
+    compile_first: Annotated[bool, typer.Option("--compile", help="Compile both sides first.")] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Spent on each pair; slow ones take five rounds.", metavar="SECONDS")
+    ] = 2.0,
+    threads: Threads = None,
+    device: Device = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write JSON.", metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time operators against vanilla, side by side: layers alone, blocks, whole networks.
+
+    A ratio is the median over the rounds, with its quartiles; --choice vanilla
+    shows how far from 1 noise alone takes it.
+    """
+    from nas_recalib.device import default_threads, pick_device
+    from nas_recalib.files import require_writable, write_atomically
+    from nas_recalib.report.terminal import print_table
+    from nas_recalib.report.timings import timing_tables
+    from nas_recalib.timing import Settings, list_cases, report
+    from nas_recalib.timing import run as run_cases
+
+    if output:
+        require_writable(output)
+    settings = Settings(
+        device=pick_device(device),
+        mode=mode,
+        dtype=dtype,
+        memory_format=memory_format,
+        threads=default_threads() if threads is None else threads,
+        seconds=seconds,
+        compile=compile_first,
+    )
+    cases = list_cases(which, sizes, choice or (), mode=mode, batch_size=batch_size)
+    results = []
+    for result in run_cases(cases, settings):
+        results.append(result)
+        _say(f"{len(results)}/{len(cases)} {result.case}: {result.times.ratio().median:.3f}")
+    content = report(results, settings)
+    if output:
+        write_atomically(output, json.dumps(content, indent=2) + "\n")
+        _say(f"wrote {output}")
+    if as_json:
+        _print_json(content)
+    else:
+        print(f"{content['device']}, {mode}, {dtype}, {memory_format}")
+        print_table(timing_tables(results))
 
 
 @app.command()

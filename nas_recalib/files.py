@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -73,14 +74,27 @@ def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
         raise InputError(f"{origin}: {_first_problem(error, model)}") from error
 
 
+def require_writable(path: Path) -> None:
+    """Finds out before long work whether its result could be written.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    _refuse_other_than_file(path)
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a reader, or a crash, finds the old one or the whole new one.
 
     Raises:
         InputError: If the folder cannot be written to.
     """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: cannot be written: not a regular file")
+    _refuse_other_than_file(path)
     path = path.resolve()  # a link goes on pointing at the file
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -93,6 +107,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _refuse_other_than_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: cannot be written: not a regular file")
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:

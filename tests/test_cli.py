@@ -207,6 +207,22 @@ BAD_INPUT = {
         ["train", "fine.yaml", "--data", "digits", "--recipe", "step90"],
         "step100, cosine120",
     ),
+    "no such set": (["bench", "--set", "layer"], "set: 'layer' is not one of layers, blocks, networks, all"),
+    "no such sizes": (["bench", "--sizes", "big"], "sizes: 'big' is not one of imagenet, cifar, all"),
+    "no such mode": (["bench", "--mode", "both"], "mode: 'both' is not one of forward, train"),
+    "no such type": (["bench", "--dtype", "int8"], "dtype: 'int8' is not one of float32, bfloat16"),
+    "no such format": (["bench", "--memory-format", "x"], "memory-format: 'x' is not one of channels_last"),
+    "no batch": (["bench", "--batch-size", "0"], "--batch-size"),
+    "no time": (["bench", "--seconds", "nan"], "seconds: nan is not"),
+    "no such device to time": (["bench", "--device", "tpu9"], "device: 'tpu9' is not here"),
+    "cores nobody has to time": (["bench", "--threads", "99999"], "threads: 99999 is not from 1 to"),
+    "no such choice to time": (["bench", "--choice", "psconvv"], "choice: unknown operator 'psconvv'"),
+    "a gate alone": (["bench", "--set", "layers", "--choice", "ab"], "vanilla+ab recalibrates a block"),
+    "a misfit to time": (
+        ["bench", "--sizes", "cifar", "--choice", "psconv(pattern=1-2-3)"],
+        "psconv: in_channels = 16",
+    ),
+    "no place for timings": (["bench", "-o", "no/such/folder.json"], "cannot be written: No such file"),
     "one class to train on": (["train", "fine.yaml", "--data", "folder:single"], "has one class"),
 }
 
@@ -293,7 +309,7 @@ def test_a_resumed_search_knows_the_best_so_far(here, capsys):
 
 
 def test_help_comes_without_waiting_for_torch():
-    commands = "[], ['search'], ['show'], ['export'], ['cost'], ['train']"
+    commands = "[], ['search'], ['show'], ['export'], ['cost'], ['bench'], ['train']"
     program = f"""
 import sys
 from nas_recalib.cli import run
@@ -321,6 +337,23 @@ def test_a_hopeless_search_is_status_1(here, capsys, monkeypatch):
     told = capsys.readouterr().err
     assert "3 trials in a row ended in an error" in told
     assert "ZeroDivisionError" in told
+
+
+def test_operators_are_timed_against_vanilla(here, capsys):
+    small = "--sizes cifar --batch-size 2 --seconds 0.001 --threads 1 --device cpu --choice ab"
+    quick = ["bench", *small.split(" ")]
+    assert run([*quick, "-o", "out.json"]) == 0
+    told = capsys.readouterr()
+    assert told.out.count("resnet20 layer") == told.err.count("resnet20 layer") == 3
+    assert "Geometric means" in told.out
+    written = json.loads((here / "out.json").read_text())
+    assert [case["place"] for case in written["cases"]] == [f"resnet20 layer{s}.1" for s in (1, 2, 3)]
+    assert (written["mode"], written["dtype"]) == ("forward", "float32")
+
+    assert run([*quick, "--choice", "psconv", "--set", "all", "--mode", "train", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["mode"] == "train"
+    assert [mean["set"] for mean in told["geometric_means"]] == ["layers", *["blocks"] * 2, *["networks"] * 2]
 
 
 def test_cost_of_a_space_a_choice_and_json(here, capsys):

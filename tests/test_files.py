@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 
 from nas_recalib.errors import InputError
-from nas_recalib.files import StrictModel, parse_yaml, read_yaml, write_atomically
+from nas_recalib.files import StrictModel, parse_yaml, read_yaml, require_writable, write_atomically
 
 
 class Inner(StrictModel):
@@ -126,9 +126,17 @@ def test_a_file_is_whole_and_on_disk_before_it_is_seen(tmp_path, monkeypatch):
 )
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path, name, reason):
     (tmp_path / "plain").write_text("")
-    with pytest.raises(InputError, match=f"cannot be written: .*{reason}"):
-        write_atomically(tmp_path / name, "new")
+    for attempt in (require_writable, lambda path: write_atomically(path, "new")):
+        with pytest.raises(InputError, match=f"cannot be written: .*{reason}"):
+            attempt(tmp_path / name)
     assert [item.name for item in tmp_path.iterdir()] == ["plain"]
+
+
+def test_asking_whether_a_file_could_be_written_writes_nothing(tmp_path):
+    (tmp_path / "old").write_text("old")
+    for name in ("old", "new"):
+        require_writable(tmp_path / name)
+    assert [(item.name, item.read_text()) for item in tmp_path.iterdir()] == [("old", "old")]
 
 
 def test_a_good_file_is_read(tmp_path):

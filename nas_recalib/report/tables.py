@@ -1,6 +1,6 @@
 """Summaries as tables for a terminal."""
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -90,15 +90,3 @@ def _importance(summary: Summary) -> Table:
     for position, share in summary.importance.items():
         table.add_row(position, f"{share:.3f}")
     return table
-
-
-def print_table(renderable: RenderableType) -> None:
-    """To standard output: fitted to a terminal, unfolded and uncoloured elsewhere."""
-    console = Console()
-    if console.is_terminal:
-        console.print(renderable)
-        return
-    plain = Console(width=240, no_color=True, highlight=False)
-    with plain.capture() as captured:
-        plain.print(renderable)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -1,6 +1,7 @@
 from small_study import small_study
 
-from nas_recalib.report.tables import print_table, study_tables
+from nas_recalib.report.tables import study_tables
+from nas_recalib.report.terminal import print_table
 from nas_recalib.study.summary import summarise
 
 

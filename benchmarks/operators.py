@@ -1,0 +1,177 @@
+"""Times every operator against vanilla, and sets what came out beside the project's targets.
+
+    python benchmarks/operators.py
+
+Layers, blocks and whole networks of ResNet-50's and ResNet-20's shapes, on a GPU if there is one. Prints a
+table and writes JSON, after every part what there is so far.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from nas_recalib.device import default_threads, pick_device
+from nas_recalib.errors import InputError
+from nas_recalib.operators import BlockChoice
+from nas_recalib.report.terminal import print_table
+from nas_recalib.timing import Case, Mean, Result, Settings, geometric_means, list_cases, report, run
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+LAYERS = ("scconv", "psconv", "psconv(pattern=1-2)")
+BLOCKS = ("scconv", "psconv", "msar", "ab", "ab-plus", "se")
+NETWORKS = ("scconv", "psconv", "msar", "ab")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cases that are timed alike."""
+
+    set: str
+    sizes: str
+    mode: str
+    choices: tuple[str, ...]
+    batch_size: int | None = None
+
+    def cases(self) -> list[Case]:
+        return list_cases(self.set, self.sizes, self.choices, mode=self.mode, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The most that a choice's time may be in terms of vanilla's: the geometric mean, or each place's."""
+
+    set: str
+    sizes: str
+    mode: str
+    batch: int
+    choice: str
+    at_most: float
+    each: bool = False
+
+    def key(self) -> tuple[object, ...]:
+        return (self.set, self.sizes, self.mode, self.batch, str(BlockChoice.parse(self.choice)))
+
+
+TRAINED = tuple(
+    Part(kind, sizes, "train", choices)
+    for kind, choices in (("layers", LAYERS), ("blocks", BLOCKS))
+    for sizes in ("imagenet", "cifar")
+)
+INFERENCE = tuple(Part("networks", sizes, "forward", NETWORKS) for sizes in ("imagenet", "cifar"))
+PARTS = {
+    "cpu": (*TRAINED, *INFERENCE),
+    "cuda": (*TRAINED, *INFERENCE, Part("networks", "imagenet", "train", NETWORKS, batch_size=128)),
+}
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+TARGETS = {
+    "cpu": (
+        Target("layers", "imagenet", "train", 32, "psconv", 1.25),
+        Target("layers", "imagenet", "train", 32, "scconv", 1.05),
+        Target("blocks", "imagenet", "train", 32, "ab", 1.05),
+        Target("blocks", "imagenet", "train", 32, "msar", 1.05),
+        Target("blocks", "cifar", "train", 128, "ab", 1.05),
+        Target("blocks", "cifar", "train", 128, "msar", 1.25),
+        Target("blocks", "cifar", "train", 128, "scconv", 1.60),
+        Target("blocks", "cifar", "train", 128, "psconv", 1.60),
+        Target("networks", "imagenet", "forward", 8, "psconv", 1.10),
+        Target("networks", "imagenet", "forward", 8, "scconv", 1.00),
+        Target("networks", "imagenet", "forward", 8, "ab", 1.03),
+        Target("networks", "imagenet", "forward", 8, "msar", 1.05),
+    ),
+    "cuda": (
+        Target("layers", "imagenet", "train", 32, "psconv", 1.10, each=True),  # all of 64 channels or more
+        Target("networks", "imagenet", "train", 128, "psconv", 1.03),
+    ),
+}
+
+
+def measure(parts: list[Part], settings: Settings) -> Iterator[tuple[Settings, list[Result]]]:
+    """Times part by part, each under its own mode; one line a case on standard error."""
+    for number, part in enumerate(parts, start=1):
+        told = replace(settings, mode=part.mode)
+        cases = part.cases()
+        results = []
+        for result in run(cases, told):
+            results.append(result)
+            ratio = result.times.ratio().median
+            done = f"part {number}/{len(parts)}, {len(results)}/{len(cases)}"
+            print(f"{done}: {result.case}, {part.mode}: {ratio:.3f}", file=sys.stderr, flush=True)
+        yield told, results
+
+
+def compare(means: list[tuple[str, Mean]], targets: tuple[Target, ...]) -> list[dict[str, Any]]:
+    """Every mean with its mode, and the target beside it where there is one."""
+    aims = {target.key(): target for target in targets}
+    rows = []
+    for mode, mean in means:
+        target = aims.get((mean.set, mean.sizes, mode, mean.batch, mean.choice))
+        rows.append({"mode": mode, **asdict(mean), "target": target and judge(mean, target)})
+    return rows
+
+
+def judge(mean: Mean, target: Target) -> dict[str, object]:
+    reached = mean.worst if target.each else mean.ratio
+    of = "each place" if target.each else "geometric mean"
+    return {"at_most": target.at_most, "of": of, "met": reached <= target.at_most}
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> Table:
+    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ("set", "sizes", "mode", "batch", "choice", "places", "ratio", "worst", "at most", "of", "met")
+    for heading in headings:
+        shown.add_column(heading, no_wrap=True)
+    for row in rows:
+        target = row["target"] or {"at_most": "", "of": "", "met": None}
+        shown.add_row(
+            *(str(row[key]) for key in ("set", "sizes", "mode", "batch", "choice", "places")),
+            *(f"{row[key]:.3f}" for key in ("ratio", "worst")),
+            *(str(target[key]) for key in ("at_most", "of")),
+            {True: "yes", False: "no", None: ""}[target["met"]],
+        )
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--sizes", choices=("imagenet", "cifar"), help="one of them alone")
+    parser.add_argument("--batch-size", type=int, help="another one for every case, for a quick look")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--seconds", type=float, default=2.0, help="spent on each pair")
+    parser.add_argument("--output", type=Path, help="JSON (default: docs/results/operators-DEVICE.json)")
+    arguments = parser.parse_args()
+    try:
+        device = pick_device(arguments.device)
+        dtype = DTYPES[device.type]
+        settings = Settings(device, dtype=dtype, threads=arguments.threads, seconds=arguments.seconds)
+        parts = [
+            replace(part, batch_size=arguments.batch_size or part.batch_size)
+            for part in PARTS[device.type]
+            if arguments.sizes in (None, part.sizes)
+        ]
+        output = arguments.output or RESULTS / f"operators-{device.type}.json"
+        if not os.access(output.resolve().parent, os.W_OK):
+            raise InputError(f"{output}: cannot be written")
+        content: dict[str, Any] = {"summary": [], "parts": []}
+        means: list[tuple[str, Mean]] = []
+        for told, results in measure(parts, settings):
+            means += [(told.mode, mean) for mean in geometric_means(results)]
+            content["parts"].append(report(results, told))
+            content["summary"] = compare(means, TARGETS[device.type])
+            output.write_text(json.dumps(content, indent=2) + "\n")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    first = content["parts"][0]
+    title = f"Time against vanilla: {first['device']}, {dtype}, {settings.memory_format}"
+    print_table(table(title, content["summary"]))
+
+
+if __name__ == "__main__":
+    main()

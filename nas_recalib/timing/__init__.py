@@ -1,0 +1,21 @@
+"""What operators cost in time, against vanilla."""
+
+from nas_recalib.timing.calls import Settings
+from nas_recalib.timing.cases import Case, Place, list_cases
+from nas_recalib.timing.paired import Ratio, Times, time_side_by_side
+from nas_recalib.timing.run import Mean, Result, geometric_means, report, run
+
+__all__ = [
+    "Case",
+    "Mean",
+    "Place",
+    "Ratio",
+    "Result",
+    "Settings",
+    "Times",
+    "geometric_means",
+    "list_cases",
+    "report",
+    "run",
+    "time_side_by_side",
+]
