@@ -21,7 +21,7 @@ NOT_RUN = {
     "vanilla": {"channels"},  # torch's own refusal is a RuntimeError
     "none": {"channels", "groups"},
     "psconv-learned": {"gradcheck"},  # gradients pass straight through a step
-    **dict.fromkeys(OF_ONE_SIZE, {"groups", "map_sizes", "costs", "torch_compile"}),
+    **{name: {"groups", "map_sizes", "costs", "torch_compile"} for name in OF_ONE_SIZE},
     **{name: {"groups"} for name in names("recalibration") if name != "none"},
 }
 
