@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution
+from nas_recalib.operators.psconv_triton import poly_scale, usable
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class PSConv2d(nn.Module):
         require_channels("psconv", x, self.in_channels)
         if len(set(self.pattern)) == 1:
             return self._convolve(x, self.weight, self.pattern[0], self.groups)
+        if usable(x, self.weight, self.pattern, self.groups):
+            return poly_scale(x, self.weight, self.pattern, self.vary, self.stride, self.groups)
         blocks = range(len(self.pattern))
         partials, orders = [], []
         for term in self._terms:
