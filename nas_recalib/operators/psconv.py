@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution
 from nas_recalib.operators._lattice import Lattice, Term
+from nas_recalib.operators.psconv_triton import poly_scale, usable
 
 
 class PSConv2d(nn.Module):
@@ -83,6 +84,8 @@ class PSConv2d(nn.Module):
             t = len(self.pattern)
             blocks = zip(x.chunk(t, 1), self.weight.chunk(t), self.pattern, strict=True)
             return torch.cat([self._convolve(*block, self.groups // t) for block in blocks], dim=1)
+        if usable(x, self.weight, self.pattern, self.groups):
+            return poly_scale(x, self.weight, self.pattern, self.vary, self.stride, self.groups)
         return self._lattice.convolve(x, self.weight)
 
     def _convolve(self, x: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:

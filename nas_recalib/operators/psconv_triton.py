@@ -1,0 +1,275 @@
+"""Poly-scale convolution as one implicit matrix product on the GPU, with the work of a vanilla convolution.
+
+A kernel's dilation depends on its blocks of input and output channels alone. So a tile of positions x output
+channels of one block can walk over taps x input channels as a dense convolution does; only the place it reads
+from shifts with the input block. Nothing is gathered, concatenated or added up in memory: the map is read
+and written once, where grouped convolutions, one for each dilation, do so several times.
+
+* Memory is NHWC (channels_last): the channels of a block at a tap are one run of at least 16 values (whole
+  sectors) wherever the dilation moves it. In NCHW, strided runs break up, and dilated ones lose alignment.
+* A tile reads every tap again, and taps of different dilations share little: with 1-2-1-4 a layer fetches its
+  input 36 times through the cache, where it needs 25 distinct shifts. For 64 channels (blocks of 16) that
+  counts for more than arithmetic. Hence taps vary fastest and loads stay in L1, where a tap finds most of
+  what its neighbour on the row took. Output tiles over the same positions run side by side and share L2.
+* One program for all output blocks, with an accumulator each, would fetch 27 times instead of 36 (dilation 1
+  serves two blocks), at t times the registers and a loop unrolled over blocks and dilations: not worth it.
+* Backward to the input is the same kernel: taps mirrored, weight transposed, the roles of input and output
+  block exchanged; with a stride, positions that no output looked at are masked. Backward to the weight has
+  the positions as its inner dimension, split into parts that are summed in a fixed order, without atomics.
+"""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_INSTALLED = find_spec("triton") is not None and torch.version.hip is None
+_DTYPES = {torch.float32, torch.float16, torch.bfloat16}
+_LEAST_BLOCK = 16  # the least side of a matrix product on tensor cores
+_STEPS = {"both": (1, -1), "in": (1, 0), "out": (0, 1)}  # of the pattern's index, by input and output block
+
+
+def usable(x: Tensor, weight: Tensor, pattern: Sequence[int], groups: int) -> bool:
+    """Whether `poly_scale` takes these: on an NVIDIA GPU since Ampere, in blocks of at least 16 channels.
+
+    With TRITON_INTERPRET=1 in the environment, tensors on the CPU pass, too: slow, for tests.
+    """
+    block = min(weight.shape[0] // groups, weight.shape[1]) // len(pattern)
+    return (
+        _INSTALLED
+        and (_ampere(x) if x.is_cuda else INTERPRETED and x.device.type == "cpu")
+        and x.device == weight.device
+        and {x.dtype, weight.dtype} <= _DTYPES
+        and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type))
+        and block >= _LEAST_BLOCK
+    )
+
+
+def _ampere(x: Tensor) -> bool:
+    return torch.cuda.get_device_properties(x.device).major >= 8
+
+
+def poly_scale(
+    x: Tensor, weight: Tensor, pattern: Sequence[int], vary: str, stride: int, groups: int
+) -> Tensor:
+    """Convolves x with kernels in a cyclic lattice of dilations, as PSConv2d does.
+
+    Under autocast it computes in autocast's dtype; in float32, TF32 is used where cuDNN's convolutions may
+    use it. Differentiable once.
+
+    Args:
+        x: (N, C_in, H, W); other than channels_last it is copied first.
+        weight: (C_out, C_in / groups, k, k).
+        pattern: Dilations, one for each block of channels.
+        vary: "both", "in" or "out".
+        stride: Stride of the convolution.
+        groups: Groups of the convolution.
+
+    Returns:
+        (N, C_out, ceil(H / stride), ceil(W / stride)), channels_last.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    y: Tensor = _poly_scale(x, weight, pattern, vary, stride, groups)
+    return y
+
+
+@custom_op("nas_recalib::poly_scale", mutates_args=())
+def _poly_scale(
+    x: Tensor, weight: Tensor, pattern: Sequence[int], vary: str, stride: int, groups: int
+) -> Tensor:
+    y = _result(x, weight, pattern, vary, stride, groups)
+    _convolve(x, weight, y, pattern, _STEPS[vary], stride, groups, transposed=False)
+    return y
+
+
+def _result(x: Tensor, weight: Tensor, _pattern: Any, _vary: str, stride: int, _groups: int) -> Tensor:
+    height, width = (-(-side // stride) for side in x.shape[2:])
+    return _map(x, weight.shape[0], height, width)
+
+
+@custom_op("nas_recalib::poly_scale_to_input", mutates_args=())
+def _to_input(
+    gradient: Tensor,
+    weight: Tensor,
+    height: int,
+    width: int,
+    pattern: Sequence[int],
+    vary: str,
+    stride: int,
+    groups: int,
+) -> Tensor:
+    result = _input_gradient(gradient, weight, height, width, pattern, vary, stride, groups)
+    turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    _convolve(gradient, turned, result, pattern, _STEPS[vary][::-1], stride, groups, transposed=True)
+    return result
+
+
+def _input_gradient(gradient: Tensor, weight: Tensor, height: int, width: int, *lattice: Any) -> Tensor:
+    return _map(gradient, weight.shape[1] * lattice[-1], height, width)
+
+
+@custom_op("nas_recalib::poly_scale_to_weight", mutates_args=())
+def _to_weight(
+    x: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    pattern: Sequence[int],
+    vary: str,
+    stride: int,
+    groups: int,
+) -> Tensor:
+    parts = _correlate(x, gradient, weight.shape[2], pattern, _STEPS[vary], stride, groups)
+    return torch.empty_like(weight).copy_(parts.sum(0).permute(0, 3, 1, 2))
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], **_: Any) -> None:
+    x, weight, *ctx.lattice = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    for_x, for_weight = ctx.needs_input_grad[:2]
+    return (
+        _to_input(gradient, weight, *x.shape[2:], *ctx.lattice) if for_x else None,
+        _to_weight(x, weight, gradient, *ctx.lattice) if for_weight else None,
+        *(None for _ in ctx.lattice),
+    )
+
+
+_poly_scale.register_fake(_result)
+_to_input.register_fake(_input_gradient)
+_to_weight.register_fake(lambda _x, weight, *_: torch.empty_like(weight))
+_poly_scale.register_autograd(_backward, setup_context=_remember)
+
+
+@register_flop_formula(torch.ops.nas_recalib.poly_scale)
+def _flops(x: list[int], weight: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
+@register_flop_formula(torch.ops.nas_recalib.poly_scale_to_input)
+def _flops_to_input(gradient: list[int], weight: list[int], *_: Any, **__: Any) -> int:
+    return conv_flop_count(gradient, weight, gradient)
+
+
+@register_flop_formula(torch.ops.nas_recalib.poly_scale_to_weight)
+def _flops_to_weight(x: list[int], weight: list[int], gradient: list[int], *_: Any, **__: Any) -> int:
+    return conv_flop_count(x, weight, gradient)
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+    shape = (like.shape[0], channels, height, width)
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _convolve(
+    source: Tensor,
+    weight: Tensor,
+    result: Tensor,
+    pattern: Sequence[int],
+    steps: tuple[int, int],
+    stride: int,
+    groups: int,
+    *,
+    transposed: bool,
+) -> None:
+    """Fills result with the convolution of source or, transposed, with the gradient that source brings it."""
+    from nas_recalib.operators.psconv_kernels import convolve
+
+    kernel = weight.shape[2]
+    wide = 128 // source.itemsize  # as many channels as the widest swizzled row of shared memory takes
+    plan = _plan(source, result, kernel, pattern, steps, stride, groups, wide)
+    chunks = -(-len(pattern) * plan["PADDED"] // plan["BLOCK_K"])
+    plan |= {"STEPS": chunks * kernel**2, "TRANSPOSED": transposed}
+
+    def grid(meta: dict[str, Any]) -> tuple[int]:
+        return (-(-plan["positions"] // meta["BLOCK_M"]) * plan["TILES"],)
+
+    with torch.cuda.device_of(source):
+        convolve[grid](_nhwc(source), _nhwc(weight), result, **plan)
+
+
+def _correlate(
+    source: Tensor,
+    gradient: Tensor,
+    kernel: int,
+    pattern: Sequence[int],
+    steps: tuple[int, int],
+    stride: int,
+    groups: int,
+) -> Tensor:
+    """The weight's gradient in parts to add up: (parts, C_out, kernel, kernel, C_in / groups), in float32."""
+    from nas_recalib.operators.psconv_kernels import correlate
+
+    plan = _plan(source, gradient, kernel, pattern, steps, stride, groups, 128)
+    chunks = -(-len(pattern) * plan["PADDED"] // plan["BLOCK_K"])
+    programs = chunks * kernel**2 * plan["TILES"]
+    parts = -(-_programs_at_once(source) // programs)
+    shape = (parts, gradient.shape[1], kernel, kernel, source.shape[1] // groups)
+    result = torch.empty(shape, dtype=torch.float32, device=source.device)
+    with torch.cuda.device_of(source):
+        correlate[programs, parts](_nhwc(source), _nhwc(gradient), result, **plan)
+    return result
+
+
+def _programs_at_once(x: Tensor) -> int:
+    return 4 * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 20
+
+
+def _plan(
+    source: Tensor,
+    target: Tensor,
+    kernel: int,
+    pattern: Sequence[int],
+    steps: tuple[int, int],
+    stride: int,
+    groups: int,
+    widest: int,
+) -> dict[str, Any]:
+    """What both kernels are told of their maps, lattice and tiles.
+
+    Input blocks are padded to PADDED channels so that a chunk of BLOCK_K holds whole blocks or lies in one.
+    """
+    from triton import cdiv, next_power_of_2
+
+    t = len(pattern)
+    c_source, c_target = source.shape[1] // (groups * t), target.shape[1] // (groups * t)
+    positions = target.shape[0] * target.shape[2] * target.shape[3]
+    block_n = min(128, next_power_of_2(c_target))
+    block_k = min(widest, next_power_of_2(t * next_power_of_2(c_source)))
+    run = min(block_k, next_power_of_2(c_source))
+    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return {
+        "positions": positions,
+        "_magnitude": positions.bit_length(),
+        "source_height": source.shape[2],
+        "source_width": source.shape[3],
+        "height": target.shape[2],
+        "width": target.shape[3],
+        "C_SOURCE": c_source,
+        "C_TARGET": c_target,
+        "PADDED": cdiv(c_source, run) * run,
+        "GROUPS": groups,
+        "KERNEL": kernel,
+        "STRIDE": stride,
+        "PATTERN": tuple(pattern),
+        "SOURCE_STEP": steps[0],
+        "TARGET_STEP": steps[1],
+        "PRECISION": "tf32" if tf32 else "ieee",
+        "TILES": groups * t * cdiv(c_target, block_n),
+        "BLOCK_N": block_n,
+        "BLOCK_K": block_k,
+    }
