@@ -52,9 +52,8 @@ class Lattice:
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution of (N, C_in, H, W) by a weight of nn.Conv2d's shape."""
-        if not x.is_meta and torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
+        dtype = lowered_dtype(x)
+        x, weight = x.to(dtype), weight.to(dtype)
         if torch.compiler.is_compiling():
             return self.sum_of_terms(x, weight)
         y: Tensor = _Convolve.apply(x, weight, self._fastest(x, weight))
@@ -122,6 +121,21 @@ class Lattice:
         return replace(self, terms=tuple(single))
 
 
+def is_sound(dtype: torch.dtype, channels: int) -> bool:
+    """Whether a CPU's weight gradient of a dilated convolution with so few channels a group is right.
+
+    In bfloat16 on maps of 32 pixels and more, that of oneDNN 3.13 is wrong, or a crash.
+    """
+    return dtype.itemsize > 2 or channels >= _LANES
+
+
+def lowered_dtype(x: Tensor) -> torch.dtype:
+    """What autocast, where it is on, makes of an input of a convolution."""
+    if x.is_meta or x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type):
+        return x.dtype
+    return torch.get_autocast_dtype(x.device.type)
+
+
 class _Convolve(Function):
     """Sums terms in place, forward and backward, as operations that each know their gradient cannot."""
 
@@ -143,7 +157,8 @@ class _Convolve(Function):
         lattice, needs = ctx.lattice, ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
             needed = [t for t, need in zip((x, weight), needs, strict=True) if need]
-            found = iter(torch.autograd.grad(lattice.sum_of_terms(x, weight), needed, g, create_graph=True))
+            y = lattice.sum_of_terms(*(t.float() if t.dtype.itemsize == 2 else t for t in (x, weight)))
+            found = iter(torch.autograd.grad(y, needed, g.to(y.dtype), create_graph=True))
             return *(next(found) if need else None for need in needs), None
         read, parts = _reader(g, lattice.size), []
         of_weight = torch.empty_like(weight)
@@ -164,18 +179,22 @@ def _gradients(
     padding, dilation, groups = lattice.geometry(term, kernels)
     stride, paddings, dilations = [lattice.stride] * 2, [padding] * 2, [dilation] * 2
 
-    def backward(g: Tensor, source: Tensor, *mask: bool) -> tuple[Tensor, Tensor]:
+    def backward(g: Tensor, source: Tensor, *mask: bool) -> list[Tensor]:
         rest = (None, stride, paddings, dilations, False, [0, 0], groups, [*mask, False])
-        of_source, of_kernels, _ = torch.ops.aten.convolution_backward(g, source, kernels, *rest)
-        return of_source, of_kernels
+        found: list[Tensor] = torch.ops.aten.convolution_backward(g, source, kernels.to(source.dtype), *rest)
+        return found
 
-    # On CPUs the gradient of a dilated kernel that is larger than the map takes a path many times as slow.
-    lacking = [max(0, 2 * padding + 1 - side) if source.is_cpu else 0 for side in source.shape[-2:]]
-    if not any(lacking) or not needs[1]:
-        return backward(g, source, *needs)
-    wide = _extend(source, *lacking)
-    of_kernels = backward(_extend(g, *(-(-n // lattice.stride) for n in lacking)), wide, False, True)[1]
-    return backward(g, source, needs[0], False)[0], of_kernels
+    of_source = backward(g, source, needs[0], False)[0]
+    if not needs[1]:
+        return of_source, kernels
+    if source.is_cpu:
+        if not is_sound(source.dtype, source.shape[1] // groups):
+            g, source = g.float(), source.float()
+        # Where a dilated kernel is larger than the map, a CPU takes a path many times as slow.
+        lacking = [max(0, 2 * padding + 1 - side) for side in source.shape[-2:]]
+        if any(lacking):
+            g, source = _extend(g, *(-(-n // lattice.stride) for n in lacking)), _extend(source, *lacking)
+    return of_source, backward(g, source, False, True)[1]
 
 
 def _extend(x: Tensor, rows: int, columns: int) -> Tensor:

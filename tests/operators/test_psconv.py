@@ -1,5 +1,6 @@
 """PSConv against equation 3 of its paper (Li et al., ECCV 2020), written out as loops."""
 
+import copy
 from itertools import product
 
 import pytest
@@ -112,6 +113,25 @@ def test_its_own_backward_pass_is_that_of_its_terms(
     assert told[0].is_contiguous(memory_format=torch.channels_last)
     g = normal(*told[0].shape)
     torch.testing.assert_close(*(torch.autograd.grad(y, (x, module.weight), g) for y in told))
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (32, 1), (64, 1), (24, 24), (64, 4)])
+def test_bfloat16_gradients_on_large_maps_are_right(normal, make, channels, groups, autocast):
+    """Where a CPU's own, of dilated convolutions with few channels a group, are not."""
+    module = make(PSConv2d, channels, channels, groups=groups, dtype=torch.float32)
+    x, g = (normal(4, channels, 32, 32, dtype=torch.float32) for _ in range(2))
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    expected = torch.autograd.grad(module(x), (x, module.weight), g)
+    lower = module if autocast else copy.deepcopy(module).bfloat16()
+    images = x if autocast else x.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = lower(images)
+    assert y.dtype == torch.bfloat16
+    for told, right in zip(
+        torch.autograd.grad(y, (images, lower.weight), g.bfloat16()), expected, strict=True
+    ):
+        assert (told.float() - right).norm() < 0.02 * right.norm()
 
 
 @pytest.mark.parametrize("needs", ["input", "weight"])
