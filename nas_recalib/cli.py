@@ -121,7 +121,7 @@ def search(
     """
     import optuna
 
-    from nas_recalib.device import device_name, pick_device
+    from nas_recalib.device import device_name, keep_freed_memory, pick_device
     from nas_recalib.report.tables import study_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.search.progress import Progress
@@ -151,6 +151,7 @@ def search(
         plugins=plugin or (),
     )
     chosen = pick_device(device)
+    keep_freed_memory()
     with prepared(request, chosen) as (ready, config):
         _say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
         if config.data_note:
@@ -380,7 +381,7 @@ def train(
 
     from nas_recalib.architecture import Architecture
     from nas_recalib.data import open_source
-    from nas_recalib.device import fast_dtype, pick_device
+    from nas_recalib.device import fast_dtype, keep_freed_memory, pick_device
     from nas_recalib.plugins import load_plugins
     from nas_recalib.training import EpochResult, get_recipe, train_full
     from nas_recalib.training.distributed import join_world
@@ -394,6 +395,7 @@ def train(
         told = f"loss {result.loss:.4f}, top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
         _say(f"epoch {result.epoch}/{chosen.epochs}: {told}, {result.seconds:.0f} s")
 
+    keep_freed_memory()
     with join_world(pick_device(device)) as world:
         with world.main_first():
             source = open_source(data, _cache(cache_dir))

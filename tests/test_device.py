@@ -1,14 +1,24 @@
 """Devices: the best there is by default, only those that work here, and bfloat16 only where it is native."""
 
 import os
+import platform
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
 import torch
 
 import nas_recalib.device as module
-from nas_recalib.device import default_threads, device_name, fast_dtype, pick_device, versions
+from nas_recalib.device import (
+    default_threads,
+    device_name,
+    fast_dtype,
+    keep_freed_memory,
+    pick_device,
+    versions,
+)
 from nas_recalib.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -96,3 +106,29 @@ def test_versions_are_those_installed():
     told = versions()
     assert list(told) == ["nas-recalib", "torch", "torchvision", "optuna"]
     assert told["torch"] == version("torch")
+
+
+FAULTS = """
+import resource, sys, torch
+from nas_recalib.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory() and keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.ones(1 << 24)
+before = faults()
+for _ in range(30):
+    torch.ones(1 << 24)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_kept_memory_is_not_mapped_anew():
+    told = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("keep", "give back")]
+    kept, given_back = map(int, told)
+    assert kept * 3 < given_back
+
+
+def test_other_allocators_are_left_alone(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    assert not keep_freed_memory()

@@ -188,7 +188,7 @@ def _gradients(
     if not needs[1]:
         return of_source, kernels
     if source.is_cpu:
-        if not is_sound(source.dtype, source.shape[1] // groups):
+        if dilation > 1 and not is_sound(source.dtype, source.shape[1] // groups):
             g, source = g.float(), source.float()
         # Where a dilated kernel is larger than the map, a CPU takes a path many times as slow.
         lacking = [max(0, 2 * padding + 1 - side) for side in source.shape[-2:]]
@@ -223,7 +223,14 @@ def _sum_up(parts: list[Part], size: int) -> Tensor:
     channels = total.shape[1] // size
     if whole:
         for y, order in parts:
-            for start, block, length in _runs(order) if y is not total else ():
+            if y is total:
+                continue
+            if (
+                y.dtype.itemsize == 2 and len(order) == size
+            ):  # adding a few numbers at a time is slow in these
+                total.add_(_take(y, _inverse(order), size))
+                continue
+            for start, block, length in _runs(order):
                 place = total.narrow(1, block * channels, length * channels)
                 place.add_(y.narrow(1, start * channels, length * channels))
         return total

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nas_recalib import __version__
-from nas_recalib.device import device_name
+from nas_recalib.device import device_name, keep_freed_memory
 from nas_recalib.errors import InputError
 from nas_recalib.timing.calls import Settings, vanilla_and_choice
 from nas_recalib.timing.cases import Case
@@ -78,6 +78,7 @@ def run(cases: Iterable[Case], settings: Settings) -> Iterator[Result]:
         InputError: If a case does not fit into memory; it is named.
     """
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     for case in cases:
         try:
             yield Result(case, _time(case, settings))
@@ -114,6 +115,7 @@ def report(results: Iterable[Result], settings: Settings) -> dict[str, Any]:
         "versions": {"nas-recalib": __version__, "torch": str(torch.__version__)},
         **asdict(settings),
         "device": device_name(settings.device),
+        "keeps_freed_memory": keep_freed_memory(),
         "cases": [result.as_dict() for result in results],
         "geometric_means": [asdict(mean) for mean in geometric_means(results)],
     }
