@@ -132,7 +132,9 @@ def _mean(x: Tensor, k: int) -> Tensor:
 
 
 def _fit(weights: Tensor, x: Tensor) -> Tensor:
-    """Weights on a grid that divides the map."""
+    """Weights on a grid that divides the map, laid out as the map is."""
+    if x.is_contiguous(memory_format=torch.channels_last):
+        weights = weights.contiguous(memory_format=torch.channels_last)
     rows, columns = weights.shape[-2:]
     divides = x.shape[-2] % rows == 0 and x.shape[-1] % columns == 0
     return weights if divides else repeat(weights, (x.shape[-2], x.shape[-1]))

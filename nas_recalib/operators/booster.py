@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
 from nas_recalib.operators._gate import recalibrate
+from nas_recalib.operators._pointwise import Pointwise
 
 
 class AccuracyBooster(nn.Module):
@@ -32,7 +33,7 @@ class AccuracyBooster(nn.Module):
         divides = groups >= 1 and channels % groups == 0
         require(divides, "ab", "groups", groups, f"a divisor of the channels ({channels})")
         self.channels = channels
-        self.conv = nn.Conv2d(channels, channels, 1, groups=groups, bias=False)
+        self.conv = Pointwise(channels, channels, groups)
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

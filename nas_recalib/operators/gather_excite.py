@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._pointwise import Pointwise
 from nas_recalib.operators._whole_map import fit_whole_map
 
 
@@ -80,10 +81,10 @@ class GatherExcite(nn.Module):
     def _excite(self, hidden: int) -> nn.Module:
         channels = self.channels
         if self.excitation == "mlp":
-            squeeze, expand = nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1)
+            squeeze, expand = Pointwise(channels, hidden, bias=True), Pointwise(hidden, channels, bias=True)
             return nn.Sequential(squeeze, nn.ReLU(inplace=True), expand)
         if self.excitation == "ab":
-            scale = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+            scale = Pointwise(channels, channels, channels)
             return nn.Sequential(scale, nn.BatchNorm2d(channels))
         return nn.Identity()
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
 from nas_recalib.operators._gate import averages, multiply, recalibrate, repeat
+from nas_recalib.operators._pointwise import Pointwise
 
 
 class MSSAR(nn.Module):
@@ -72,10 +73,10 @@ class MSSAR(nn.Module):
 
     def _pair(self, width: int) -> nn.Sequential:
         return nn.Sequential(
-            nn.Conv2d(self.source_channels, width, 1, bias=False),
+            Pointwise(self.source_channels, width),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, self.channels, 1, bias=False),
+            Pointwise(width, self.channels),
             nn.Sigmoid(),
         )
 

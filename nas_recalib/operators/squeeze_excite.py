@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels
 from nas_recalib.operators._gate import recalibrate
+from nas_recalib.operators._pointwise import Pointwise
 
 
 class SqueezeExcite(nn.Module):
@@ -30,8 +31,8 @@ class SqueezeExcite(nn.Module):
         require(r >= 1, "se", "r", r, "at least 1")
         self.channels = channels
         hidden = max(1, channels // r)
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
-        self.excite = nn.Conv2d(hidden, channels, 1)
+        self.squeeze = Pointwise(channels, hidden, bias=True)
+        self.excite = Pointwise(hidden, channels, bias=True)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         require_channels("se", x, self.channels)
