@@ -98,8 +98,9 @@ def freeze_norms(network: Module) -> Module:
     """Replaces every batch norm, those inside operators too, by torchvision's FrozenBatchNorm2d, in place.
 
     A frozen norm uses the statistics, scale and shift that it has, in training as well, and learns nothing:
-    what detectors need, which train on an image or two at a time. So load trained weights, then freeze; state
-    dicts fit before and after.
+    what detectors need, which train on an image or two at a time. So load trained weights, freeze, and only
+    then make `FeatureMaps` or a `pyramid`, which take the modules that are there. State dicts fit before and
+    after.
 
     Args:
         network: Any module that is not itself a norm. Norms that keep no statistics stay.
