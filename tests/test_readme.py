@@ -19,9 +19,18 @@ def blocks(language):
 
 def test_the_python_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    example, _ = blocks("python")
+    example, *_ = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
     assert (tmp_path / "mine.yaml").is_file()
+
+
+def test_the_example_of_a_backbone_runs():
+    _, example, _ = blocks("python")
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    strides = {key: 64 // m.shape[-1] for key, m in names["maps"].items()}
+    assert strides == {"0": 4, "1": 8, "2": 16, "3": 32}
+    assert set(names["detector"].eval()([names["image"]])[0]) == {"boxes", "labels", "scores"}
 
 
 def test_the_example_space_loads(tmp_path):
@@ -32,7 +41,7 @@ def test_the_example_space_loads(tmp_path):
 
 def test_ones_own_operator_is_checked_and_searched(tmp_path, monkeypatch, forget, capsys):
     monkeypatch.chdir(tmp_path)
-    _, example = blocks("python")
+    *_, example = blocks("python")
     (tmp_path / "my_ops.py").write_text(example)
     (options,) = re.findall(r"`(recalibration: \[.*?\])` in `my.yaml`", README)
     space = "name: my\nbackbone: resnet20\ngranularity: network\nconvolution: [vanilla]\n"

@@ -2,6 +2,7 @@
 
 from nas_recalib.networks.backbone import Backbone, BlockSpec
 from nas_recalib.networks.densenet import cifar_densenet
+from nas_recalib.networks.features import FeatureMaps, freeze_norms, pyramid
 from nas_recalib.networks.preact import preact_resnet, wide_resnet
 from nas_recalib.networks.resnet import basic_resnet, bottleneck_resnet, cifar_resnet, cifar_resnext
 from nas_recalib.networks.shufflenet import imagenet_shufflenet
@@ -49,4 +50,12 @@ def get_backbone(name: str) -> Backbone:
     return _backbones[name]
 
 
-__all__ = ["Backbone", "BlockSpec", "backbone_names", "get_backbone"]
+__all__ = [
+    "Backbone",
+    "BlockSpec",
+    "FeatureMaps",
+    "backbone_names",
+    "freeze_norms",
+    "get_backbone",
+    "pyramid",
+]

@@ -1,7 +1,7 @@
 """What every backbone is: a stem, named blocks that each ask which operators to use, and a classifier."""
 
-from collections.abc import Mapping
-from typing import Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
@@ -55,6 +55,26 @@ class Backbone(Protocol):
     def twin(self, width: float) -> Self:
         """The same blocks for small images, its channels scaled by `width`: what a proxy trains."""
         ...
+
+
+class FeatureMap(NamedTuple):
+    """A map that a network hands to other tasks: the last of its size.
+
+    Attributes:
+        module: Name of the module whose output it is.
+        channels: Its channels.
+        stride: By which it is smaller than the images.
+    """
+
+    module: str
+    channels: int
+    stride: int
+
+
+def halving_maps(modules: Sequence[str], channels: Sequence[int], stride: int) -> list[FeatureMap]:
+    """Maps each half as large as the one before it, the first smaller than the images by `stride`."""
+    pairs = zip(modules, channels, strict=True)
+    return [FeatureMap(module, width, stride * 2**index) for index, (module, width) in enumerate(pairs)]
 
 
 def initialise(network: nn.Module) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_recalib.networks.backbone import initialise
+from nas_recalib.networks.backbone import halving_maps, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration, takes_source
 
 BOTTLENECK = 4
@@ -123,6 +123,7 @@ class DenseNet(nn.Module):
         self.least_side = 2 ** (len(shape.depths) - 1)
         specs = shape.blocks()
         width = 2 * shape.growth
+        widths = []
         self.features = nn.Sequential()
         self.features.add_module("conv0", nn.Conv2d(in_channels, width, 3, 1, 1, bias=False))
         for stage, depth in enumerate(shape.depths, start=1):
@@ -135,7 +136,11 @@ class DenseNet(nn.Module):
                 block.add_module(f"denselayer{step}", specs[name].build(choices[name]))
             self.features.add_module(f"denseblock{stage}", block)
             width += depth * shape.growth
+            widths.append(width)
         self.features.add_module("norm5", nn.BatchNorm2d(width))
+        self.features.add_module("relu5", nn.ReLU(inplace=True))
+        blocks = [f"features.denseblock{stage}" for stage in range(1, len(shape.depths))]
+        self.maps = halving_maps([*blocks, "features.relu5"], widths, stride=1)
         self.classifier = nn.Linear(width, num_classes)
         initialise(self)
 
@@ -144,7 +149,7 @@ class DenseNet(nn.Module):
         if min(height, width) < self.least_side:
             least = f"{self.least_side}x{self.least_side}"
             raise ValueError(f"{self.name}: an image of {height}x{width} pixels is smaller than {least}")
-        y = F.adaptive_avg_pool2d(F.relu(self.features(x), inplace=True), 1)
+        y = F.adaptive_avg_pool2d(self.features(x), 1)
         logits: Tensor = self.classifier(torch.flatten(y, 1))
         return logits
 

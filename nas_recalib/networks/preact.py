@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, initialise
+from nas_recalib.networks.backbone import add_recalibrated, halving_maps, initialise
 from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
@@ -78,6 +78,7 @@ class PreActResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, shape.stem_channels, 3, 1, 1, bias=False)
         self.stages = add_stages(self, shape, choices)
+        self.maps = halving_maps([*self.stages[:-1], "relu"], shape.outputs, stride=1)
         self.bn1 = nn.BatchNorm2d(shape.outputs[-1])
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)

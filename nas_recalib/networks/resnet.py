@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, initialise
+from nas_recalib.networks.backbone import add_recalibrated, halving_maps, initialise
 from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
@@ -78,6 +78,7 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
         self.stages = add_stages(self, shape, choices)
+        self.maps = halving_maps(self.stages, shape.outputs, stride=1 if small else 4)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(shape.outputs[-1], num_classes)
         initialise(self)

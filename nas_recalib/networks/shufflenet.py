@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, initialise
+from nas_recalib.networks.backbone import add_recalibrated, halving_maps, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -144,6 +144,8 @@ class ShuffleNet(nn.Module):
             names = [f"stage{stage}.{index}" for index in range(depth)]
             self.add_module(f"stage{stage}", nn.Sequential(*(specs[n].build(choices[n]) for n in names)))
             self.stages.append(f"stage{stage}")
+        widths = [shape.stem_channels, *shape.channels]
+        self.maps = halving_maps(["maxpool", *self.stages], widths, stride=4 if large else 1)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(shape.channels[-1], num_classes)
         initialise(self)

@@ -1,6 +1,6 @@
 """One wording for what is wrong with an operator's argument or input."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def require(condition: bool, operator: str, argument: str, value: object, allowed: str) -> None:
@@ -36,9 +36,11 @@ def require_channels(operator: str, x: Tensor, channels: int) -> None:
         raise ValueError(f"{operator}: expected (N, {channels}, H, W), got {tuple(x.shape)}")
 
 
-def require_statistics(operator: str, x: Tensor) -> None:
-    """Raises ValueError where a batch norm in training would see one value a channel."""
-    if x.shape[0] * x.shape[2] * x.shape[3] == 1:
+def require_statistics(operator: str, x: Tensor, layers: nn.Module) -> None:
+    """Raises ValueError where a batch norm in training, among the layers, would see one value a channel."""
+    if not layers.training or x.shape[0] * x.shape[2] * x.shape[3] != 1:
+        return
+    if any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in layers.modules()):
         raise ValueError(
             f"{operator}: training needs a batch of at least 2 images, batch norm has one value here"
         )

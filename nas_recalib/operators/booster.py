@@ -21,7 +21,7 @@ class AccuracyBooster(nn.Module):
 
     Raises:
         ValueError: If `groups` does not divide `channels`, or in training on a batch of one image, where the
-            batch norm over the averages has no variance.
+            batch norm over the averages has no variance (a frozen norm needs none).
     """
 
     takes_residual = True
@@ -41,6 +41,5 @@ class AccuracyBooster(nn.Module):
         return recalibrate(x, (1,), self._weigh, residual)
 
     def _weigh(self, averages: list[Tensor]) -> Tensor:
-        if self.training:
-            require_statistics("ab", averages[0])
+        require_statistics("ab", averages[0], self.norm)
         return torch.sigmoid(self.norm(self.conv(averages[0])))

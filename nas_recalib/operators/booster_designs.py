@@ -118,8 +118,7 @@ class BoosterDesign(nn.Module):
             weights = F.adaptive_avg_pool2d(weights, 1)
         weights = self.pointwise(weights)
         if self.norm is not None:
-            if self.training:
-                require_statistics("ab-design", weights)
+            require_statistics("ab-design", weights, self.norm)
             weights = self.norm(weights)
         return x * torch.sigmoid(weights)
 

@@ -91,8 +91,7 @@ class GatherExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_channels("ge", x, self.channels)
         source = x if self.size is None else fit_whole_map("ge", x, self.size, self.clamp)
-        if self.training:
-            require_statistics("ge", source[..., :: self.extent, :: self.extent])
+        require_statistics("ge", source[..., :: self.extent, :: self.extent], self)
         weights = torch.sigmoid(self.excite(self.gather(source)))
         if self.size is None:
             weights = F.interpolate(weights, size=x.shape[-2:], mode="nearest")

@@ -102,10 +102,10 @@ class MSSAR(nn.Module):
 
     def _weigh(self, averaged: list[Tensor]) -> Tensor:
         """The scales' weights on a grid that all of theirs divide, averaged (eq. 2)."""
-        if self.training:
-            for pooled in averaged:
-                require_statistics("msar", pooled)
-        maps = [weigh(pooled) for weigh, pooled in zip(cycle(self.weights), averaged, strict=False)]
+        pairs = list(zip(cycle(self.weights), averaged, strict=False))
+        for weigh, pooled in pairs:
+            require_statistics("msar", pooled, weigh)
+        maps = [weigh(pooled) for weigh, pooled in pairs]
         common = (math.lcm(*(m.shape[-2] for m in maps)), math.lcm(*(m.shape[-1] for m in maps)))
         return torch.stack([repeat(m, common) for m in maps]).mean(0)
 

@@ -92,8 +92,7 @@ class SCConv2d(nn.Module):
     def _pool(self, x: Tensor) -> Tensor:
         window = (min(self.r, x.shape[-2]), min(self.r, x.shape[-1]))
         pooled = F.avg_pool2d(x, window) if self.pooling == "avg" else F.max_pool2d(x, window)
-        if self.training:
-            require_statistics("scconv", pooled)
+        require_statistics("scconv", pooled, self.k2)
         return pooled
 
     def extra_repr(self) -> str:
