@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 Weigh = Callable[[list[Tensor]], Tensor]
 
-_CACHED = 2**17  # numbers of a product that stay in a core's cache until they are summed
+_CACHED = 2**18  # numbers of a product that stay in a core's cache until they are summed
 
 
 def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor | None = None) -> Tensor:
@@ -91,7 +91,7 @@ class _Average(Function):
             return (None if spread is None else repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
         weights = ctx.halves.weights
         del ctx.halves.weights
-        return _multiply_add(g, weights, spread), None, None
+        return _multiply_add(g, weights, None if spread is None else _laid_out(spread, x)), None, None
 
 
 class _Multiply(Function):
@@ -133,11 +133,16 @@ def _mean(x: Tensor, k: int) -> Tensor:
 
 def _fit(weights: Tensor, x: Tensor) -> Tensor:
     """Weights on a grid that divides the map, laid out as the map is."""
-    if x.is_contiguous(memory_format=torch.channels_last):
-        weights = weights.contiguous(memory_format=torch.channels_last)
+    weights = _laid_out(weights, x)
     rows, columns = weights.shape[-2:]
     divides = x.shape[-2] % rows == 0 and x.shape[-1] % columns == 0
     return weights if divides else repeat(weights, (x.shape[-2], x.shape[-1]))
+
+
+def _laid_out(small: Tensor, x: Tensor) -> Tensor:
+    """A small factor of the map, its channels in the order in which a pass over the map meets them."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return small.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _spread(gradients: Sequence[Tensor | None], grids: Sequence[int], x: Tensor) -> Tensor | None:
@@ -163,24 +168,23 @@ def _multiply_add(x: Tensor, weights: Tensor, term: Tensor | None) -> Tensor:
     """Computes x * weights + term, each (N, C, a, b) on a grid that divides that of x."""
     grids = {tuple(t.shape[-2:]) for t in (weights, term) if t is not None}
     coarse = grids - {(1, 1), tuple(x.shape[-2:])}
-    if not coarse:
-        return x * weights if term is None else torch.addcmul(term, x, weights)
-    grid = max(coarse)
-    factors = _cells(x, grid), _cells(weights, grid)
+    grid = max(coarse) if coarse else (1, 1)
     if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
-        product = factors[0] * factors[1]
+        product = _cells(x, grid) * _cells(weights, grid)
         return (product if term is None else product + _cells(term, grid)).flatten(4, 5).flatten(2, 3)
-    out = torch.empty_like(x)
+    out = torch.empty_like(x)  # told its layout, which small factors would leave open
     if term is None:
-        torch.mul(*factors, out=_cells(out, grid))
+        torch.mul(_cells(x, grid), _cells(weights, grid), out=_cells(out, grid))
     else:
-        torch.addcmul(_cells(term, grid), *factors, out=_cells(out, grid))
+        torch.addcmul(_cells(term, grid), _cells(x, grid), _cells(weights, grid), out=_cells(out, grid))
     return out
 
 
 def _cells(x: Tensor, grid: tuple[int, ...]) -> Tensor:
     """(N, C, H, W) as (N, C, rows, H / rows, columns, W / columns), or broadcast from a point a cell."""
     rows, columns = grid
+    if grid == (1, 1):
+        return x[:, :, None, :, None, :]
     if x.shape[-2] < rows or x.shape[-1] < columns:
         return x[:, :, :, None, :, None]
     return x.view(*x.shape[:2], rows, x.shape[-2] // rows, columns, x.shape[-1] // columns)
