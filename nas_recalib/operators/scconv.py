@@ -84,10 +84,11 @@ class SCConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_channels("scconv", x, self.in_channels)
         x1, x2 = x.chunk(2, dim=1)
-        context = self.k2(self._pool(x1))
-        context = F.interpolate(context, size=x1.shape[-2:], mode=self.upsample)
-        gate = torch.sigmoid(x1 + context if self.identity else context)
-        return torch.cat((self.k4(self.k3(x1) * gate), self.k1(x2)), dim=1)
+        context = F.interpolate(self.k2(self._pool(x1)), size=x1.shape[-2:], mode=self.upsample)
+        gate = (x1 + context if self.identity else context).sigmoid_()
+        y1 = self.k3(x1)
+        y1 = y1 * gate if torch.is_grad_enabled() else y1.mul_(gate)  # its gradient needs both factors
+        return torch.cat((self.k4(y1), self.k1(x2)), dim=1)
 
     def _pool(self, x: Tensor) -> Tensor:
         window = (min(self.r, x.shape[-2]), min(self.r, x.shape[-1]))
