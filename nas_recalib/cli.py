@@ -250,6 +250,29 @@ def cost(
 
 
 @app.command()
+def tables(
+    paper: Annotated[
+        str | None,
+        typer.Option(help="scnet, psconv, ms-sar or booster (default: all).", metavar="NAME"),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the papers' parameters and MACs with ours beside them, and what explains each difference."""
+    from nas_recalib.report.paper_figures import compare, read_rows
+    from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table
+    from nas_recalib.report.terminal import print_table
+
+    compared = compare(read_rows(paper))
+    if as_json:
+        _print_json(as_dict(compared))
+    elif markdown:
+        print(paper_page(compared))
+    else:
+        print_table(paper_table(compared))
+
+
+@app.command()
 def bench(
     which: Annotated[
         str, typer.Option("--set", help="layers, blocks, networks or all.", metavar="NAME")

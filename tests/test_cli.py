@@ -162,6 +162,10 @@ BAD_INPUT = {
         "cannot be read",
     ),
     "a place for a file": (["export", "none", "-o", "."], "there is no 'none'"),
+    "no such paper": (
+        ["tables", "--paper", "resnet"],
+        "'resnet' is not one of scnet, psconv, ms-sar, booster",
+    ),
     "an endless choice": (["cost", "x" * 5000], "unknown operator"),
     "name of a study": (["search", "--space", "tiny.yaml", "--study", "../up"], "'../up' is not a name"),
     "no such study": (["show", "none"], "there is no 'none'"),

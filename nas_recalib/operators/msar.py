@@ -26,8 +26,9 @@ class MSSAR(nn.Module):
         strategy: "regional" pools K x K regions; "sliding" pools a window of half-width sqrt(H W) / K around
             every position.
         hidden: Width between the two convolutions (default channels // len(scales), at least 1).
-        share: One pair of convolutions for all scales, instead of one each. The only reading under which the
-            paper's CIFAR ResNets have the parameters it prints (table 2).
+        share: One pair of convolutions for all scales, instead of one each. The paper's CIFAR ResNets then
+            have the parameters it prints, but more multiply-accumulates (table 2); with a pair for each
+            scale and a hidden width of a ninth of the channels they have both.
         source_channels: Channels of the tensor that weights are computed from, where it is not the input
             itself (multi-stage recalibration).
         clamp: On a map of fewer than K rows or columns, let every position be a region of its own instead of

@@ -122,9 +122,6 @@ def test_macs_are_those_printed(name, choice, unit, digits, printed):
         ("resnet50", "scconv+se", 1, 28.1),
         ("resnet101", "scconv+se", 1, 49.3),
         ("resnet20", "vanilla", 2, 0.27),
-        ("resnet20", "msar(share=yes)", 2, 0.28),
-        ("resnet32", "msar(share=yes)", 2, 0.48),
-        ("resnet56", "msar(share=yes)", 2, 0.89),
         ("wrn18-2", "vanilla", 2, 45.62),
         ("wrn18-2", "se", 2, 45.97),
         ("resnext101-32x4d", "vanilla", 2, 44.18),
@@ -137,6 +134,21 @@ def test_macs_are_those_printed(name, choice, unit, digits, printed):
 )
 def test_parameters_are_those_printed(name, choice, digits, printed):
     assert round(cost(name, choice).params / 1e6, digits) == printed
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [("resnet20", 0.28, 40.9), ("resnet32", 0.48, 69.3), ("resnet56", 0.89, 126.0)],
+)
+def test_ms_sar_in_cifar_resnets_is_a_ninth_as_wide_as_they_are(name, params, macs):
+    """Table 2 of MS-SAR, projections left out of the parameters; one pair for all scales has more MACs."""
+    projections = 16 * 32 + 32 * 64 + 2 * (32 + 64)
+    hidden = {f"layer{stage}": round(16 * 2 ** (stage - 1) / 9) for stage in (1, 2, 3)}
+    blocks = get_backbone(name).blocks()
+    own = Architecture.of(name, {block: f"msar(hidden={hidden[block[:6]]})" for block in blocks}).cost()
+    shared = cost(name, "msar(share=yes)")
+    assert [round((c.params - projections) / 1e6, 2) for c in (own, shared)] == [params, params]
+    assert round(own.macs / 1e6, 1) == macs < round(shared.macs / 1e6, 1)
 
 
 def test_resnet_50_to_the_last_digit():
