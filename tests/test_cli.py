@@ -115,7 +115,7 @@ def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, name
 
 TINY = ["search", "--space", "tiny.yaml", *QUICK]
 BAD_INPUT = {
-    "no such space": (["search", "--space", "resnet51"], "unknown space 'resnet51'; allowed: resnet101"),
+    "no such space": (["search", "--space", "resnet51"], "unknown space 'resnet51'; allowed: densenet100"),
     "no such space file": (["search", "--space", "no.yaml"], "no.yaml: cannot be read"),
     "no space": (["search"], "--space"),
     "no quantity": (["search", "--space", "resnet50", "--budget", "4X"], "'4X' is not a quantity"),

@@ -1,0 +1,72 @@
+"""The command line: parses, calls the package, prints. Heavy imports wait until a command runs."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from nas_recalib.cli import measure, study, train
+from nas_recalib.cli.output import complain, say
+from nas_recalib.errors import Diverged, InputError, StopSearch
+
+app = typer.Typer(
+    name="nas-recalib",
+    help="Which cheap operator belongs in which block of a ResNet, under a hard budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+for command in (
+    study.search,
+    study.show,
+    study.export,
+    measure.cost,
+    measure.tables,
+    measure.bench,
+    train.train,
+):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"nas-recalib {version('nas-recalib')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """Runs the command line; exit status 0, 1 (failed), 2 (bad input), 130 (interrupted)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """As `main`, with the arguments given and the exit status returned."""
+    try:
+        status = app(arguments, prog_name="nas-recalib", standalone_mode=False)
+        if status == 130:  # Typer's answer to an interruption
+            goes_on = arguments[0] in ("search", "train")
+            say("interrupted" + ("; the same command goes on from here" if goes_on else ""))
+        return status if isinstance(status, int) else 0
+    except TyperException as error:
+        message = error.format_message().strip().replace("\n", " ")
+        if message:
+            complain(f"error: {message}")
+        return error.exit_code
+    except InputError as error:
+        complain(f"error: {error}")
+        return 2
+    except (StopSearch, Diverged) as error:
+        complain(f"failed: {error}")
+        return 1

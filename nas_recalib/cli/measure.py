@@ -1,0 +1,152 @@
+"""Commands that count and time: cost, tables, bench."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas_recalib.cli.options import MANY, AsJson, Device, Plugins, Threads
+from nas_recalib.cli.output import print_json, say
+
+
+def cost(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="An architecture file, or a choice such as psconv+ab at every block.", metavar="WHAT"
+        ),
+    ] = None,
+    space: Annotated[
+        str,
+        typer.Option(
+            help="The space whose least and greatest cost, or whose backbone, is meant.", metavar="SPACE"
+        ),
+    ] = "resnet50",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Say whether it is within this limit on multiply-accumulates.", metavar="MACS"),
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="Likewise, on parameters.", metavar="PARAMS")] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the MACs and parameters of an architecture, a choice, or a whole space."""
+    from nas_recalib.costs import Budget
+    from nas_recalib.plugins import load_plugins
+    from nas_recalib.report.costs import architecture_cost, print_costs, space_costs
+
+    load_plugins(plugin or ())
+    limits = Budget.parse(budget, params)
+    costs = space_costs(space, limits) if what is None else architecture_cost(what, space, limits)
+    if as_json:
+        print_json(costs)
+    else:
+        print_costs(costs)
+
+
+def tables(
+    paper: Annotated[
+        str | None,
+        typer.Option(help="scnet, psconv, ms-sar or booster (default: all).", metavar="NAME"),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the papers' parameters and MACs with ours beside them, and what explains each difference."""
+    from nas_recalib.report.paper_figures import compare, read_rows
+    from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table
+    from nas_recalib.report.terminal import print_table
+
+    compared = compare(read_rows(paper))
+    if as_json:
+        print_json(as_dict(compared))
+    elif markdown:
+        print(paper_page(compared))
+    else:
+        print_table(paper_table(compared))
+
+
+def bench(
+    which: Annotated[
+        str, typer.Option("--set", help="layers, blocks, networks or all.", metavar="NAME")
+    ] = "blocks",
+    sizes: Annotated[
+        str, typer.Option(help="imagenet (ResNet-50), cifar (ResNet-20) or all.", metavar="NAME")
+    ] = "all",
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to time, such as psconv+ab; may be given again (default: the papers' operators).",
+            metavar="CHOICE",
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="forward (inference), or train (forward and backward).", metavar="NAME")
+    ] = "forward",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
+    ] = "float32",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Inputs at once (default: 32, CIFAR's 128, and 1, 8 and 32 for a ResNet-50 forward).",
+            min=1,
+            max=MANY,
+            metavar="N",
+        ),
+    ] = None,
+    memory_format: Annotated[
+        str, typer.Option(help="channels_last or contiguous.", metavar="NAME")
+    ] = "channels_last",
+    compile_first: Annotated[bool, typer.Option("--compile", help="Compile both sides first.")] = False,
+    seconds: Annotated[
+        float, typer.Option(help="Spent on each pair; slow ones take five rounds.", metavar="SECONDS")
+    ] = 2.0,
+    threads: Threads = None,
+    device: Device = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write JSON.", metavar="FILE")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time operators against vanilla, side by side: layers alone, blocks, whole networks.
+
+    A ratio is the median over the rounds, with its quartiles; --choice vanilla
+    shows how far from 1 noise alone takes it.
+    """
+    from nas_recalib.device import default_threads, pick_device
+    from nas_recalib.files import require_writable, write_atomically
+    from nas_recalib.plugins import load_plugins
+    from nas_recalib.report.terminal import print_table
+    from nas_recalib.report.timings import timing_tables
+    from nas_recalib.timing import Settings, list_cases, report
+    from nas_recalib.timing import run as run_cases
+
+    load_plugins(plugin or ())
+    if output:
+        require_writable(output)
+    settings = Settings(
+        device=pick_device(device),
+        mode=mode,
+        dtype=dtype,
+        memory_format=memory_format,
+        threads=default_threads() if threads is None else threads,
+        seconds=seconds,
+        compile=compile_first,
+    )
+    cases = list_cases(which, sizes, choice or (), mode=mode, batch_size=batch_size)
+    results = []
+    for result in run_cases(cases, settings):
+        results.append(result)
+        say(f"{len(results)}/{len(cases)} {result.case}: {result.times.ratio().median:.3f}")
+    content = report(results, settings)
+    if output:
+        write_atomically(output, json.dumps(content, indent=2) + "\n")
+        say(f"wrote {output}")
+    if as_json:
+        print_json(content)
+    else:
+        print(f"{content['device']}, {mode}, {dtype}, {memory_format}")
+        print_table(timing_tables(results))

@@ -1,0 +1,35 @@
+"""Options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunsDir = Annotated[Path, typer.Option(help="Folder that studies are kept in.", metavar="DIR")]
+Storage = Annotated[
+    str | None, typer.Option(help="Keep the study there instead of runs/STUDY/study.db.", metavar="URL")
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:N (default: a GPU if there is one).", metavar="NAME")
+]
+Threads = Annotated[
+    int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+StudyName = Annotated[str, typer.Argument(help="Name of the study, such as resnet50-4g.", metavar="STUDY")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for downloads (default: ~/.cache/nas-recalib).",
+        metavar="DIR",
+        envvar="NAS_RECALIB_CACHE",
+    ),
+]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin", help="Module or .py file of your own operators; may be repeated.", metavar="MODULE"
+    ),
+]
+RUNS = Path("runs")
+MANY = 10**9

@@ -1,0 +1,28 @@
+"""Where what is said goes, and where downloads are kept."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def cache_folder(given: Path | None) -> Path:
+    if given is not None:
+        return given
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-recalib"
+
+
+def say(line: str) -> None:
+    """To standard error, once however many processes torchrun started."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+
+
+def complain(line: str) -> None:
+    """To standard error, by every process: each may have a trouble of its own."""
+    rank = os.environ.get("RANK", "0")
+    print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr, flush=True)
+
+
+def print_json(content: object) -> None:
+    print(json.dumps(content, indent=2))

@@ -1,0 +1,175 @@
+"""Commands about a study: search, show, export."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas_recalib.cli.options import (
+    MANY,
+    RUNS,
+    AsJson,
+    CacheDir,
+    Device,
+    Plugins,
+    RunsDir,
+    Storage,
+    StudyName,
+    Threads,
+)
+from nas_recalib.cli.output import cache_folder, print_json, say
+
+
+def search(
+    space: Annotated[
+        str | None,
+        typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE"),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Limit on multiply-accumulates: 4G, 4.1e9, 500M.", metavar="MACS")
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="Limit on parameters: 26M.", metavar="PARAMS")] = None,
+    trials: Annotated[
+        int, typer.Option(help="Trained trials that the study ends with.", min=1, max=MANY, metavar="N")
+    ] = 20,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, digits, cifar10, cifar100, folder:PATH or imagenet:PATH (default: auto, CIFAR-10 "
+            "if it is on disk or quickly downloaded, else the digits).",
+            metavar="DATA",
+        ),
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    images: Annotated[int | None, typer.Option(help="Training images of a trial.", metavar="N")] = None,
+    validation: Annotated[
+        int | None, typer.Option(help="Validation images, split from the training images.", metavar="N")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Side of the images.", metavar="PIXELS")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Factor on the channels of the trained twin.", metavar="FACTOR")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.", metavar="N")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe (default) or random.", metavar="NAME")] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="median (default), halving or none.", metavar="NAME")
+    ] = None,
+    threads: Threads = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="That every draw follows from (default: 0).", min=0, max=MANY, metavar="N"),
+    ] = None,
+    device: Device = None,
+    cache_dir: CacheDir = None,
+    plugin: Plugins = None,
+) -> None:
+    """Search a space under a budget; interrupt and rerun at will.
+
+    Everything is kept in an Optuna study. The same command goes on where it
+    stopped; what is not given again is as the study has it.
+    """
+    import optuna
+
+    from nas_recalib.device import device_name, keep_freed_memory, pick_device
+    from nas_recalib.report.tables import study_tables
+    from nas_recalib.report.terminal import print_table
+    from nas_recalib.search.progress import Progress
+    from nas_recalib.search.setup import Request, prepared
+    from nas_recalib.study.place import finished
+    from nas_recalib.study.summary import summarise
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    request = Request(
+        space=space,
+        macs=budget,
+        params=params,
+        data=data,
+        study=study,
+        runs=runs_dir,
+        storage=storage,
+        images=images,
+        validation=validation,
+        resolution=resolution,
+        width=width,
+        epochs=epochs,
+        sampler=sampler,
+        pruner=pruner,
+        threads=threads,
+        seed=seed,
+        cache=cache_folder(cache_dir),
+        plugins=plugin or (),
+    )
+    chosen = pick_device(device)
+    keep_freed_memory()
+    with prepared(request, chosen) as (ready, config):
+        say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
+        if config.data_note:
+            say(f"data: {config.data_note}")
+        trained = finished(ready.study)
+        complete = [trial for trial in trained if trial.state.name == "COMPLETE"]
+        best = max(((float(trial.value or 0), trial.number) for trial in complete), default=None)
+        with Progress(trials, len(trained), ready.proxy.epochs, best) as progress:
+            reached = ready.run(trials, progress)
+        if not reached:
+            say("every architecture of the space that is within the budget has been tried")
+        print_table(study_tables(summarise(ready.study), top=10))
+
+
+def show(
+    study: StudyName,
+    top: Annotated[int, typer.Option(help="Trials to list.", min=1, metavar="N")] = 20,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a study found: best, trials, front of accuracy against MACs, importance of blocks."""
+    from nas_recalib.files import write_atomically
+    from nas_recalib.report.page import study_page
+    from nas_recalib.report.tables import study_tables
+    from nas_recalib.report.terminal import print_table
+
+    summary = summary_of(study, runs_dir, storage, plugin)
+    if page:
+        write_atomically(page, study_page(summary))
+        say(f"wrote {page}")
+    if as_json:
+        print_json({**summary.as_dict(), "best": summary.best.number})
+    else:
+        print_table(study_tables(summary, top))
+
+
+def export(
+    study: StudyName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")] = Path(
+        "best.yaml"
+    ),
+    trial: Annotated[int | None, typer.Option(help="Which trial (default: the best).", metavar="N")] = None,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write the architecture that a study discovered as one plain file."""
+    from nas_recalib.export import export_architecture
+
+    row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial)
+    told = f"accuracy {row.accuracy:.4f}, {row.macs:,} MACs, {row.params:,} params"
+    say(f"wrote {output}: trial {row.number}, {told}")
+
+
+def summary_of(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:
+    import optuna
+
+    from nas_recalib.study.place import StudyPlace, open_study
+    from nas_recalib.study.summary import summarise
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return summarise(open_study(StudyPlace.of(study, runs, storage)), plugins or ())

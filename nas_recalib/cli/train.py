@@ -1,0 +1,95 @@
+"""The command that trains at full size."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas_recalib.cli.options import MANY, RUNS, CacheDir, Device, Plugins
+from nas_recalib.cli.output import cache_folder, say
+
+
+def train(
+    architecture: Annotated[Path, typer.Argument(help="An architecture file.", metavar="FILE")],
+    data: Annotated[
+        str,
+        typer.Option(help="imagenet:PATH, folder:PATH, cifar10, cifar100, digits or auto.", metavar="DATA"),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for checkpoints and weights (default: runs/train-FILE).",
+            metavar="DIR",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(help="step100 or cosine120, the papers' schedules.", metavar="NAME")
+    ] = "step100",
+    epochs: Annotated[
+        int | None, typer.Option(help="Longer or shorter than the recipe.", min=1, max=MANY, metavar="N")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images a step, over all processes.", min=1, max=MANY, metavar="N")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Decoding processes for each training process.", min=0, max=1024, metavar="N")
+    ] = 4,
+    seed: Annotated[
+        int, typer.Option(help="Of weights, order and augmentation.", min=0, max=MANY, metavar="N")
+    ] = 0,
+    limit_batches: Annotated[
+        int | None, typer.Option(help="Most batches an epoch, for a quick look.", min=1, metavar="N")
+    ] = None,
+    device: Device = None,
+    cache_dir: CacheDir = None,
+    plugin: Plugins = None,
+) -> None:
+    """Train an architecture at full size: alone, or under torchrun with one process for each GPU.
+
+    Goes on from the last epoch that the output folder holds.
+    """
+    from dataclasses import replace
+
+    from nas_recalib.architecture import Architecture
+    from nas_recalib.data import open_source
+    from nas_recalib.device import fast_dtype, keep_freed_memory, pick_device
+    from nas_recalib.plugins import load_plugins
+    from nas_recalib.training import EpochResult, get_recipe, train_full
+    from nas_recalib.training.distributed import join_world
+
+    chosen = get_recipe(recipe).with_epochs(epochs or get_recipe(recipe).epochs)
+    chosen = replace(chosen, batch_size=batch_size or chosen.batch_size)
+    load_plugins(plugin or ())
+    discovered = Architecture.load(architecture)
+
+    def progress(result: EpochResult) -> None:
+        told = f"loss {result.loss:.4f}, top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
+        say(f"epoch {result.epoch}/{chosen.epochs}: {told}, {result.seconds:.0f} s")
+
+    keep_freed_memory()
+    with join_world(pick_device(device)) as world:
+        with world.main_first():
+            source = open_source(data, cache_folder(cache_dir))
+        folder = output or RUNS / f"train-{architecture.stem}"
+        history = train_full(
+            discovered,
+            source,
+            folder,
+            chosen,
+            device=world.device,
+            dtype=fast_dtype(world.device),
+            seed=seed,
+            workers=workers,
+            input_size=input_size,
+            limit_batches=limit_batches,
+            progress=progress,
+        )
+        if world.is_main:
+            best = max(history, key=lambda result: result.top1)
+            told = f"top-1 {best.top1:.4f}, top-5 {best.top5:.4f}"
+            print(f"best epoch {best.epoch}: {told}; weights in {folder}")
