@@ -46,7 +46,7 @@ def test_ones_own_operator_is_checked_and_searched(tmp_path, monkeypatch, forget
     (options,) = re.findall(r"`(recalibration: \[.*?\])` in `my.yaml`", README)
     space = "name: my\nbackbone: resnet20\ngranularity: network\nconvolution: [vanilla]\n"
     (tmp_path / "my.yaml").write_text(f"{space}{options}\n")
-    check, search = blocks("sh")[3].splitlines()
+    check, search = blocks("sh")[-1].splitlines()
     (program,) = re.fullmatch('python -c "(.*)"', check).groups()
     monkeypatch.syspath_prepend(tmp_path)
     exec(program, {})

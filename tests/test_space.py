@@ -48,7 +48,7 @@ def test_a_shipped_space_offers_every_block_the_same_choices(name):
     blocks = list(get_backbone(name).blocks())
     assert (space.name, space.backbone, space.granularity) == (name, name, "block")
     assert [position.name for position in space.positions] == blocks
-    choices = {"densenet100": 30, "densenet190": 30, "shufflenet-g3": 4}.get(name, 24)
+    choices = {"densenet100": 30, "densenet190": 30, "shufflenet-g3": 16}.get(name, 24)
     assert space.count() == choices ** len(blocks)
     least, greatest = space.table.least(), space.table.greatest()
     plain = Architecture.of(name, "vanilla").cost()
