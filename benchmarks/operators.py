@@ -19,7 +19,7 @@ from rich.table import Table
 
 from nas_recalib.device import default_threads, pick_device
 from nas_recalib.errors import InputError
-from nas_recalib.operators import BlockChoice
+from nas_recalib.operators import BlockChoice, psconv_triton
 from nas_recalib.report.terminal import print_table
 from nas_recalib.timing import Case, Mean, Result, Settings, geometric_means, list_cases, report, run
 
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="spent on each pair")
     parser.add_argument("--output", type=Path, help="JSON (default: docs/results/operators-DEVICE.json)")
     arguments = parser.parse_args()
+    psconv_triton.ENABLED = True
     try:
         device = pick_device(arguments.device)
         dtype = DTYPES[device.type]

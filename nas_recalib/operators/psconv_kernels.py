@@ -7,15 +7,13 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from nas_recalib.operators.psconv_triton import INTERPRETED
-
 _KEY = ["_magnitude", "height", "width", "C_SOURCE", "C_TARGET", "GROUPS", "KERNEL", "STRIDE", "PATTERN"]
 
 
 def _tuned(tiles: list[tuple[int, int, int]], key: list[str]) -> Any:
     fixed = {"enable_fp_fusion": True}
     configs = [triton.Config({"BLOCK_M": m} | fixed, num_warps=w, num_stages=s) for m, w, s in tiles]
-    return triton.autotune(configs[:1] if INTERPRETED else configs, key)
+    return triton.autotune(configs[:1] if triton.knobs.runtime.interpret else configs, key)
 
 
 @triton.jit

@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
+# The kernels have been run in Triton's interpreter and compiled for GPUs, but not yet run on one.
+ENABLED = os.environ.get("NAS_RECALIB_TRITON") == "1"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INSTALLED = find_spec("triton") is not None and torch.version.hip is None
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
@@ -38,12 +40,13 @@ _STEPS = {"both": (1, -1), "in": (1, 0), "out": (0, 1)}  # of the pattern's inde
 def usable(x: Tensor, weight: Tensor, pattern: Sequence[int], groups: int) -> bool:
     """Whether `poly_scale` takes these: on an NVIDIA GPU since Ampere, in blocks of at least 16 channels.
 
-    With TRITON_INTERPRET=1 in the environment, tensors on the CPU pass, too: slow, for tests.
+    It is off but with NAS_RECALIB_TRITON=1 in the environment, until a GPU has confirmed it. With
+    TRITON_INTERPRET=1, tensors on the CPU pass, too: slow, for tests.
     """
     block = min(weight.shape[0] // groups, weight.shape[1]) // len(pattern)
     return (
         _INSTALLED
-        and (_ampere(x) if x.is_cuda else INTERPRETED and x.device.type == "cpu")
+        and (ENABLED and _ampere(x) if x.is_cuda else INTERPRETED and x.device.type == "cpu")
         and x.device == weight.device
         and {x.dtype, weight.dtype} <= _DTYPES
         and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_recalib.operators import PSConv2d
+from nas_recalib.operators import PSConv2d, psconv_triton
 from nas_recalib.operators.psconv_triton import INTERPRETED, usable
 
 triton = pytest.importorskip("triton")
@@ -33,6 +33,11 @@ CASES = {
     "more outputs": (32, 64, 3, 1, 1, (1, 2), "both"),
     "pointwise, strided": (32, 64, 1, 2, 1, (1, 2), "both"),
 }
+
+
+@pytest.fixture(autouse=True)
+def enabled(monkeypatch):
+    monkeypatch.setattr(psconv_triton, "ENABLED", True)
 
 
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="they run here")
