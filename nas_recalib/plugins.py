@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from nas_recalib.errors import InputError, in_one_line
@@ -86,6 +86,9 @@ def _load_file(path: Path) -> bool:
         if Path(loaded.__file__ or "").resolve() == path:
             return False
         raise ImportError(f"another module named {path.stem!r} is loaded already; rename the file")
+    other = find_spec(path.stem)
+    if path.stem in sys.stdlib_module_names or (other and Path(other.origin or "").resolve() != path):
+        raise ImportError(f"{path.stem!r} is the name of another module; rename the file")
     spec = spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,5 +1,7 @@
 """One wording for what is wrong with an operator's argument or input."""
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 
@@ -21,6 +23,9 @@ def require_convolution(
     parts_are: str,
 ) -> None:
     """Raises ValueError unless a convolution can be made, each of whose groups falls into equal parts."""
+    given = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
+    for name, value in {**given, "stride": stride, "groups": groups}.items():
+        require(type(value) is int, operator, name, value, "a whole number")
     require(kernel_size >= 1 and kernel_size % 2 == 1, operator, "kernel_size", kernel_size, "an odd number")
     require(stride >= 1, operator, "stride", stride, "at least 1")
     require(groups >= 1, operator, "groups", groups, "at least 1")
@@ -28,6 +33,20 @@ def require_convolution(
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
         allowed = f"a positive multiple of groups x {parts_are} = {unit}"
         require(channels > 0 and channels % unit == 0, operator, name, channels, allowed)
+
+
+def whole_numbers(operator: str, argument: str, value: object, allowed: str) -> tuple[int, ...]:
+    """The value as a tuple; raises ValueError unless it is a list of numbers of at least 1."""
+    numbers = tuple(value) if isinstance(value, Iterable) else ()
+    require(len(numbers) >= 1, operator, argument, value, allowed)
+    require(all(type(n) is int and n >= 1 for n in numbers), operator, argument, value, allowed)
+    return numbers
+
+
+def require_residual(operator: str, x: Tensor, residual: Tensor | None) -> None:
+    """Raises ValueError unless what is to be added has the shape of the map."""
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"{operator}: expected a residual {tuple(x.shape)}, got {tuple(residual.shape)}")
 
 
 def require_channels(operator: str, x: Tensor, channels: int) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from nas_recalib.operators._eager import differentiates_eagerly
+
 Weigh = Callable[[list[Tensor]], Tensor]
 
 _CACHED = 2**18  # numbers of a product that stay in a core's cache until they are summed
@@ -27,7 +29,7 @@ def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor 
         weigh: From those averages to weights (N, C, a, b), which are repeated to the size of the map.
         residual: Added to the product, (N, C, H, W).
     """
-    if torch.compiler.is_compiling():  # a compiler fuses passes itself
+    if not differentiates_eagerly():  # a compiler fuses passes itself
         return multiply(x, weigh(averages(x, grids)), residual)
     halves = _Halves()
     passed, *means = _Average.apply(x, halves, tuple(grids))
@@ -70,7 +72,7 @@ def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
 class _Halves:
     """What the backward pass of the product leaves for that of the averages to finish."""
 
-    weights: Tensor
+    weights: Tensor | None = None
 
 
 class _Average(Function):
@@ -87,10 +89,11 @@ class _Average(Function):
     def backward(ctx: Any, g: Tensor | None, *means: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         spread = _spread(means, ctx.grids, x)
+        weights, ctx.halves.weights = ctx.halves.weights, None
         if g is None:
             return (None if spread is None else repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
-        weights = ctx.halves.weights
-        del ctx.halves.weights
+        if weights is None:
+            return (g if spread is None else g + repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
         return _multiply_add(g, weights, None if spread is None else _laid_out(spread, x)), None, None
 
 
@@ -98,8 +101,8 @@ class _Multiply(Function):
     """The product with the weights, and what is added to it.
 
     What it returns as the gradient of the map that _Average passed on is not yet multiplied by the weights:
-    _Average does that, in the pass that adds the gradient of the averages. The map itself is taken along so
-    that the backward pass can be differentiated.
+    _Average does that, in the pass that adds the gradient of the averages; but not where the backward pass is
+    itself to be differentiated. For that the map is taken along, too.
     """
 
     @staticmethod
@@ -113,8 +116,10 @@ class _Multiply(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weights = ctx.saved_tensors
-        ctx.halves.weights = weights
-        return None, g, _sum_of_products(x, g, weights), g if ctx.needs_input_grad[3] else None, None
+        differentiable = torch.is_grad_enabled()
+        ctx.halves.weights = None if differentiable else weights.detach()
+        of_map = _multiply_add(g, weights, None) if differentiable else g
+        return None, of_map, _sum_of_products(x, g, weights), g if ctx.needs_input_grad[3] else None, None
 
 
 def _divides(k: int, x: Tensor) -> bool:
@@ -201,7 +206,7 @@ def _sum_of_products(x: Tensor, g: Tensor, weights: Tensor) -> Tensor:
             return product.sum((2, 3), keepdim=True)
         return F.avg_pool2d(product, window, divisor_override=1)
 
-    images = max(1, _CACHED * x.shape[0] // x.numel())
+    images = max(1, _CACHED * x.shape[0] // max(1, x.numel()))
     if not x.is_cpu or torch.is_grad_enabled() or images >= x.shape[0]:
         return total(x * g)
     scratch = torch.empty_like(x[:images])

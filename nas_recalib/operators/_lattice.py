@@ -17,6 +17,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from nas_recalib.operators._dilated import autocast_dtype, dilated_conv2d, is_sound
+from nas_recalib.operators._eager import differentiates_eagerly
+
 Blocks = tuple[int, ...]
 Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in its order
 
@@ -52,9 +55,10 @@ class Lattice:
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution of (N, C_in, H, W) by a weight of nn.Conv2d's shape."""
-        dtype = lowered_dtype(x)
-        x, weight = x.to(dtype), weight.to(dtype)
-        if torch.compiler.is_compiling():
+        dtype = autocast_dtype(x)
+        if dtype is not None:
+            x, weight = x.to(dtype), weight.to(dtype)
+        if not differentiates_eagerly():
             return self.sum_of_terms(x, weight)
         y: Tensor = _Convolve.apply(x, weight, self._fastest(x, weight))
         return y
@@ -64,7 +68,10 @@ class Lattice:
         parts = []
         for term in self.terms:
             source = _take(x, self.inputs(term), self.size)
-            parts.append((self.run(term, source, self.kernels(weight, term)), self.outputs(term)))
+            y = dilated_conv2d(
+                source, self.kernels(weight, term), self.stride, term.dilation, self._width(term)
+            )
+            parts.append((y, self.outputs(term)))
         if all(len(order) == self.size for _, order in parts):
             return reduce(torch.add, (_take(y, _inverse(order), self.size) for y, order in parts))
         joined = torch.cat([y for y, _ in parts], dim=1)
@@ -76,7 +83,10 @@ class Lattice:
 
     def geometry(self, term: Term, kernels: Tensor) -> tuple[int, int, int]:
         """Padding, dilation and groups of a term's convolution."""
-        return term.dilation * (kernels.shape[-1] // 2), term.dilation, self.groups * len(term.bundles)
+        return term.dilation * (kernels.shape[-1] // 2), term.dilation, self._width(term)
+
+    def _width(self, term: Term) -> int:
+        return self.groups * len(term.bundles)
 
     @property
     def size(self) -> int:
@@ -121,21 +131,6 @@ class Lattice:
         return replace(self, terms=tuple(single))
 
 
-def is_sound(dtype: torch.dtype, channels: int) -> bool:
-    """Whether a CPU's weight gradient of a dilated convolution with so few channels a group is right.
-
-    In bfloat16 on maps of 32 pixels and more, that of oneDNN 3.13 is wrong, or a crash.
-    """
-    return dtype.itemsize > 2 or channels >= _LANES
-
-
-def lowered_dtype(x: Tensor) -> torch.dtype:
-    """What autocast, where it is on, makes of an input of a convolution."""
-    if x.is_meta or x.dtype == torch.float64 or not torch.is_autocast_enabled(x.device.type):
-        return x.dtype
-    return torch.get_autocast_dtype(x.device.type)
-
-
 class _Convolve(Function):
     """Sums terms in place, forward and backward, as operations that each know their gradient cannot."""
 
@@ -157,8 +152,8 @@ class _Convolve(Function):
         lattice, needs = ctx.lattice, ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
             needed = [t for t, need in zip((x, weight), needs, strict=True) if need]
-            y = lattice.sum_of_terms(*(t.float() if t.dtype.itemsize == 2 else t for t in (x, weight)))
-            found = iter(torch.autograd.grad(y, needed, g.to(y.dtype), create_graph=True))
+            y = lattice.sum_of_terms(x, weight)
+            found = iter(torch.autograd.grad(y, needed, g, create_graph=True))
             return *(next(found) if need else None for need in needs), None
         read, parts = _reader(g, lattice.size), []
         of_weight = torch.empty_like(weight)
@@ -188,7 +183,7 @@ def _gradients(
     if not needs[1]:
         return of_source, kernels
     if source.is_cpu:
-        if dilation > 1 and not is_sound(source.dtype, source.shape[1] // groups):
+        if not is_sound(source.dtype, dilation, source.shape[1] // groups):
             g, source = g.float(), source.float()
         # Where a dilated kernel is larger than the map, a CPU takes a path many times as slow.
         lacking = [max(0, 2 * padding + 1 - side) for side in source.shape[-2:]]

@@ -19,7 +19,7 @@ class Pointwise(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, groups=groups, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2)
         weight = self.weight.flatten(1)
         if self.groups == 1:
             y = F.linear(rows, weight, self.bias)
@@ -28,4 +28,4 @@ class Pointwise(nn.Conv2d):
             y = torch.bmm(rows.unflatten(1, (self.groups, -1)).transpose(0, 1), kernels)
             y = y.transpose(0, 1).flatten(1)
             y = y if self.bias is None else y + self.bias
-        return y.view(x.shape[0], x.shape[2], x.shape[3], -1).permute(0, 3, 1, 2)
+        return y.view(x.shape[0], x.shape[2], x.shape[3], self.out_channels).permute(0, 3, 1, 2)

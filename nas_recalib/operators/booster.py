@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._checks import require, require_channels, require_residual, require_statistics
 from nas_recalib.operators._gate import recalibrate
 from nas_recalib.operators._pointwise import Pointwise
 
@@ -38,6 +38,7 @@ class AccuracyBooster(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         require_channels("ab", x, self.channels)
+        require_residual("ab", x, residual)
         return recalibrate(x, (1,), self._weigh, residual)
 
     def _weigh(self, averages: list[Tensor]) -> Tensor:

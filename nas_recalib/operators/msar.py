@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._checks import (
+    require,
+    require_channels,
+    require_residual,
+    require_statistics,
+    whole_numbers,
+)
 from nas_recalib.operators._gate import averages, multiply, recalibrate, repeat
 from nas_recalib.operators._pointwise import Pointwise
 
@@ -56,12 +62,12 @@ class MSSAR(nn.Module):
         clamp: bool = False,
     ) -> None:
         super().__init__()
-        scales = tuple(scales)
         require(channels >= 1, "msar", "channels", channels, "at least 1")
-        positive = all(isinstance(k, int) and k >= 1 for k in scales)
-        require(len(scales) >= 1 and positive, "msar", "scales", scales, "a list of scales of at least 1")
+        scales = whole_numbers("msar", "scales", scales, "a list of scales of at least 1")
         require(strategy in ("regional", "sliding"), "msar", "strategy", strategy, "regional or sliding")
-        require(hidden is None or hidden >= 1, "msar", "hidden", hidden, "at least 1")
+        require(
+            hidden is None or (type(hidden) is int and hidden >= 1), "msar", "hidden", hidden, "at least 1"
+        )
         sourced = source_channels is None or source_channels >= 1
         require(sourced, "msar", "source_channels", source_channels, "at least 1")
         self.channels = channels
@@ -83,15 +89,18 @@ class MSSAR(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
         require_channels("msar", x, self.channels)
-        self._require_source(x if source is None else source)
+        require_residual("msar", x, residual)
+        self._require_source(x, x if source is None else source)
         if source is None and self.strategy == "regional":
             return recalibrate(x, self.scales, self._weigh, residual)
         source = x if source is None else source
         averaged = averages(source, self.scales) if self.strategy == "regional" else self._windows(source)
         return multiply(x, self._weigh(averaged), residual)
 
-    def _require_source(self, source: Tensor) -> None:
+    def _require_source(self, x: Tensor, source: Tensor) -> None:
         require_channels("msar", source, self.source_channels)
+        if len(source) != len(x):
+            raise ValueError(f"msar: expected a source of {len(x)} images, got {len(source)}")
         height, width = source.shape[-2:]
         fits = self.clamp or self.strategy == "sliding" or max(self.scales) <= min(height, width)
         require(fits, "msar", "scales", self.scales, f"within a {height}x{width} map")

@@ -6,10 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nas_recalib.operators._checks import require, require_channels, require_convolution
-from nas_recalib.operators._lattice import Lattice, Term, is_sound, lowered_dtype
+from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
+from nas_recalib.operators._dilated import dilated_conv2d
+from nas_recalib.operators._lattice import Lattice, Term
 from nas_recalib.operators.psconv_triton import poly_scale, usable
 
 
@@ -53,10 +53,7 @@ class PSConv2d(nn.Module):
         vary: Literal["both", "in", "out"] = "both",
     ) -> None:
         super().__init__()
-        dilations = tuple(pattern)
-        positive = all(isinstance(d, int) and d >= 1 for d in dilations)
-        allowed = "a list of dilations of at least 1"
-        require(len(dilations) >= 1 and positive, "psconv", "pattern", pattern, allowed)
+        dilations = whole_numbers("psconv", "pattern", pattern, "a list of dilations of at least 1")
         require(vary in ("both", "in", "out"), "psconv", "vary", vary, "both, in or out")
         depthwise = groups == in_channels > 1
         require(vary == "both" or not depthwise, "psconv", "vary", vary, "both, for a depthwise convolution")
@@ -72,36 +69,22 @@ class PSConv2d(nn.Module):
         self.pattern = dilations
         self.vary = vary
         self.depthwise = depthwise
-        self._block_channels = 1 if depthwise else in_channels // groups // len(dilations)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self._lattice = Lattice(tuple(_terms(dilations, vary)), len(dilations), groups, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         require_channels("psconv", x, self.in_channels)
-        dtype = lowered_dtype(x)
-        if self._is_direct() and x.is_cpu and not is_sound(dtype, self._block_channels):
-            with torch.autocast("cpu", enabled=False):
-                return self._compute(x.float(), self.weight.float()).to(dtype)
-        return self._compute(x, self.weight)
-
-    def _is_direct(self) -> bool:
-        """Whether torch's own gradients of convolutions are used."""
-        return self.depthwise or len(set(self.pattern)) == 1 or torch.compiler.is_compiling()
-
-    def _compute(self, x: Tensor, weight: Tensor) -> Tensor:
         t = len(self.pattern)
         if len(set(self.pattern)) == 1:
-            return self._convolve(x, weight, self.pattern[0], self.groups)
+            return dilated_conv2d(x, self.weight, self.stride, self.pattern[0], self.groups)
         if self.depthwise:
-            blocks = zip(x.chunk(t, 1), weight.chunk(t), self.pattern, strict=True)
-            return torch.cat([self._convolve(*block, self.groups // t) for block in blocks], dim=1)
-        if usable(x, weight, self.pattern, self.groups):
-            return poly_scale(x, weight, self.pattern, self.vary, self.stride, self.groups)
-        return self._lattice.convolve(x, weight)
-
-    def _convolve(self, x: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
-        return F.conv2d(x, weight, None, self.stride, dilation * (self.kernel_size // 2), dilation, groups)
+            blocks = zip(x.chunk(t, 1), self.weight.chunk(t), self.pattern, strict=True)
+            each = [dilated_conv2d(a, w, self.stride, d, self.groups // t) for a, w, d in blocks]
+            return torch.cat(each, dim=1)
+        if usable(x, self.weight, self.pattern, self.groups):
+            return poly_scale(x, self.weight, self.pattern, self.vary, self.stride, self.groups)
+        return self._lattice.convolve(x, self.weight)
 
     def dilation_matrix(self) -> Tensor:
         """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""

@@ -5,9 +5,9 @@ from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nas_recalib.operators._checks import require, require_channels, require_convolution
+from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
+from nas_recalib.operators._dilated import dilated_conv2d
 
 
 class LearnedPSConv2d(nn.Module):
@@ -44,10 +44,10 @@ class LearnedPSConv2d(nn.Module):
         dilations: tuple[int, ...] = (1, 2),
     ) -> None:
         super().__init__()
-        dilations = tuple(dilations)
-        two = len(dilations) == 2 and all(isinstance(d, int) for d in dilations)
-        ascending = two and 1 <= dilations[0] < dilations[1]
-        require(ascending, "psconv-learned", "dilations", dilations, "a small and a large dilation, like 1-2")
+        allowed = "a small and a large dilation, like 1-2"
+        dilations = whole_numbers("psconv-learned", "dilations", dilations, allowed)
+        ascending = len(dilations) == 2 and dilations[0] < dilations[1]
+        require(ascending, "psconv-learned", "dilations", dilations, allowed)
         shape = (in_channels, out_channels, kernel_size, stride, groups)
         require_convolution("psconv-learned", *shape, parts=2, parts_are="2 halves")
         self.in_channels = in_channels
@@ -74,12 +74,9 @@ class LearnedPSConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_channels("psconv-learned", x, self.in_channels)
         large = self.weight * self.mask()[:, :, None, None]
-        return self._convolve(x, self.weight - large, 0) + self._convolve(x, large, 1)
-
-    def _convolve(self, x: Tensor, weight: Tensor, which: int) -> Tensor:
-        dilation = self.dilations[which]
-        padding = dilation * (self.kernel_size // 2)
-        return F.conv2d(x, weight, None, self.stride, padding, dilation, self.groups)
+        halves = zip((self.weight - large, large), self.dilations, strict=True)
+        small, wide = (dilated_conv2d(x, w, self.stride, d, self.groups) for w, d in halves)
+        return small + wide
 
     def dilation_matrix(self) -> Tensor:
         """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""

@@ -58,10 +58,10 @@ class SCConv2d(nn.Module):
         upsample: Literal["nearest", "bilinear"] = "nearest",
     ) -> None:
         super().__init__()
-        require(r >= 1, "scconv", "r", r, "at least 1")
+        require(type(r) is int and r >= 1, "scconv", "r", r, "a whole number of at least 1")
         require(pooling in ("avg", "max"), "scconv", "pooling", pooling, "avg or max")
         require(upsample in ("nearest", "bilinear"), "scconv", "upsample", upsample, "nearest or bilinear")
-        groups = groups // 2 if groups == in_channels else groups
+        groups = groups // 2 if groups == in_channels > 1 else groups
         shape = (in_channels, out_channels, kernel_size, stride, groups)
         require_convolution("scconv", *shape, parts=2, parts_are="2 halves")
         self.in_channels = in_channels
@@ -87,7 +87,8 @@ class SCConv2d(nn.Module):
         context = F.interpolate(self.k2(self._pool(x1)), size=x1.shape[-2:], mode=self.upsample)
         gate = (x1 + context if self.identity else context).sigmoid_()
         y1 = self.k3(x1)
-        y1 = y1 * gate if torch.is_grad_enabled() else y1.mul_(gate)  # its gradient needs both factors
+        keep = torch.is_grad_enabled() or gate.dtype != y1.dtype  # the gradient needs both factors
+        y1 = y1 * gate if keep else gate.mul_(y1)
         return torch.cat((self.k4(y1), self.k1(x2)), dim=1)
 
     def _pool(self, x: Tensor) -> Tensor:

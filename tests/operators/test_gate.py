@@ -1,10 +1,13 @@
 """The fused gate against its formula, written down straight."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from nas_recalib.operators import MSSAR, AccuracyBooster, SqueezeExcite
+from nas_recalib.operators import MSSAR, AccuracyBooster, PSConv2d, SqueezeExcite
 from nas_recalib.operators._gate import averages, multiply, recalibrate, repeat
 
 SIZES = [(8, 8), (12, 4), (7, 9), (14, 14), (3, 2), (1, 1)]
@@ -110,3 +113,46 @@ def test_weights_of_any_grid_multiply(normal):
 def test_half_precision_averages_do_not_overflow():
     x = torch.full((1, 2, 64, 64), 100.0, dtype=torch.float16)
     assert (averages(x, (1,))[0] == 100).all()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_nothing_stays_behind_where_the_module_alone_is_asked_for(normal, make, create_graph):
+    """The map's own gradient is then never asked for, and nobody finishes what the product left."""
+    module, kept = make(AccuracyBooster, 6), []
+    for _ in range(5):
+        x = normal(2, 6, 8, 8).requires_grad_()
+        y = module(2 * x)
+        kept.append(weakref.ref(y.grad_fn))
+        torch.autograd.grad(y.sum(), list(module.parameters()), create_graph=create_graph)
+        del x, y
+    gc.collect()
+    assert not any(ref() for ref in kept)
+
+
+@pytest.mark.parametrize("build", [AccuracyBooster, SqueezeExcite, MSSAR, PSConv2d])
+def test_functions_of_a_module_can_be_transformed(normal, make, build):
+    module = make(build, 8, *((8,) if build is PSConv2d else ()))
+    parameters = {name: p.detach() for name, p in module.named_parameters()}
+    x = normal(3, 8, 8, 8)
+
+    def loss(parameters, image):
+        return torch.func.functional_call(module, parameters, (image[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, x)
+    whole = torch.autograd.grad(module(x).square().sum(), list(module.parameters()))
+    for found, expected in zip(each.values(), whole, strict=True):
+        torch.testing.assert_close(found.sum(0), expected)
+
+
+@pytest.mark.parametrize("build", [AccuracyBooster, SqueezeExcite, MSSAR])
+def test_an_empty_batch_passes(normal, make, build):
+    module, x = make(build, 6), normal(0, 6, 8, 8).requires_grad_()
+    module(x).sum().backward()
+    assert x.grad.shape == (0, 6, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 4, 4), (2, 6, 1, 1), (1, 6, 8, 8), (6, 8, 8)])
+@pytest.mark.parametrize(("build", "name"), [(AccuracyBooster, "ab"), (SqueezeExcite, "se"), (MSSAR, "msar")])
+def test_a_residual_of_another_shape_is_refused(normal, make, build, name, shape):
+    with pytest.raises(ValueError, match=rf"^{name}: expected a residual \(2, 6, 8, 8\), got"):
+        make(build, 6)(normal(2, 6, 8, 8), residual=normal(*shape))

@@ -116,7 +116,9 @@ def test_its_own_backward_pass_is_that_of_its_terms(
 
 
 @pytest.mark.parametrize("autocast", [True, False])
-@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (32, 1), (64, 1), (24, 24), (64, 4)])
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(16, 1), (32, 1), (64, 1), (80, 1), (96, 1), (160, 1), (24, 24), (64, 4)]
+)
 def test_bfloat16_gradients_on_large_maps_are_right(normal, make, channels, groups, autocast):
     """Where a CPU's own, of dilated convolutions with few channels a group, are not."""
     module = make(PSConv2d, channels, channels, groups=groups, dtype=torch.float32)
@@ -132,6 +134,12 @@ def test_bfloat16_gradients_on_large_maps_are_right(normal, make, channels, grou
         torch.autograd.grad(y, (images, lower.weight), g.bfloat16()), expected, strict=True
     ):
         assert (told.float() - right).norm() < 0.02 * right.norm()
+
+
+def test_weights_are_never_cast_but_by_autocast(normal, make):
+    for x in (normal(1, 8, 6, 6), torch.ones(1, 8, 6, 6, dtype=torch.int64), normal(1, 8, 6, 6).bfloat16()):
+        with pytest.raises(RuntimeError, match=r"type|scalar"):
+            make(PSConv2d, 8, 8, dtype=torch.float32)(x)
 
 
 @pytest.mark.parametrize("needs", ["input", "weight"])
@@ -192,6 +200,9 @@ def test_costs_what_a_vanilla_convolution_costs(count, pattern, vary, stride, gr
         ({"stride": 0}, "stride = 0 is not at least 1"),
         ({"pattern": ()}, r"pattern = \(\) is not a list of dilations"),
         ({"pattern": (1, 0)}, r"pattern = \(1, 0\) is not a list of dilations of at least 1"),
+        ({"pattern": (1, True)}, r"pattern = \(1, True\) is not"),
+        ({"pattern": 2}, "pattern = 2 is not a list of dilations"),
+        ({"stride": (2, 2)}, r"stride = \(2, 2\) is not a whole number"),
         ({"pattern": (1, 1.5)}, r"pattern = \(1, 1.5\) is not"),
         (
             {"out_channels": 12, "groups": 8, "pattern": (1, 2)},

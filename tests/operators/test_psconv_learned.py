@@ -94,3 +94,15 @@ def test_costs_two_convolutions(count):
 def test_names_the_argument_that_is_wrong(arguments, message):
     with pytest.raises(ValueError, match=f"^psconv-learned: {message}"):
         LearnedPSConv2d(**{"in_channels": 8, "out_channels": 8, **arguments})
+
+
+def test_bfloat16_gradients_on_large_maps_are_right(normal, make):
+    """Where a CPU's own, of dilated convolutions with few channels a group, are not."""
+    module = make(LearnedPSConv2d, 8, 8, groups=2, dtype=torch.float32)
+    x, g = (normal(4, 8, 32, 32, dtype=torch.float32) for _ in range(2))
+    x = x.contiguous(memory_format=torch.channels_last)
+    (right,) = torch.autograd.grad(module(x), module.weight, g)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = module(x)
+    (told,) = torch.autograd.grad(y, module.weight, g.bfloat16())
+    assert (told - right).norm() < 0.02 * right.norm()

@@ -123,7 +123,7 @@ def test_training_needs_two_values_a_channel(normal, make):
         ({"kernel_size": 4}, "kernel_size = 4 is not an odd number"),
         ({"stride": 0}, "stride = 0 is not at least 1"),
         ({"groups": 0}, "groups = 0 is not at least 1"),
-        ({"r": 0}, "r = 0 is not at least 1"),
+        ({"r": 0}, "r = 0 is not a whole number of at least 1"),
         ({"pooling": "sum"}, "pooling = 'sum' is not avg or max"),
         ({"upsample": "cubic"}, "upsample = 'cubic' is not nearest or bilinear"),
     ],
