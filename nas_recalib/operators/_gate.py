@@ -17,7 +17,7 @@ from nas_recalib.operators._eager import differentiates_eagerly
 
 Weigh = Callable[[list[Tensor]], Tensor]
 
-_CACHED = 2**18  # numbers of a product that stay in a core's cache until they are summed
+_CACHED = 2**20  # numbers of a product that stay in the cache until they are summed
 
 
 def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor | None = None) -> Tensor:

@@ -127,8 +127,14 @@ class Lattice:
         work = positions * weight.numel() // self.blocks**2
         if not x.is_cpu or self.groups > 1 or channels < _LANES or work < _WORTH:
             return self
-        single = [replace(term, bundles=(bundle,)) for term in self.terms for bundle in term.bundles]
-        return replace(self, terms=tuple(single))
+        terms: list[Term] = []
+        for term in self.terms:
+            alone = (
+                channels < 2 * _LANES or term.step_in < self.blocks
+            )  # groups of 32 channels are quick enough
+            bundles = [(bundle,) for bundle in term.bundles] if alone else [term.bundles]
+            terms += [replace(term, bundles=each) for each in bundles]
+        return replace(self, terms=tuple(terms))
 
 
 class _Convolve(Function):

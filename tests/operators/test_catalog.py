@@ -98,7 +98,7 @@ def test_a_choice_reads_back_what_it_writes(convolution, recalibration):
         ("scconv(pooling=sum)", "scconv: pooling=sum is not one of avg, max"),
         ("psconv(pattern=1-x)", "psconv: pattern=1-x is not a list of whole numbers like 1-2-4"),
         ("psconv(pattern=1-0)", r"psconv: pattern = \(1, 0\) is not a list of dilations"),
-        ("scconv(r=0)", "scconv: r = 0 is not at least 1"),
+        ("scconv(r=0)", "scconv: r = 0 is not a whole number of at least 1"),
         ("msar(hidden=0)", "msar: hidden = 0 is not at least 1"),
         ("msar(hidden=999999999)", "msar: no module of such a size can be made"),
         ("scconv(r=99999999999999999999)", "is not a whole number of at most 9 digits"),
