@@ -20,7 +20,8 @@ class PSConv2d(nn.Module):
     i // (C / t), and the kernel from input channel k to output channel c has dilation D(c, k) =
     pattern[(b(k) - b(c)) mod t] (eq. 3). This is the paper's lattice with its channels relabelled (appendix
     B). It has the weights and the multiply-accumulates of nn.Conv2d: kernels that share a dilation are
-    gathered into grouped convolutions, and their outputs are summed.
+    gathered into grouped convolutions, and their outputs are summed. For the backward pass it keeps about
+    three maps of the input's size, where nn.Conv2d keeps one.
 
     Args:
         in_channels: Channels of the input, a multiple of groups x t.
