@@ -115,7 +115,10 @@ BLOCKS = dict.fromkeys(get_backbone("resnet20").blocks(), "psconv+ab")
         ({"blocks": "ab"}, "blocks: .*found 'ab'"),
         ({"blocks": {**BLOCKS, "layer1.0": ["ab"]}}, r"blocks\.layer1\.0: .*string, found a list"),
         ({"blocks": {**BLOCKS, "layer1.0": "dynconv"}}, r"layer1\.0: unknown operator 'dynconv'; allowed"),
-        ({"blocks": {**BLOCKS, "layer1.0": "scconv(r=0)"}}, r"layer1\.0: scconv: r = 0 is not at least 1"),
+        (
+            {"blocks": {**BLOCKS, "layer1.0": "scconv(r=0)"}},
+            r"layer1\.0: scconv: r = 0 is not a whole number of at least 1",
+        ),
         ({"blocks": {**BLOCKS, "layer3.0": "msar(scales=9)"}}, r"layer3\.0: msar: scales = \(9,\) is not"),
         ({"blocks": {**BLOCKS, "layer4.0": "ab"}}, r"resnet20 has no block 'layer4\.0'; its blocks: "),
         ({"blocks": {"layer1.0": "ab"}}, r"no choice for the block 'layer1\.1' of resnet20"),

@@ -198,7 +198,7 @@ def test_samples_without_a_budget():
         ({"convolution": ["dynconv"]}, "convolution: unknown convolution 'dynconv'; allowed: vanilla"),
         ({"convolution": ["ab"]}, "convolution: unknown convolution 'ab'; allowed: vanilla"),
         ({"convolution": ["scconv(q=1)"]}, "convolution: scconv takes no argument 'q'; allowed: r, pooling"),
-        ({"convolution": ["scconv(r=0)"]}, "convolution: scconv: r = 0 is not at least 1"),
+        ({"convolution": ["scconv(r=0)"]}, "convolution: scconv: r = 0 is not a whole number of at least 1"),
         ({"convolution": ["psconv(pattern=1-2-4)"]}, r"layer1\.0: psconv: in_channels = 16 is not a .* = 3"),
         ({"recalibration": ["msar(scales=16)"]}, r"layer3\.0: msar: scales = \(16,\) is not within"),
         ({"recalibration": ["ab", "psconv+ab"]}, r"recalibration: 'psconv\+ab' is not an operator"),

@@ -99,8 +99,8 @@ class MSSAR(nn.Module):
 
     def _require_source(self, x: Tensor, source: Tensor) -> None:
         require_channels("msar", source, self.source_channels)
-        if len(source) != len(x):
-            raise ValueError(f"msar: expected a source of {len(x)} images, got {len(source)}")
+        if source.shape[0] != x.shape[0]:
+            raise ValueError(f"msar: expected a source of {x.shape[0]} images, got {source.shape[0]}")
         height, width = source.shape[-2:]
         fits = self.clamp or self.strategy == "sliding" or max(self.scales) <= min(height, width)
         require(fits, "msar", "scales", self.scales, f"within a {height}x{width} map")
