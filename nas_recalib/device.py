@@ -45,9 +45,8 @@ def default_threads() -> int:
 def keep_freed_memory() -> bool:
     """Has this process keep what tensors free, for the next ones, instead of giving it back to the system.
 
-    A fresh page costs about as much as computing what is written on it: the forward and backward pass of
-    ResNet-50's first block took 447 ms without, and 270 ms with this. Of use on CPUs; other memory allocators
-    than glibc's are left as they are.
+    A fresh page can cost about as much as computing what is written on it. Of use on CPUs; other memory
+    allocators than glibc's are left as they are.
 
     Returns:
         Whether it is so from now on.
