@@ -41,9 +41,7 @@ def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor 
 
 def multiply(x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
     """The map times weights (N, C, a, b) of any origin: x * weights + residual."""
-    weights = weights.to(x.dtype)
-    if weights.shape[-2:] not in ((1, 1), x.shape[-2:]):
-        weights = F.interpolate(weights, size=x.shape[-2:], mode="nearest")
+    weights = repeat(weights.to(x.dtype), (x.shape[-2], x.shape[-1]))
     return x * weights if residual is None else residual + x * weights
 
 

@@ -129,9 +129,8 @@ class Lattice:
             return self
         terms: list[Term] = []
         for term in self.terms:
-            alone = (
-                channels < 2 * _LANES or term.step_in < self.blocks
-            )  # groups of 32 channels are quick enough
+            # Groups of 32 channels are quick enough together.
+            alone = channels < 2 * _LANES or term.step_in < self.blocks
             bundles = [(bundle,) for bundle in term.bundles] if alone else [term.bundles]
             terms += [replace(term, bundles=each) for each in bundles]
         return replace(self, terms=tuple(terms))
@@ -226,9 +225,8 @@ def _sum_up(parts: list[Part], size: int) -> Tensor:
         for y, order in parts:
             if y is total:
                 continue
-            if (
-                y.dtype.itemsize == 2 and len(order) == size
-            ):  # adding a few numbers at a time is slow in these
+            # Adding a few numbers at a time is slow in half precision.
+            if y.dtype.itemsize == 2 and len(order) == size:
                 total.add_(_take(y, _inverse(order), size))
                 continue
             for start, block, length in _runs(order):
@@ -268,4 +266,4 @@ def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
-    return [order.index(block) for block in range(len(order))]
+    return sorted(range(len(order)), key=order.__getitem__)

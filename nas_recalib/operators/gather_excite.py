@@ -5,9 +5,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._gate import multiply
 from nas_recalib.operators._pointwise import Pointwise
 from nas_recalib.operators._whole_map import fit_whole_map
 
@@ -93,9 +93,7 @@ class GatherExcite(nn.Module):
         source = x if self.size is None else fit_whole_map("ge", x, self.size, self.clamp)
         require_statistics("ge", source[..., :: self.extent, :: self.extent], self)
         weights = torch.sigmoid(self.excite(self.gather(source)))
-        if self.size is None:
-            weights = F.interpolate(weights, size=x.shape[-2:], mode="nearest")
-        return x * weights
+        return multiply(x, weights)
 
     def extra_repr(self) -> str:
         gathered = f"extent={self.extent}" if self.size is None else f"size={self.size}"
