@@ -31,12 +31,11 @@ def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor 
     """
     if not differentiates_eagerly():  # a compiler fuses passes itself
         return multiply(x, weigh(averages(x, grids)), residual)
-    halves = _Halves()
-    passed, *means = _Average.apply(x, halves, tuple(grids))
-    weights = _fit(weigh(means).to(x.dtype), x)
-    fused = residual is not None and residual.dtype == x.dtype
-    product: Tensor = _Multiply.apply(x, passed, weights, residual if fused else None, halves)
-    return product if fused or residual is None else residual + product
+    fused = residual if residual is not None and residual.dtype == x.dtype else None
+    product = (
+        _differentiable(x, grids, weigh, fused) if torch.is_grad_enabled() else _plain(x, grids, weigh, fused)
+    )
+    return product if fused is residual else residual + product
 
 
 def multiply(x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -65,6 +64,18 @@ def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(x.shape[-2:]) == (1, 1):
         return x.expand(-1, -1, *size)
     return F.interpolate(x, size=size, mode="nearest")
+
+
+def _plain(x: Tensor, grids: Sequence[int], weigh: Weigh, term: Tensor | None) -> Tensor:
+    return _multiply_add(x, _fit(weigh(averages(x, grids)).to(x.dtype), x), term)
+
+
+def _differentiable(x: Tensor, grids: Sequence[int], weigh: Weigh, term: Tensor | None) -> Tensor:
+    halves = _Halves()
+    passed, *means = _Average.apply(x, halves, tuple(grids))
+    weights = _fit(weigh(means).to(x.dtype), x)
+    product: Tensor = _Multiply.apply(x, passed, weights, term, halves)
+    return product
 
 
 class _Halves:
