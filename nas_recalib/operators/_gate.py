@@ -14,6 +14,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from nas_recalib.operators._eager import differentiates_eagerly
+from nas_recalib.operators._layout import laid_out
 
 Weigh = Callable[[list[Tensor]], Tensor]
 
@@ -31,11 +32,15 @@ def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor 
     """
     if not differentiates_eagerly():  # a compiler fuses passes itself
         return multiply(x, weigh(averages(x, grids)), residual)
-    fused = residual if residual is not None and residual.dtype == x.dtype else None
-    product = (
-        _differentiable(x, grids, weigh, fused) if torch.is_grad_enabled() else _plain(x, grids, weigh, fused)
-    )
-    return product if fused is residual else residual + product
+    if residual is not None and residual.dtype != x.dtype:
+        return residual + recalibrate(x, grids, weigh)
+    if not torch.is_grad_enabled():
+        return _multiply_add(x, _fit(weigh(averages(x, grids)).to(x.dtype), x), residual)
+    halves = _Halves()
+    passed, *means = _Average.apply(x, halves, tuple(grids))
+    weights = _fit(weigh(means).to(x.dtype), x)
+    product: Tensor = _Multiply.apply(x, passed, weights, residual, halves)
+    return product
 
 
 def multiply(x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -66,18 +71,6 @@ def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="nearest")
 
 
-def _plain(x: Tensor, grids: Sequence[int], weigh: Weigh, term: Tensor | None) -> Tensor:
-    return _multiply_add(x, _fit(weigh(averages(x, grids)).to(x.dtype), x), term)
-
-
-def _differentiable(x: Tensor, grids: Sequence[int], weigh: Weigh, term: Tensor | None) -> Tensor:
-    halves = _Halves()
-    passed, *means = _Average.apply(x, halves, tuple(grids))
-    weights = _fit(weigh(means).to(x.dtype), x)
-    product: Tensor = _Multiply.apply(x, passed, weights, term, halves)
-    return product
-
-
 class _Halves:
     """What the backward pass of the product leaves for that of the averages to finish."""
 
@@ -103,7 +96,7 @@ class _Average(Function):
             return (None if spread is None else repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
         if weights is None:
             return (g if spread is None else g + repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
-        return _multiply_add(g, weights, None if spread is None else _laid_out(spread, x)), None, None
+        return _multiply_add(g, weights, None if spread is None else laid_out(spread, x)), None, None
 
 
 class _Multiply(Function):
@@ -147,16 +140,10 @@ def _mean(x: Tensor, k: int) -> Tensor:
 
 def _fit(weights: Tensor, x: Tensor) -> Tensor:
     """Weights on a grid that divides the map, laid out as the map is."""
-    weights = _laid_out(weights, x)
+    weights = laid_out(weights, x)
     rows, columns = weights.shape[-2:]
     divides = x.shape[-2] % rows == 0 and x.shape[-1] % columns == 0
     return weights if divides else repeat(weights, (x.shape[-2], x.shape[-1]))
-
-
-def _laid_out(small: Tensor, x: Tensor) -> Tensor:
-    """A small factor of the map, its channels in the order in which a pass over the map meets them."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return small.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _spread(gradients: Sequence[Tensor | None], grids: Sequence[int], x: Tensor) -> Tensor | None:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from nas_recalib.operators._dilated import autocast_dtype, dilated_conv2d, is_sound
 from nas_recalib.operators._eager import differentiates_eagerly
+from nas_recalib.operators._layout import laid_out, memory_format
 
 Blocks = tuple[int, ...]
 Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in its order
@@ -127,13 +128,18 @@ class Lattice:
         work = positions * weight.numel() // self.blocks**2
         if not x.is_cpu or self.groups > 1 or channels < _LANES or work < _WORTH:
             return self
-        terms: list[Term] = []
-        for term in self.terms:
-            # Groups of 32 channels are quick enough together.
-            alone = channels < 2 * _LANES or term.step_in < self.blocks
-            bundles = [(bundle,) for bundle in term.bundles] if alone else [term.bundles]
-            terms += [replace(term, bundles=each) for each in bundles]
-        return replace(self, terms=tuple(terms))
+        return _bundles_alone(self, together=channels >= 2 * _LANES)  # groups so wide are quick enough
+
+
+@cache
+def _bundles_alone(lattice: Lattice, *, together: bool) -> Lattice:
+    """A term for each bundle; those that read all blocks may stay together."""
+    terms: list[Term] = []
+    for term in lattice.terms:
+        alone = not together or term.step_in < lattice.blocks
+        bundles = [(bundle,) for bundle in term.bundles] if alone else [term.bundles]
+        terms += [replace(term, bundles=each) for each in bundles]
+    return replace(lattice, terms=tuple(terms))
 
 
 class _Convolve(Function):
@@ -161,15 +167,15 @@ class _Convolve(Function):
             found = iter(torch.autograd.grad(y, needed, g, create_graph=True))
             return *(next(found) if need else None for need in needs), None
         read, parts = _reader(g, lattice.size), []
-        of_weight = torch.empty_like(weight)
+        of_weight = torch.empty_like(weight) if needs[1] else None
         for term, source in zip(lattice.terms, sources, strict=True):
             kernels, outputs = lattice.kernels(weight, term), read(lattice.outputs(term))
             of_source, of_kernels = _gradients(lattice, term, outputs, source, kernels, needs)
             if needs[0]:
                 parts.append((of_source, lattice.inputs(term)))
-            if needs[1]:
+            if of_weight is not None:
                 lattice.write_kernels(of_weight, term, of_kernels)
-        return _sum_up(parts, lattice.size) if needs[0] else None, of_weight if needs[1] else None, None
+        return _sum_up(parts, lattice.size) if needs[0] else None, of_weight, None
 
 
 def _gradients(
@@ -199,7 +205,7 @@ def _gradients(
 
 def _extend(x: Tensor, rows: int, columns: int) -> Tensor:
     """Zeros below and to the right of a map."""
-    return F.pad(x, (0, columns, 0, rows)).contiguous(memory_format=_format(x))
+    return laid_out(F.pad(x, (0, columns, 0, rows)), x)
 
 
 def _reader(x: Tensor, size: int) -> Callable[[Blocks], Tensor]:
@@ -248,12 +254,7 @@ def _sum_up(parts: list[Part], size: int) -> Tensor:
 
 def _empty_like(part: Tensor, order: Blocks, size: int) -> Tensor:
     shape = (part.shape[0], part.shape[1] // len(order) * size, *part.shape[2:])
-    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=_format(part))
-
-
-def _format(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=memory_format(part))
 
 
 def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:

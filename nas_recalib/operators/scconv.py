@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, require_statistics
+from nas_recalib.operators._layout import laid_out
 
 
 class SCConv2d(nn.Module):
@@ -84,6 +85,7 @@ class SCConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_channels("scconv", x, self.in_channels)
         x1, x2 = x.chunk(2, dim=1)
+        x1 = laid_out(x1, x)  # copied here once, not again by each that reads it
         context = F.interpolate(self.k2(self._pool(x1)), size=x1.shape[-2:], mode=self.upsample)
         gate = (x1 + context if self.identity else context).sigmoid_()
         y1 = self.k3(x1)
