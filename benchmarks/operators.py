@@ -1,6 +1,7 @@
 """Times every operator against vanilla, and sets what came out beside the project's targets.
 
     python benchmarks/operators.py
+    python benchmarks/operators.py --bare
 
 Layers, blocks and whole networks of ResNet-50's and ResNet-20's shapes, on a GPU if there is one. Prints a
 table and writes JSON, after every part what there is so far.
@@ -10,11 +11,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bare import without_the_rest
 from rich.table import Table
 
 from nas_recalib.device import default_threads, pick_device
@@ -92,11 +94,13 @@ TARGETS = {
 }
 
 
-def measure(parts: list[Part], settings: Settings) -> Iterator[tuple[Settings, list[Result]]]:
-    """Times part by part, each under its own mode; one line a case on standard error."""
+def measure(
+    parts: list[Part], settings: Settings, change: Callable[[Case], Case]
+) -> Iterator[tuple[Settings, list[Result]]]:
+    """Times part by part, each case changed and under its part's mode; one line a case on standard error."""
     for number, part in enumerate(parts, start=1):
         told = replace(settings, mode=part.mode)
-        cases = part.cases()
+        cases = [change(case) for case in part.cases()]
         results = []
         for result in run(cases, told):
             results.append(result)
@@ -145,7 +149,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="another one for every case, for a quick look")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--seconds", type=float, default=2.0, help="spent on each pair")
-    parser.add_argument("--output", type=Path, help="JSON (default: docs/results/operators-DEVICE.json)")
+    parser.add_argument(
+        "--bare", action="store_true", help="operators' own calls alone: a floor (see bare.py)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="JSON (default: docs/results/operators[-bare]-DEVICE.json)"
+    )
     arguments = parser.parse_args()
     psconv_triton.ENABLED = True
     try:
@@ -157,12 +166,13 @@ def main() -> None:
             for part in PARTS[device.type]
             if arguments.sizes in (None, part.sizes)
         ]
-        output = arguments.output or RESULTS / f"operators-{device.type}.json"
+        name = f"operators-bare-{device.type}" if arguments.bare else f"operators-{device.type}"
+        output = arguments.output or RESULTS / f"{name}.json"
         if not os.access(output.resolve().parent, os.W_OK):
             raise InputError(f"{output}: cannot be written")
         content: dict[str, Any] = {"summary": [], "parts": []}
         means: list[tuple[str, Mean]] = []
-        for told, results in measure(parts, settings):
+        for told, results in measure(parts, settings, without_the_rest if arguments.bare else lambda c: c):
             means += [(told.mode, mean) for mean in geometric_means(results)]
             content["parts"].append(report(results, told))
             content["summary"] = compare(means, TARGETS[device.type])
@@ -170,7 +180,8 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"error: {error}")
     first = content["parts"][0]
-    title = f"Time against vanilla: {first['device']}, {dtype}, {settings.memory_format}"
+    what = "Time of the bare calls" if arguments.bare else "Time"
+    title = f"{what} against vanilla: {first['device']}, {dtype}, {settings.memory_format}"
     print_table(table(title, content["summary"]))
 
 

@@ -4,9 +4,12 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.timing import Mean
 
@@ -15,17 +18,20 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "operators.py"
 
 @pytest.fixture(scope="module")
 def benchmark():
+    sys.path.insert(0, str(SCRIPT.parent))  # as running the script does
     spec = importlib.util.spec_from_file_location("benchmark_of_operators", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look themselves up
     spec.loader.exec_module(module)
+    sys.path.remove(str(SCRIPT.parent))
     yield module
     del sys.modules[spec.name]
 
 
-def test_it_runs_whole_on_small_inputs(tmp_path):
+@pytest.mark.parametrize("which", [[], ["--bare"]])
+def test_it_runs_whole_on_small_inputs(tmp_path, which):
     quick = ["--device=cpu", "--sizes=cifar", "--batch-size=2", "--seconds=0.02", "--threads=1"]
-    command = [sys.executable, SCRIPT, *quick, f"--output={tmp_path / 'out.json'}"]
+    command = [sys.executable, SCRIPT, *which, *quick, f"--output={tmp_path / 'out.json'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out.json").read_text())
@@ -79,3 +85,26 @@ def test_what_cannot_be_is_refused_before_anything_is_timed(benchmark, monkeypat
     monkeypatch.setattr("sys.argv", ["operators.py", "--device=cpu", option])
     with pytest.raises(SystemExit, match=f"^error: {named}"):
         benchmark.main()
+
+
+@pytest.mark.parametrize(
+    "choice", ["scconv", "psconv", "vanilla+msar", "vanilla+ab", "vanilla+ab-plus", "vanilla+se"]
+)
+def test_bare_calls_are_the_multiply_accumulates_of_the_operator(benchmark, choice):
+    (case,) = (
+        case
+        for part in benchmark.PARTS["cpu"]
+        if (part.set, part.sizes, part.mode) == ("networks", "cifar", "forward")
+        for case in replace(part, choices=(choice,)).cases()
+    )
+    bare = benchmark.without_the_rest(case).place.build(case.choice).eval()
+    whole = case.place.build(case.choice).eval()
+    counts = []
+    for network in (whole, bare):
+        with torch.no_grad():
+            network(torch.zeros(1, *case.place.shape))  # a stand-in readies its inputs at its first call
+            with FlopCounterMode(display=False) as counter:
+                network(torch.zeros(1, *case.place.shape))
+        counts.append(counter.get_total_flops() // 2)
+    booster = 3 * (16 + 32 + 64) if choice == "vanilla+ab" else 0  # one product a channel: no call of its own
+    assert counts[1] == counts[0] - booster
