@@ -13,7 +13,7 @@ def latency(
     space: Annotated[
         str, typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE")
     ] = "resnet50",
-    batch: Annotated[int, typer.Option(help="Images at once.", min=1, max=MANY, metavar="N")] = 1,
+    batch: Annotated[int, typer.Option(help="Images at once.", min=1, max=65_536, metavar="N")] = 1,
     dtype: Annotated[
         str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
     ] = "float32",
@@ -57,7 +57,7 @@ def latency(
     and with more --rounds it makes a finished table more exact.
     """
     from nas_recalib.device import default_threads, pick_device
-    from nas_recalib.latency import build_table, default_path
+    from nas_recalib.latency import build_table, default_path, rounds_for
     from nas_recalib.plugins import load_plugins
     from nas_recalib.report.latency import RoundsTold, latency_summary
     from nas_recalib.report.terminal import print_table
@@ -73,10 +73,10 @@ def latency(
         compile=compile_first,
         seed=seed,
     )
-    wanted = SearchSpace.load(space)
-    path = output or default_path(RUNS / "latency", wanted, settings, batch)
-    told = RoundsTold(say)
-    table = build_table(path, wanted, settings, batch, rounds=rounds, progress=told)
+    chosen = SearchSpace.load(space)
+    wanted_rounds = rounds_for(chosen, rounds)
+    path = output or default_path(RUNS / "latency", chosen, settings, batch)
+    table = build_table(path, chosen, settings, batch, rounds=wanted_rounds, progress=RoundsTold(say))
     say(f"{path}: {len(table.rounds)} rounds")
     if as_json:
         print_json(table.as_dict())

@@ -1,6 +1,7 @@
 """Makes a table round by round; the file always holds what has been done."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from nas_recalib.architecture import Architecture
@@ -18,9 +19,18 @@ Progress = Callable[[LatencyTable], None]
 _EACH = 3
 
 
-def default_rounds(space: SearchSpace) -> int:
-    """As many as let every choice stand three times at every position."""
-    return _EACH * most_choices(space)
+def rounds_for(space: SearchSpace, asked: int | None = None) -> int:
+    """Rounds of a table: as asked, or three for every choice of the position that has most.
+
+    Raises:
+        InputError: If they are too few for every choice to stand everywhere, or beyond all patience.
+    """
+    least = most_choices(space)
+    rounds = _EACH * least if asked is None else asked
+    if not least <= rounds <= MOST_ROUNDS:
+        told = f"from {least}, the choices of a position, to {MOST_ROUNDS:,}"
+        raise InputError(f"rounds: {rounds} is not {told}")
+    return rounds
 
 
 def default_path(folder: Path, space: SearchSpace, settings: Settings, batch: int) -> Path:
@@ -62,18 +72,14 @@ def build_table(
     Raises:
         InputError: If the file cannot be written or holds something else, or there are too few rounds.
     """
-    wanted = default_rounds(space) if rounds is None else rounds
-    least = most_choices(space)
-    if not least <= wanted <= MOST_ROUNDS:
-        told = f"from {least}, the choices of a position, to {MOST_ROUNDS:,}"
-        raise InputError(f"rounds: {wanted} is not {told}")
+    wanted = rounds_for(space, rounds)
     require_writable(path)
     table = _start(path, LatencyTable(space, Conditions.of(settings, batch), wanted, ()))
-    numbers = range(len(table.rounds), wanted)
+    numbers = range(len(table.rounds), table.wanted)
     if numbers and timer is None:
         timer = _timer(Workbench(table.reference, settings, batch))
     for done in run_rounds(space, settings.seed, numbers, timer) if timer else ():
-        table = LatencyTable(space, table.conditions, wanted, (*table.rounds, done))
+        table = replace(table, rounds=(*table.rounds, done))
         table.save(path)
         progress(table)
     return table
@@ -89,7 +95,10 @@ def _start(path: Path, fresh: LatencyTable) -> LatencyTable:
     difference = found.conditions.difference(fresh.conditions)
     if difference:
         raise InputError(f"{path}: made with another {difference}; name another file with -o")
-    return LatencyTable(fresh.space, found.conditions, fresh.wanted, found.rounds)
+    table = replace(found, wanted=max(fresh.wanted, len(found.rounds)))
+    if table.finished and not found.finished:
+        table.save(path)
+    return table
 
 
 def _timer(workbench: Workbench) -> Timer:

@@ -3,8 +3,11 @@
 from pydantic import Field
 
 from nas_recalib.device import device_name, versions
+from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel
 from nas_recalib.timing import Settings
+
+MOST_IMAGES = 65_536
 
 
 class Conditions(StrictModel):
@@ -34,7 +37,12 @@ class Conditions(StrictModel):
 
     @classmethod
     def of(cls, settings: Settings, batch: int) -> "Conditions":
-        """Those of timings made now."""
+        """Those of timings made now.
+
+        Raises:
+            InputError: If the batch is not allowed.
+        """
+        require_batch(batch)
         known = versions()
         return cls(
             device=device_name(settings.device, settings.threads),
@@ -55,3 +63,9 @@ class Conditions(StrictModel):
             if value != here:
                 return f"{name.replace('_', '-')} {value}, here {here}"
         return None
+
+
+def require_batch(batch: int) -> None:
+    """Raises InputError unless as many images could be a batch."""
+    if not 1 <= batch <= MOST_IMAGES:
+        raise InputError(f"batch: {batch} is not from 1 to {MOST_IMAGES:,}")

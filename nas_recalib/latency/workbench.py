@@ -9,13 +9,13 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
+from nas_recalib.latency.conditions import require_batch
 from nas_recalib.latency.network import BlockClock, build_quickly
 from nas_recalib.timing import Settings, time_side_by_side
 from nas_recalib.timing.calls import draw, forward_call
 from nas_recalib.timing.machine import fastest_convolutions, set_up, synchronizer
 from nas_recalib.timing.paired import Call
 
-_MOST_IMAGES = 65_536
 _MOST_COMPILED = 1_000_000  # regions of one network; they share the code of their classes
 
 
@@ -54,8 +54,7 @@ class Workbench:
     """
 
     def __init__(self, reference: Architecture, settings: Settings, batch: int) -> None:
-        if not 1 <= batch <= _MOST_IMAGES:
-            raise InputError(f"batch: {batch} is not from 1 to {_MOST_IMAGES:,}")
+        require_batch(batch)
         if settings.mode != "forward":
             raise InputError(f"mode: {settings.mode!r} is not what latency is measured in; use 'forward'")
         self._settings = settings
