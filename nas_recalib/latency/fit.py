@@ -14,8 +14,7 @@ from nas_recalib.space import SearchSpace
 
 Floats = NDArray[np.float64]
 
-_TURNS = 50
-_TUNING = 1.345  # Huber's: 95% of least squares' efficiency on normal noise
+_OUTSIDE = 3.0  # robust standard deviations
 _SLOPES = (0.5, 2.0)
 
 
@@ -106,7 +105,7 @@ def make_entries(space: SearchSpace, rounds: Sequence[Round]) -> tuple[tuple[Ent
 
 
 def fit_networks(rounds: Sequence[Round], entries: Sequence[Sequence[Entry]]) -> Fit:
-    """Least squares over the rounds' networks, after Huber (1964): rounds that stand out count for less."""
+    """A line through the rounds' networks, without rounds that stand out."""
     sums = np.array(
         [sum(row[pick].median for row, pick in zip(entries, told.picks, strict=True)) for told in rounds]
     )
@@ -120,16 +119,21 @@ def fit_networks(rounds: Sequence[Round], entries: Sequence[Sequence[Entry]]) ->
 
 
 def _robust_line(x: Floats, y: Floats) -> tuple[float, float]:
-    """Intercept and slope; not numbers where all x are the same."""
-    if np.ptp(x) <= 1e-9 * np.abs(x).max():
+    """Intercept and slope by least squares without what stands out; not numbers where all x are the same.
+
+    What stands out is told by the median slope between the lower and the upper half of x (Theil, 1950).
+    """
+    order = np.argsort(x)
+    half = len(x) // 2
+    lower, upper = order[:half], order[len(x) - half :]
+    apart = x[upper] - x[lower] > 1e-9 * np.abs(x).max()
+    if not apart.any():
         return float("nan"), float("nan")
-    weights = np.ones_like(x)
-    slope = intercept = 0.0
-    for _ in range(_TURNS):
-        slope, intercept = map(float, np.polyfit(x, y, 1, w=np.sqrt(weights)))
-        distances = np.abs(y - intercept - slope * x)
-        usual = _TUNING * 1.4826 * float(np.median(distances))
-        if usual == 0:
-            break
-        weights = usual / np.maximum(distances, usual)
-    return intercept, slope
+    slopes = (y[upper] - y[lower])[apart] / (x[upper] - x[lower])[apart]
+    rests = y - np.median(slopes) * x
+    distances = np.abs(rests - np.median(rests))
+    usual = distances <= max(_OUTSIDE * 1.4826 * float(np.median(distances)), 1e-6 * float(np.median(y)))
+    if np.ptp(x[usual]) == 0:
+        return float("nan"), float("nan")
+    slope, intercept = np.polyfit(x[usual], y[usual], 1)
+    return float(intercept), float(slope)

@@ -57,7 +57,7 @@ class LatencyTable:
         """
         table = cls.load_unfinished(Path(path))
         if not table.finished:
-            done = f"{len(table.rounds)} of {table.wanted} rounds"
+            done = f"{len(table.rounds)} of {max(table.wanted, most_choices(table.space))} rounds"
             raise InputError(f"{path}: not finished, {done}; the same command goes on")
         return table
 
