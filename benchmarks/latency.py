@@ -28,6 +28,7 @@ from nas_recalib.device import default_threads, pick_device
 from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
 from nas_recalib.latency import LatencyTable, build_table, default_path, measure_architectures, rounds_for
+from nas_recalib.latency.conditions import Conditions
 from nas_recalib.report.scatter import scatter
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
@@ -54,7 +55,14 @@ class Case:
     def key(self) -> dict[str, Any]:
         """What a result is a result of, for JSON."""
         settings = {**asdict(self.settings), "device": str(self.settings.device)}
-        return {"batch": self.batch, "architectures": self.architectures, "rounds": self.rounds, **settings}
+        return {
+            "space": self.space.name,
+            "batch": self.batch,
+            "architectures": self.architectures,
+            "rounds": self.rounds,
+            "settings": settings,
+            "conditions": Conditions.of(self.settings, self.batch).model_dump(),
+        }
 
     @property
     def steps(self) -> int:
@@ -137,9 +145,7 @@ def measure(case: Case, folder: Path, countdown: Countdown) -> dict[str, Any]:
     predicted = [table.predict(architecture) for architecture in architectures]
     once, again = ([told.median_ms for told in measured] for measured in (first, second))
     return {
-        "space": case.space.name,
         **case.key,
-        "conditions": table.conditions.model_dump(),
         "reference_ms": table.reference_ms,
         "fit": asdict(table.fit),
         "prediction": figures(predicted, once),

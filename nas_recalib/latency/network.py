@@ -32,7 +32,7 @@ Marks = list[tuple[Any, Any]]
 class _CopiedDraws(TorchFunctionMode):
     """Every draw in place becomes a copy of the same noise, divided by the square root of the fan-in.
 
-    Copying takes a quarter of the time that drawing does. Deep networks stay within ordinary numbers with it:
+    Copying takes about half of the time that drawing does. Deep networks stay within ordinary numbers with it:
     no activation vanishes into denormal numbers, which processors are slow with.
     """
 
