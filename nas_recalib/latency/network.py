@@ -32,8 +32,8 @@ Marks = list[tuple[Any, Any]]
 class _CopiedDraws(TorchFunctionMode):
     """Every draw in place becomes a copy of the same noise, divided by the square root of the fan-in.
 
-    Copying takes about half of the time that drawing does. Deep networks stay within ordinary numbers with it:
-    no activation vanishes into denormal numbers, which processors are slow with.
+    Copying takes about half of the time that drawing does. Deep networks stay within ordinary numbers: no
+    activation vanishes into denormal ones, which processors are slow with.
     """
 
     def __init__(self, seed: int) -> None:
