@@ -26,11 +26,11 @@ def pick_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def device_name(device: torch.device) -> str:
-    """The device in words."""
+def device_name(device: torch.device, threads: int | None = None) -> str:
+    """The device in words; of a CPU, with as many threads as told (default: torch's)."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()} ({torch.get_num_threads()} of {os.cpu_count()} threads)"
+    return f"{_processor()} ({threads or torch.get_num_threads()} of {os.cpu_count()} threads)"
 
 
 def default_threads() -> int:

@@ -1,6 +1,7 @@
 """Reading and writing the files people see: safely, whole or not at all."""
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Hashable, Iterator
@@ -40,13 +41,20 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
     Raises:
         InputError: If it cannot be read or has another form; file, key and what is allowed are named.
     """
+    return parse_yaml(_read_text(path), model, str(path))
+
+
+def read_json(path: Path, model: type[Model]) -> Model:
+    """Reads a JSON file into a model.
+
+    Raises:
+        InputError: If it cannot be read or has another form; file, key and what is allowed are named.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
-        ) from error
-    return parse_yaml(text, model, str(path))
+        data = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    return _validated(data, model, str(path))
 
 
 def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
@@ -66,6 +74,19 @@ def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
         RecursionError,
     ) as error:  # what only looks like a date, endless nesting
         raise InputError(f"{origin}: {error}") from error
+    return _validated(data, model, origin)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
+        ) from error
+
+
+def _validated(data: object, model: type[Model], origin: str) -> Model:
     if not isinstance(data, dict):
         raise InputError(f"{origin}: expected keys and values, found {_kind(data)}")
     try:

@@ -114,6 +114,7 @@ def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, name
 
 
 TINY = ["search", "--space", "tiny.yaml", *QUICK]
+LATENCY = ["latency", "--space", "tiny.yaml", "--device", "cpu", "--threads", "1", "--seconds", "0.01"]
 BAD_INPUT = {
     "no such space": (["search", "--space", "resnet51"], "unknown space 'resnet51'; allowed: densenet100"),
     "no such space file": (["search", "--space", "no.yaml"], "no.yaml: cannot be read"),
@@ -227,6 +228,15 @@ BAD_INPUT = {
         "psconv: in_channels = 16",
     ),
     "no place for timings": (["bench", "-o", "no/such/folder.json"], "cannot be written: No such file"),
+    "no such space to time": (["latency", "--space", "resnet51"], "unknown space 'resnet51'"),
+    "no such device for a table": ([*LATENCY, "--device", "tpu9"], "device: 'tpu9' is not here"),
+    "no such type for a table": ([*LATENCY, "--dtype", "int8"], "dtype: 'int8' is not one of"),
+    "no batch for a table": ([*LATENCY, "--batch", "0"], "--batch"),
+    "too few rounds": ([*LATENCY, "--rounds", "5"], "rounds: 5 is not from 6, the choices of a position"),
+    "endless rounds": ([*LATENCY, "--rounds", "900000000"], "rounds: 900000000 is not from 6"),
+    "no place for a table": ([*LATENCY, "-o", "no/such/folder.json"], "cannot be written: No such file"),
+    "a folder for a table": ([*LATENCY, "-o", "bare"], "bare: cannot be written: not a regular file"),
+    "a foreign table": ([*LATENCY, "-o", "tiny.yaml"], "tiny.yaml: not JSON"),
     "one class to train on": (["train", "fine.yaml", "--data", "folder:single"], "has one class"),
 }
 
@@ -313,7 +323,7 @@ def test_a_resumed_search_knows_the_best_so_far(here, capsys):
 
 
 def test_help_comes_without_waiting_for_torch():
-    commands = "[], ['search'], ['show'], ['export'], ['cost'], ['bench'], ['train']"
+    commands = "[], ['search'], ['show'], ['export'], ['cost'], ['bench'], ['latency'], ['train']"
     program = f"""
 import sys
 from nas_recalib.cli import run
@@ -358,6 +368,40 @@ def test_operators_are_timed_against_vanilla(here, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["mode"] == "train"
     assert [mean["set"] for mean in told["geometric_means"]] == ["layers", *["blocks"] * 2, *["networks"] * 2]
+
+
+def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, capsys, monkeypatch):
+    (here / "tiny.yaml").write_text(SPACE.replace("granularity", "input_size: 8\ngranularity"))
+    path = here / "runs/latency/tiny-cpu-b2-float32.json"
+    quick = [*LATENCY, "--batch", "2", "--rounds", "6"]
+    with monkeypatch.context() as interrupted:
+        rounds = []
+
+        def interrupt(table):
+            rounds.append(table)
+            if len(rounds) == 4:
+                raise KeyboardInterrupt
+
+        interrupted.setattr(
+            "nas_recalib.report.latency.RoundsTold.__call__", lambda _, table: interrupt(table)
+        )
+        assert run(quick) == 130
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    assert len(json.loads(path.read_text())["rounds"]) == 4
+
+    assert run(quick) == 0
+    told = capsys.readouterr()
+    assert [line.split(":")[0] for line in told.err.splitlines()[:-1]] == ["round 5/6", "round 6/6"]
+    assert "batch 2, float32" in told.out
+    assert [line.split()[0] for line in told.out.splitlines()[-3:]] == ["layer1", "layer2", "layer3"]
+    assert run([*quick, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(path.read_text())
+
+    assert run([*quick, "--dtype", "bfloat16", "-o", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: {path}: made with another dtype float32, here bfloat16; name another file with -o"
+    )
 
 
 def test_cost_of_a_space_a_choice_and_json(here, capsys):

@@ -1,10 +1,11 @@
 """From a case to two callables: vanilla and the choice, alike in everything else."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_recalib.device import default_threads
 from nas_recalib.errors import InputError
@@ -64,7 +65,7 @@ def vanilla_and_choice(case: Case, settings: Settings) -> tuple[Call, Call]:
     if settings.compile:
         torch.compiler.reset()  # it gives up on code that it has compiled too often
     images = case.place.set == "networks"
-    x = _draw(case.input_shape, settings.seed, torch.float32 if images else _dtype(settings), settings)
+    x = draw(case.input_shape, settings.seed, torch.float32 if images else _dtype(settings), settings)
     x.requires_grad_(settings.mode == "train" and not images)
     return _call(case, BlockChoice(), x, settings), _call(case, case.choice, x, settings)
 
@@ -73,21 +74,14 @@ def _call(case: Case, choice: BlockChoice, x: Tensor, settings: Settings) -> Cal
     with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
         torch.manual_seed(settings.seed)
         module = case.place.build(choice)
-    layout = {"device": settings.device, "memory_format": _memory_format(settings)}
-    module.to(**layout).train(settings.mode == "train")  # type: ignore[call-overload]
+    lay_out(module, settings)
     if settings.compile:
         module.compile(fullgraph=True)
-
-    def forward() -> Tensor:
-        dtype = _dtype(settings)
-        with torch.autocast(settings.device.type, dtype, enabled=dtype != torch.float32):
-            y: Tensor = module(x)
-        return y
-
+    forward = forward_call(module, x, settings)
     if settings.mode == "forward":
-        return torch.inference_mode()(forward)
+        return forward
     y = forward().detach()
-    gradient = _draw(tuple(y.shape), settings.seed + 1, y.dtype, settings)
+    gradient = draw(tuple(y.shape), settings.seed + 1, y.dtype, settings)
 
     def forward_and_backward() -> None:
         forward().backward(gradient)
@@ -97,7 +91,26 @@ def _call(case: Case, choice: BlockChoice, x: Tensor, settings: Settings) -> Cal
     return forward_and_backward
 
 
-def _draw(shape: tuple[int, ...], seed: int, dtype: torch.dtype, settings: Settings) -> Tensor:
+def lay_out(module: nn.Module, settings: Settings) -> None:
+    """Moves a module to the settings' device, memory format and mode, in place."""
+    layout = {"device": settings.device, "memory_format": _memory_format(settings)}
+    module.to(**layout).train(settings.mode == "train")  # type: ignore[call-overload]
+
+
+def forward_call(module: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Tensor]:
+    """Calls a module with an input in the settings' dtype; in the mode "forward" without any gradient."""
+    dtype = _dtype(settings)
+
+    def forward() -> Tensor:
+        with torch.autocast(settings.device.type, dtype, enabled=dtype != torch.float32):
+            y: Tensor = module(x)
+        return y
+
+    return torch.inference_mode()(forward) if settings.mode == "forward" else forward
+
+
+def draw(shape: tuple[int, ...], seed: int, dtype: torch.dtype, settings: Settings) -> Tensor:
+    """Normal values on the settings' device and in their memory format, by a seed."""
     generator = torch.Generator(settings.device).manual_seed(seed)
     x = torch.randn(shape, generator=generator, device=settings.device, dtype=dtype)
     return x.to(memory_format=_memory_format(settings)) if x.dim() == 4 else x

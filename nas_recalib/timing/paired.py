@@ -55,6 +55,8 @@ def time_side_by_side(
     calls: Sequence[Call],
     *,
     seconds: float,
+    least_rounds: int = LEAST_ROUNDS,
+    warm_up: int = _WARM_UP,
     synchronize: Call = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
@@ -64,7 +66,9 @@ def time_side_by_side(
 
     Args:
         calls: What to time; the others are compared with the first.
-        seconds: No round is begun after this long, once there are five; warming up comes on top.
+        seconds: No round is begun after this long, once there are enough; warming up comes on top.
+        least_rounds: How many are enough.
+        warm_up: Calls of each that are not timed, before those that find out how long it takes.
         synchronize: Waits for what a call has left running, as `torch.cuda.synchronize` does.
         clock: Tells the seconds.
     """
@@ -78,15 +82,15 @@ def time_side_by_side(
         return (clock() - start) / repeats
 
     repeats = 1
-    least = min(_LEAST_SAMPLE, seconds / (LEAST_ROUNDS * len(calls)))
+    least = min(_LEAST_SAMPLE, seconds / (least_rounds * len(calls)))
     for call in calls:
-        sample(call, _WARM_UP)
+        sample(call, warm_up)
         while sample(call, repeats) * repeats < least:
             repeats *= 2
 
     rounds: list[tuple[float, ...]] = []
     start = clock()
-    while len(rounds) < LEAST_ROUNDS or clock() - start < seconds:
+    while len(rounds) < least_rounds or clock() - start < seconds:
         order = range(len(calls)) if len(rounds) % 2 == 0 else reversed(range(len(calls)))
         samples = {index: sample(calls[index], repeats) for index in order}
         rounds.append(tuple(samples[index] for index in range(len(calls))))

@@ -3,19 +3,16 @@
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from nas_recalib import __version__
 from nas_recalib.device import device_name, keep_freed_memory
-from nas_recalib.errors import InputError
 from nas_recalib.timing.calls import Settings, vanilla_and_choice
 from nas_recalib.timing.cases import Case
+from nas_recalib.timing.machine import fastest_convolutions, set_up, synchronizer
 from nas_recalib.timing.paired import Times, time_side_by_side
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -77,22 +74,13 @@ def run(cases: Iterable[Case], settings: Settings) -> Iterator[Result]:
     Raises:
         InputError: If a case does not fit into memory; it is named.
     """
-    torch.set_num_threads(settings.threads)
-    keep_freed_memory()
+    set_up(settings)
+    synchronize = synchronizer(settings.device)
     for case in cases:
-        try:
-            yield Result(case, _time(case, settings))
-        except RuntimeError as error:
-            if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
-                raise
-            raise InputError(f"batch-size: {case}: does not fit into the memory there is") from error
-
-
-def _time(case: Case, settings: Settings) -> Times:
-    synchronize = partial(torch.get_device_module(settings.device).synchronize, settings.device)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # as full-size training does
-        calls = vanilla_and_choice(case, settings)
-        return time_side_by_side(calls, seconds=settings.seconds, synchronize=synchronize)
+        with fastest_convolutions(case):
+            calls = vanilla_and_choice(case, settings)
+            times = time_side_by_side(calls, seconds=settings.seconds, synchronize=synchronize)
+        yield Result(case, times)
 
 
 def geometric_means(results: Iterable[Result]) -> list[Mean]:

@@ -1,0 +1,75 @@
+"""A table of latencies for a terminal, and what is told while it is made."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nas_recalib.latency import Entry, LatencyTable
+
+
+@dataclass
+class RoundsTold:
+    """Tells of every round, and how long the rest will take.
+
+    Attributes:
+        say: Takes each line.
+        clock: Tells the seconds.
+    """
+
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _begun: float = field(init=False)
+    _told: int = 0
+
+    def __post_init__(self) -> None:
+        self._begun = self.clock()
+
+    def __call__(self, table: LatencyTable) -> None:
+        self._told += 1
+        done = table.rounds[-1]
+        left = (self.clock() - self._begun) / self._told * (table.wanted - len(table.rounds))
+        self.say(
+            f"round {len(table.rounds)}/{table.wanted}: {done.network_ns / 1e6:.2f} ms, "
+            f"the reference {done.reference_ns / 1e6:.2f} ms, about {left:.0f} s left"
+        )
+
+
+def latency_summary(table: LatencyTable) -> RenderableType:
+    """How well entries make up networks, and for each position its fastest and slowest choice."""
+    conditions, fit = table.conditions, table.fit
+    compiled = ", compiled" if conditions.compile else ""
+    lines = (
+        f"{table.space.name} on {conditions.device}, batch {conditions.batch}, {conditions.dtype}{compiled}",
+        f"the reference, the first choice everywhere: {table.reference_ms:.3f} ms",
+        f"a network: {fit.intercept * 1e3:.3f} ms + {fit.slope:.3f} * its entries; over the "
+        f"{len(table.rounds)} rounds half are within {fit.typical_error:.1%}, nine tenths within "
+        f"{fit.large_error:.1%}",
+    )
+    return Group(*(Text(line) for line in lines), Text(), _positions(table))
+
+
+def _positions(table: LatencyTable) -> Table:
+    shown = Table(title="Milliseconds of each position", title_justify="left", box=None, pad_edge=False)
+    shown.padding = (0, 2, 0, 0)
+    for heading in ("position", "first choice", "ms", "fastest", "ms", "slowest", "ms", "samples", "spread"):
+        numeric = heading in ("ms", "samples", "spread")
+        shown.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    for position, row in zip(table.space.positions, table.entries, strict=True):
+        choices = dict(zip(map(str, position.choices), row, strict=True))
+        first = str(position.choices[0])
+        fastest = min(choices, key=lambda name: choices[name].median)
+        slowest = max(choices, key=lambda name: choices[name].median)
+        cells = [cell for name in (first, fastest, slowest) for cell in (name, _ms(choices[name]))]
+        spread = statistics.median((entry.upper - entry.lower) / entry.median for entry in row)
+        samples = min(entry.samples for entry in row)
+        shown.add_row(position.name, *cells, str(samples), f"{spread:.1%}")
+    return shown
+
+
+def _ms(entry: Entry) -> str:
+    return f"{entry.median * 1e3:.3f}"
