@@ -24,8 +24,8 @@ class Grid:
     and little under it left out. Numbers of ways are float64: exact up to 2**53, 15 digits beyond.
 
     Attributes:
-        slack: An architecture that is under every limit by more than this is not left out, (columns,); 0 in
-            a column whose costs are whole numbers of cells.
+        slack: An architecture that is under every limit by at least this is not left out, (columns,); 0 where
+            nothing is left out for this limit.
     """
 
     def __init__(self, rows: Sequence[Integers], room: Integers, most: int | None = None) -> None:
@@ -45,13 +45,12 @@ class Grid:
         wasted = np.zeros_like(room)
         for row, cells, keep in zip(rows, self._cells, usable, strict=True):
             wasted += ((cells * cell - row) * keep).max(axis=0)
-        self.slack: Integers = np.maximum(0, wasted + room - (self._room + 1) * cell)
-        self._ways = _ways(self._cells, self._room)
+        self.slack: Integers = np.maximum(0, wasted + room + 1 - (self._room + 1) * cell)
+        self._ways, self._doublings = _ways(self._cells, self._room)
 
     def count(self) -> int:
         """Number of architectures within the limits."""
-        scale = 2 ** sum(map(_bits, self._cells))
-        return int(Fraction(float(self._ways[0][tuple(self._room)])) * scale)
+        return int(Fraction(float(self._ways[0].flat[-1])) * 2**self._doublings)
 
     def draw(self, count: int, random: np.random.Generator) -> Integers:
         """Architectures, all equally likely, (count, positions); there must be one."""
@@ -86,11 +85,10 @@ def histogram(table: CostTable, name: str = "macs", bins: int = 20) -> tuple[lis
     above = [rows[:, [column]] - rows[:, column].min() for rows in table.entries]
     cells = [(row + cell // 2) // cell for row in above]
     room = np.array([sum(int(row.max()) for row in cells)])
-    scale = 2 ** sum(map(_bits, cells))
     edges = [least + (greatest - least) * index // bins for index in range(bins + 1)]
     inner = [min(int(room[0]), (edge - least) // cell) for edge in edges[1:-1]]
-    shares = _ways(cells, room)[0][[*inner, int(room[0])]]
-    below = [0, *(int(Fraction(share) * scale) for share in shares.tolist())]
+    ways, doublings = _ways(cells, room)
+    below = [0, *(int(Fraction(one) * 2**doublings) for one in ways[0][[*inner, -1]].tolist())]
     return edges, [after - before for before, after in pairwise(below)]
 
 
@@ -100,31 +98,34 @@ def _cell(rows: Sequence[Integers], room: Integers, most: int) -> Integers:
     exact = [int(one) for one in room // divisors + 1]
     cell: Integers = divisors.copy()
     for done, column in enumerate(sorted(range(len(room)), key=exact.__getitem__)):
-        share = int(most ** (1 / (len(room) - done)))
+        share = round(most ** (1 / (len(room) - done)))
         if exact[column] > share:
             cell[column] = -(-(int(room[column]) + 1) // share)
         most //= min(exact[column], share)
     return cell
 
 
-def _ways(cells: Sequence[Integers], room: Integers) -> list[Floats]:
-    """For each step and each room left the ways to finish, halved often enough at each to stay below one."""
+def _ways(cells: Sequence[Integers], room: Integers) -> tuple[list[Floats], int]:
+    """For each step and each room left the ways to finish, and how often to double those of the first.
+
+    Each step's are scaled to be below one, for there can be more than a float holds.
+    """
     ways = [np.ones(tuple(room + 1))]
+    doublings = 0
     for row in reversed(cells):
         total = np.zeros_like(ways[-1])
         shifts, counts = np.unique(row[(row <= room).all(axis=1)], axis=0, return_counts=True)
         for count in np.unique(counts):
-            each = ways[-1] * (count / 2 ** _bits(row))
+            each = ways[-1] * count
             for shift in shifts[counts == count]:
                 to = tuple(slice(int(by), None) for by in shift)
                 source = tuple(slice(size - int(by)) for size, by in zip(total.shape, shift, strict=True))
                 total[to] += each[source]
+        exponent = math.frexp(total.flat[-1])[1]  # of the greatest
+        total *= 2.0**-exponent
+        doublings += exponent
         ways.append(total)
-    return ways[::-1]
-
-
-def _bits(row: Integers) -> int:
-    return math.ceil(math.log2(len(row)))
+    return ways[::-1], doublings
 
 
 def _choose(weights: Floats, random: np.random.Generator) -> Integers:
