@@ -1,4 +1,4 @@
-"""Times what a search does with a budget before anything is trained: costs, counting and drawing, on one core.
+"""Times what a search does with a budget before it trains: costs, counting and drawing, on one core.
 
     python benchmarks/budget.py
 
@@ -77,9 +77,8 @@ def thop_seconds(space: SearchSpace, rounds: int) -> float | None:
     return seconds(lambda: thop.profile(network, (image,), verbose=False), rounds)
 
 
-def shown(space: str, result: dict[str, Any]) -> Table:
-    title = f"{space} under {result['budget']}: {result['device']}"
-    rows = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def shown(result: dict[str, Any]) -> Table:
+    rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     rows.add_column("what", no_wrap=True)
     rows.add_column("seen", justify="right", no_wrap=True)
     rows.add_row(
@@ -128,7 +127,8 @@ def main() -> None:
         "seconds_of_thop_for_one": thop_seconds(space, arguments.rounds),
     }
     arguments.output.write_text(json.dumps(content, indent=2) + "\n")
-    print_table(shown(space.name, content))
+    print(f"{space.name} under {budget}: {content['device']}")
+    print_table(shown(content))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Feasible:
 
     @property
     def slack(self) -> dict[str, int]:
-        """For each limit how far below it is far enough to be counted and drawn; 0 where nothing is missed."""
+        """For each limit how far below it is far enough to be counted and drawn; 0 if nothing is missed."""
         return dict(zip(self._limits, map(int, self._drawn.slack), strict=False))
 
     def sample(self, random: np.random.Generator) -> tuple[int, ...]:
