@@ -1,9 +1,8 @@
 """SearchSpace: a backbone, and the choices allowed at each of its blocks."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import astuple, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import yaml
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
-from nas_recalib.costs.table import as_row
 from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
@@ -97,22 +95,34 @@ class SearchSpace:
         constant, shapes = fixed_cost(shape, self.input_size, self.num_classes, 3)
         entries = []
         for position in self.positions:
-            rows = [
+            costs = [
                 sum(
                     (named_block_cost(name, specs[name], choice, shapes[name]) for name in position.blocks),
                     Cost(0, 0),
                 )
                 for choice in position.choices
             ]
-            entries.append(np.stack([as_row(row) for row in rows]))
-        return CostTable(as_row(constant), tuple(entries))
+            entries.append(np.array([astuple(cost) for cost in costs]))
+        return CostTable(("macs", "params"), np.array(astuple(constant)), tuple(entries))
 
-    def count(self) -> int:
-        """Number of architectures."""
-        return math.prod(len(position.choices) for position in self.positions)
+    def feasible(self, budget: Budget | str | None = None) -> Feasible:
+        """The architectures within a budget: limits, or one on multiply-accumulates such as "4G".
+
+        Raises:
+            InputError: If none is within the budget.
+        """
+        return _feasible(self, Budget.parse(budget) if isinstance(budget, str) else budget or Budget())
+
+    def count(self, budget: Budget | str | None = None) -> int:
+        """Number of architectures, or of those within a budget: see `Feasible.count`.
+
+        Raises:
+            InputError: If none is within the budget.
+        """
+        return self.feasible(budget).count()
 
     def sample(self, *, seed: int, budget: Budget | str | None = None) -> Architecture:
-        """A random architecture within a budget; every one can be drawn, not all equally often.
+        """A random architecture within a budget, each as likely as any other: see `Feasible`.
 
         Args:
             seed: Of the draw.
@@ -121,8 +131,16 @@ class SearchSpace:
         Raises:
             InputError: If none is within the budget.
         """
-        limits = Budget.parse(budget) if isinstance(budget, str) else budget or Budget()
-        return self.at(Feasible(self.table, limits).sample(np.random.default_rng(seed)))
+        return self.at(self.feasible(budget).sample(np.random.default_rng(seed)))
+
+    def sample_many(self, count: int, *, seed: int, budget: Budget | str | None = None) -> list[Architecture]:
+        """As `sample`, many at once; the first is not that of `sample` with this seed.
+
+        Raises:
+            InputError: If none is within the budget.
+        """
+        picks = self.feasible(budget).sample_many(count, np.random.default_rng(seed))
+        return [self.at(tuple(one)) for one in picks.tolist()]
 
     def at(self, picks: tuple[int, ...]) -> Architecture:
         """The architecture that takes choice picks[i] at position i."""
@@ -207,6 +225,11 @@ class SearchSpace:
             "proxy": {"width": self.proxy_width, "resolution": self.proxy_resolution},
         }
         return yaml.safe_dump(content, sort_keys=False, width=100)
+
+
+@lru_cache(maxsize=2)  # the grid is made once for all draws, but is large
+def _feasible(space: SearchSpace, budget: Budget) -> Feasible:
+    return Feasible(space.table, budget)
 
 
 def _as_lists(position: Position) -> dict[str, list[str]]:

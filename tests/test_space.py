@@ -52,8 +52,8 @@ def test_a_shipped_space_offers_every_block_the_same_choices(name):
     assert space.count() == choices ** len(blocks)
     least, greatest = space.table.least(), space.table.greatest()
     plain = Architecture.of(name, "vanilla").cost()
-    assert least.macs <= plain.macs < greatest.macs
-    assert least.params <= plain.params < greatest.params
+    assert least["macs"] <= plain.macs < greatest["macs"]
+    assert least["params"] <= plain.params < greatest["params"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,26 @@ def test_samples_follow_from_the_seed_and_fit_the_budget():
     samples = [space.sample(seed=seed, budget=budget) for seed in (0, 0, 1, 2)]
     assert samples[0] == samples[1]
     assert len(set(samples)) == 3
-    assert all(budget.allows(sample.cost()) for sample in samples)
+    assert all(budget.allows(vars(sample.cost())) for sample in samples)
+
+
+def test_many_samples_are_within_the_budget_and_follow_from_the_seed():
+    space = SearchSpace.load("resnet20")
+    first, again, other = (space.sample_many(50, seed=seed, budget="36M") for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(set(first)) > 45
+    assert all(architecture.cost().macs <= 36_000_000 for architecture in first)
+
+
+def test_counts_what_is_within_a_budget(write):
+    space = SearchSpace.load(write(granularity="stage"))
+    costs = [space.table.cost(picks) for picks in np.ndindex(6, 6, 6)]
+    budget = Budget(39_000_000, 272_000)
+    assert 0 < space.count(budget) == sum(map(budget.allows, costs)) < 216
+    assert space.count("39M") == sum(cost["macs"] <= 39_000_000 for cost in costs)
+    assert space.count() == space.count(Budget()) == 216
+    with pytest.raises(InputError, match="below the least possible cost"):
+        space.count("1M")
 
 
 def test_samples_without_a_budget():

@@ -25,7 +25,10 @@ def cost(
     ] = "resnet50",
     budget: Annotated[
         str | None,
-        typer.Option(help="Say whether it is within this limit on multiply-accumulates.", metavar="MACS"),
+        typer.Option(
+            help="Say whether, or how much of the space, is within this limit on multiply-accumulates.",
+            metavar="MACS",
+        ),
     ] = None,
     params: Annotated[str | None, typer.Option(help="Likewise, on parameters.", metavar="PARAMS")] = None,
     plugin: Plugins = None,
@@ -34,7 +37,7 @@ def cost(
     """Count the MACs and parameters of an architecture, a choice, or a whole space."""
     from nas_recalib.costs import Budget
     from nas_recalib.plugins import load_plugins
-    from nas_recalib.report.costs import architecture_cost, print_costs, space_costs
+    from nas_recalib.report.costs import architecture_cost, print_costs, print_space, space_costs
 
     load_plugins(plugin or ())
     limits = Budget.parse(budget, params)
@@ -42,7 +45,7 @@ def cost(
     if as_json:
         print_json(costs)
     else:
-        print_costs(costs)
+        (print_space if what is None else print_costs)(costs)
 
 
 def tables(

@@ -1,16 +1,33 @@
 """What an architecture costs, before anything is trained."""
 
-from nas_recalib.costs.budget import Budget, Feasible, format_quantity, parse_quantity
+from nas_recalib.costs.budget import (
+    Budget,
+    format_cost,
+    format_latency,
+    format_memory,
+    format_quantity,
+    parse_latency,
+    parse_memory,
+    parse_quantity,
+)
+from nas_recalib.costs.feasible import Feasible
+from nas_recalib.costs.grid import histogram
 from nas_recalib.costs.macs import Cost, count_cost
-from nas_recalib.costs.table import LIMITS, CostTable
+from nas_recalib.costs.table import COLUMNS, CostTable
 
 __all__ = [
-    "LIMITS",
+    "COLUMNS",
     "Budget",
     "Cost",
     "CostTable",
     "Feasible",
     "count_cost",
+    "format_cost",
+    "format_latency",
+    "format_memory",
     "format_quantity",
+    "histogram",
+    "parse_latency",
+    "parse_memory",
     "parse_quantity",
 ]

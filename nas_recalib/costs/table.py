@@ -1,43 +1,94 @@
 """The cost table of a search space: a constant and, for every position, one row a choice."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_recalib.costs.macs import Cost
-
 Integers = NDArray[np.int64]
-LIMITS = ("macs", "params")
+COLUMNS = ("macs", "params", "latency", "memory")
 
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """Costs as arrays; the columns are those of `LIMITS`.
+    """Costs as arrays of int64.
+
+    All columns are sums over the positions, except memory: a network's peak is that of its worst block.
 
     Attributes:
-        constant: What no choice changes, (2,).
-        entries: For each position of the space its choices' costs, (choices, 2).
+        names: Of the columns, some of `COLUMNS`: macs, params, latency (ns), memory (bytes).
+        constant: What no choice changes, (columns,).
+        entries: For each position of the space its choices' costs, (choices, columns).
     """
 
+    names: tuple[str, ...]
     constant: Integers
     entries: tuple[Integers, ...]
 
-    def cost(self, picks: Sequence[int]) -> Cost:
-        """Cost of the architecture that takes choice picks[i] at position i."""
-        total = self.constant + sum(entry[pick] for entry, pick in zip(self.entries, picks, strict=True))
-        return Cost(*map(int, total))
+    def with_column(self, name: str, constant: int, entries: Sequence[Integers]) -> "CostTable":
+        """A table with one column more.
 
-    def least(self) -> Cost:
-        """Least of each cost; no one architecture need reach both."""
-        return Cost(*map(int, self.constant + sum(entry.min(axis=0) for entry in self.entries)))
+        Args:
+            name: One of `COLUMNS` that the table has not.
+            constant: What no choice changes.
+            entries: For each position its choices' costs, (choices,).
 
-    def greatest(self) -> Cost:
-        """Greatest of each cost; no one architecture need reach both."""
-        return Cost(*map(int, self.constant + sum(entry.max(axis=0) for entry in self.entries)))
+        Raises:
+            ValueError: If there is no such column, it is there already, or a position's choices do not match.
+        """
+        if name not in COLUMNS or name in self.names:
+            raise ValueError(f"name: {name!r} is not a new column; allowed: {', '.join(COLUMNS)}")
+        told, expected = [np.shape(column) for column in entries], [rows.shape[:1] for rows in self.entries]
+        if told != expected:
+            raise ValueError(f"entries: {name} has the shapes {told}, expected {expected}")
+        return CostTable(
+            (*self.names, name),
+            np.append(self.constant, np.int64(constant)),
+            tuple(
+                np.column_stack([rows, np.asarray(column, dtype=np.int64)])
+                for rows, column in zip(self.entries, entries, strict=True)
+            ),
+        )
 
+    def costs(self, picks: Integers) -> Integers:
+        """Costs of many architectures at once.
 
-def as_row(cost: Cost) -> Integers:
-    """A cost in the order of `LIMITS`."""
-    return np.array([cost.macs, cost.params], dtype=np.int64)
+        Args:
+            picks: For each architecture the choice at every position, (n, positions).
+
+        Returns:
+            (n, columns).
+
+        Raises:
+            ValueError: If there is not one pick for each position.
+        """
+        picks = np.asarray(picks, dtype=np.int64)
+        if picks.ndim != 2 or picks.shape[1] != len(self.entries):
+            raise ValueError(f"picks: expected (n, {len(self.entries)}), got {picks.shape}")
+        constant = np.broadcast_to(self.constant, (len(picks), len(self.names)))
+        return self._total(
+            constant, (rows[chosen] for rows, chosen in zip(self.entries, picks.T, strict=True))
+        )
+
+    def cost(self, picks: Sequence[int]) -> dict[str, int]:
+        """Cost of the architecture that takes choice picks[i] at position i, by the columns' names."""
+        return self._named(self.costs(np.asarray(picks, dtype=np.int64)[None])[0])
+
+    def least(self) -> dict[str, int]:
+        """Least of each cost; no one architecture need reach all."""
+        return self._named(self._total(self.constant, (rows.min(axis=0) for rows in self.entries)))
+
+    def greatest(self) -> dict[str, int]:
+        """Greatest of each cost; no one architecture need reach all."""
+        return self._named(self._total(self.constant, (rows.max(axis=0) for rows in self.entries)))
+
+    def _total(self, constant: Integers, parts: Iterable[Integers]) -> Integers:
+        peaks = np.array(self.names) == "memory"
+        total = constant
+        for part in parts:
+            total = np.where(peaks, np.maximum(total, part), total + part)
+        return total
+
+    def _named(self, costs: Integers) -> dict[str, int]:
+        return dict(zip(self.names, map(int, costs), strict=True))

@@ -1,29 +1,45 @@
 """What an architecture, a choice or a space costs, for the command line."""
 
+import math
 from typing import Any
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import Budget, Feasible, format_quantity
+from nas_recalib.costs import Budget, format_cost, format_quantity, histogram
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
+
+_BAR = 50
 
 
 def space_costs(space: str, budget: Budget) -> dict[str, Any]:
     """Least and greatest cost of a space, how many architectures it has, and the all-vanilla network's cost.
 
+    Under a budget also how many are within it, and how the MACs of all are spread.
+
     Raises:
         InputError: If there is no such space, or nothing in it is within the budget.
     """
     loaded = SearchSpace.load(space)
-    Feasible(loaded.table, budget)
+    feasible = loaded.feasible(budget)
     plain = Architecture.of(
         loaded.backbone, "vanilla", input_size=loaded.input_size, num_classes=loaded.num_classes
     )
-    costs = {"least": loaded.table.least(), "all vanilla": plain.cost(), "greatest": loaded.table.greatest()}
+    costs = {
+        "least": loaded.table.least(),
+        "all vanilla": vars(plain.cost()),
+        "greatest": loaded.table.greatest(),
+    }
+    content = {"space": loaded.name, "architectures": loaded.count(), **costs}
+    if budget == Budget():
+        return content
+    edges, architectures = histogram(loaded.table)
     return {
-        "space": loaded.name,
-        "architectures": loaded.count(),
-        **{name: {"macs": cost.macs, "params": cost.params} for name, cost in costs.items()},
+        **content,
+        "budget": budget.limits(),
+        "within_budget": feasible.count(),
+        "share": feasible.count() / loaded.count(),
+        "slack": feasible.slack,
+        "histogram": {"macs": edges, "architectures": architectures},
     }
 
 
@@ -49,9 +65,9 @@ def architecture_cost(what: str, space: str, budget: Budget) -> dict[str, Any]:
         cost = architecture.cost()
     except ValueError as error:
         raise InputError(f"cost: {error}") from error
-    content: dict[str, Any] = {name: {"macs": cost.macs, "params": cost.params}}
+    content: dict[str, Any] = {name: vars(cost)}
     if budget != Budget():
-        content["within_budget"] = budget.allows(cost)
+        content["within_budget"] = budget.allows(vars(cost))
     return content
 
 
@@ -68,3 +84,30 @@ def print_costs(costs: dict[str, Any]) -> None:
                 if type(value) is int
                 else f"{name.replace('_', ' ')}: {value}"
             )
+
+
+def print_space(costs: dict[str, Any]) -> None:
+    """As `print_costs`; under a budget also what share of the space fits, and a histogram of MACs."""
+    print_costs(
+        {name: costs[name] for name in ("space", "architectures", "least", "all vanilla", "greatest")}
+    )
+    if "budget" not in costs:
+        return
+    within, whole = _readable(costs["within_budget"]), _readable(costs["architectures"])
+    print(f"within {Budget(**costs['budget'])}: {within} of {whole} ({100 * costs['share']:.3g}%)")
+    if any(costs["slack"].values()):
+        slack = " or ".join(f"{format_cost(name, cells)}" for name, cells in costs["slack"].items())
+        print(f"not counted: some that are less than {slack} under a limit")
+    print("\nMACs of all architectures:")
+    edges, counts = costs["histogram"]["macs"], costs["histogram"]["architectures"]
+    limit = costs["budget"].get("macs")
+    for low, high, count in zip(edges, edges[1:], counts, strict=False):
+        bar = "#" * math.ceil(_BAR * count / max(counts))
+        mark = f" <- {format_quantity(limit)}" if limit is not None and low <= limit < high else ""
+        span = f"{format_quantity(low)} to {format_quantity(high)}"
+        print(f"{span:>20}  {_readable(count):>8}  {bar}{mark}")
+
+
+def _readable(count: int) -> str:
+    """12,345 and 1.07e22."""
+    return f"{count:,}" if count < 10**6 else f"{count:.3g}".replace("e+", "e")

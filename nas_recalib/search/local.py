@@ -4,6 +4,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +77,11 @@ class Search:
     claimed: dict[Architecture, FrozenTrial] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
 
+    @cached_property
+    def feasible(self) -> Feasible:
+        """What is within the budget."""
+        return self.space.feasible(self.budget)
+
     def run(self, trials: int, observer: Observer) -> bool:
         """Goes on until the study has `trials` trained trials.
 
@@ -87,11 +93,10 @@ class Search:
         """
         self._bury_the_dead()
         self._look_around()
-        feasible = Feasible(self.space.table, self.budget)
         sampler = UntriedSampler(
             STRATEGIES[self.strategy],
             self.space,
-            feasible,
+            self.feasible,
             ChainMap(self.known, self.claimed),
             self.proxy.seed,
         )
@@ -125,18 +130,19 @@ class Search:
 
     def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
         architecture = self.space.decode(trial.params)
-        cost = architecture.cost()
+        picks = self.space.picks(architecture)
+        cost = self.space.table.cost(picks)
         known = self.known.get(architecture)
         if known is not None:
             self._replay(trial, known)
             return None
-        if not self.budget.allows(cost):  # someone enqueued it by hand
-            message = f"{cost.macs:,} macs, {cost.params:,} params are over {self.budget}"
+        if not self.feasible.allows(picks):  # someone enqueued it by hand
+            costs = ", ".join(f"{value:,} {name}" for name, value in cost.items())
+            message = f"{costs} are over {self.budget}"
             return self._fail(trial, Failure("over-budget", message), observer)
         attributes = {
             "architecture": str(architecture),
-            "macs": cost.macs,
-            "params": cost.params,
+            **cost,
             "seed": self.proxy.seed,
             "worker": self.worker,
             **self.facts,
@@ -209,7 +215,9 @@ class Search:
             return True
         for name in BASELINES:
             architecture = uniform(self.space, name)
-            if architecture and architecture not in self.known and self.budget.allows(architecture.cost()):
+            if architecture is None or architecture in self.known:
+                continue
+            if self.feasible.allows(self.space.picks(architecture)):
                 self.study.enqueue_trial(self.space.encode(architecture), user_attrs={"baseline": name})
                 return True
         return False

@@ -12,7 +12,7 @@ import torch
 import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_recalib.costs import Budget, Feasible
+from nas_recalib.costs import Budget
 from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
@@ -95,7 +95,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         raise InputError("space: name one with --space, such as --space resnet50")
     if stored and budget == Budget():
         budget = stored.budget
-    Feasible(space.table, budget)
+    space.feasible(budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
     config = _config(request, stored, space, budget, source, device)

@@ -1,0 +1,135 @@
+"""Times what a search does with a budget before it trains: costs, counting and drawing, on one core.
+
+    python benchmarks/budget.py
+
+Beside it, where thop is installed, its count of a single architecture. Prints a table and writes JSON.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from nas_recalib.architecture import Architecture, build
+from nas_recalib.costs import Budget, CostTable, Feasible
+from nas_recalib.device import device_name, versions
+from nas_recalib.errors import InputError
+from nas_recalib.report.terminal import print_table
+from nas_recalib.space import SearchSpace
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def one_core() -> None:
+    """Stays on one core where the system can be told so."""
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def seconds(call: Callable[[], object], rounds: int) -> float:
+    """Median over the rounds."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def measure(
+    table: CostTable, budget: Budget, count: int, draws: int, seed: int, rounds: int
+) -> dict[str, float]:
+    """Seconds for `count` costs and for getting ready to draw under a budget, and draws a second."""
+    random = np.random.default_rng(seed)
+    picks = np.stack([random.integers(len(rows), size=count) for rows in table.entries], axis=1)
+    feasible = Feasible(table, budget)
+    fitting = feasible.count()
+    return {
+        "architectures": count,
+        "seconds_for_their_costs": seconds(lambda: table.costs(picks), rounds),
+        "seconds_of_set_up": seconds(lambda: Feasible(table, budget).count(), rounds),
+        "within_budget": fitting,
+        "draws_a_second": draws / seconds(lambda: feasible.sample_many(draws, random), rounds),
+        "seconds_for_one_nearest": seconds(lambda: feasible.nearest(picks[0].tolist(), random), 20 * rounds),
+    }
+
+
+def thop_seconds(space: SearchSpace, rounds: int) -> float | None:
+    """For one architecture, its network built; None without thop."""
+    try:
+        import thop
+    except ImportError:
+        return None
+    sizes = {"input_size": space.input_size, "num_classes": space.num_classes}
+    network = build(Architecture.of(space.backbone, "vanilla", **sizes)).eval()
+    image = torch.zeros(1, 3, space.input_size, space.input_size)
+    return seconds(lambda: thop.profile(network, (image,), verbose=False), rounds)
+
+
+def shown(result: dict[str, Any]) -> Table:
+    rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    rows.add_column("what", no_wrap=True)
+    rows.add_column("seen", justify="right", no_wrap=True)
+    rows.add_row(
+        f"costs of {result['architectures']:,} architectures", f"{result['seconds_for_their_costs']:.4f} s"
+    )
+    rows.add_row("set-up for counting and drawing", f"{result['seconds_of_set_up']:.4f} s")
+    rows.add_row("draws a second", f"{result['draws_a_second']:,.0f}")
+    rows.add_row("one proposal moved within", f"{1000 * result['seconds_for_one_nearest']:.3f} ms")
+    if result["seconds_of_thop_for_one"] is not None:
+        rows.add_row("thop, one architecture", f"{result['seconds_of_thop_for_one']:.4f} s")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--space", default="resnet50", help="name or file")
+    parser.add_argument("--budget", default="4G", help="limit on multiply-accumulates")
+    parser.add_argument("--params", help="limit on parameters")
+    parser.add_argument("--count", type=int, default=100_000, help="architectures to cost")
+    parser.add_argument("--draws", type=int, default=20_000, help="architectures to draw")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULTS / "budget-cpu.json")
+    arguments = parser.parse_args()
+    one_core()
+    try:
+        if min(arguments.count, arguments.draws, arguments.rounds) < 1:
+            raise InputError("count, draws and rounds: each is at least 1")
+        if not os.access(arguments.output.resolve().parent, os.W_OK):
+            raise InputError(f"{arguments.output}: cannot be written")
+        space = SearchSpace.load(arguments.space)
+        budget = Budget.parse(arguments.budget, arguments.params)
+        sizes = (arguments.count, arguments.draws, arguments.seed, arguments.rounds)
+        result = measure(space.table, budget, *sizes)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    content = {
+        "command": " ".join(["python", "benchmarks/budget.py", *sys.argv[1:]]),
+        "versions": {**versions(), "numpy": version("numpy"), "python": platform.python_version()},
+        "device": device_name(torch.device("cpu")),
+        "seed": arguments.seed,
+        "space": space.name,
+        "budget": str(budget),
+        "rounds": arguments.rounds,
+        **result,
+        "seconds_of_thop_for_one": thop_seconds(space, arguments.rounds),
+    }
+    arguments.output.write_text(json.dumps(content, indent=2) + "\n")
+    print(f"{space.name} under {budget}: {content['device']}")
+    print_table(shown(content))
+
+
+if __name__ == "__main__":
+    main()
