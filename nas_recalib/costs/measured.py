@@ -1,0 +1,36 @@
+"""Peak memory of activations as a run shows it, to hold the estimate against."""
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+_MEMORY_EVENT = "[memory]"
+
+
+def measured_memory(network: nn.Module, images: Tensor) -> int:
+    """Most bytes of activations alive at once in one forward pass, the images included.
+
+    On a CPU every allocation and release that torch's allocator reports is added up; on a GPU it is what
+    torch.cuda.max_memory_allocated reports, with cuDNN's workspaces among it.
+
+    Args:
+        network: In evaluation mode, on the device of the images.
+        images: (N, C, H, W).
+    """
+    given = images.untyped_storage().nbytes()
+    with torch.inference_mode():
+        network(images)  # libraries set themselves up
+        if images.is_cuda:
+            torch.cuda.reset_peak_memory_stats(images.device)
+            before = torch.cuda.memory_allocated(images.device)
+            network(images)
+            return torch.cuda.max_memory_allocated(images.device) - before + given
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+            network(images)
+    events = watched.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == _MEMORY_EVENT)
+    live = peak = 0
+    for _, change in changes:
+        live += change
+        peak = max(peak, live)
+    return peak + given
