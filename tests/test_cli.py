@@ -367,3 +367,22 @@ def test_cost_of_a_space_a_choice_and_json(here, capsys):
     assert run(["cost", "scconv", "--budget", "4G", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {"resnet50, all scconv": {"macs": 3925286912, "params": 25564584}, "within_budget": True}
+
+
+def test_cost_is_checked_against_other_counters(here, capsys):
+    assert run(["cost", "psconv+ab", "--space", "tiny.yaml", "--check"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("resnet20, all psconv+ab: ")
+    assert told[1].startswith("FlopCounterMode on the whole network: ")
+    assert told[1].endswith(": the same")
+    assert told[-1] == "ours and these differences are thop's count, to the last digit"
+
+    assert run(["cost", "psconv+ab", "--space", "tiny.yaml", "--check", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    ours, check = told["resnet20, all psconv+ab"], told["check"]
+    assert check["flop_counter"] == ours
+    assert ours["macs"] + sum(d["macs"] for d in check["differences"]) == check["thop"]["macs"]
+    assert check["unexplained"] == {"macs": 0, "params": 0}
+
+    assert run(["cost", "--check"]) == 2
+    assert "check: needs an architecture file, or a choice" in capsys.readouterr().err

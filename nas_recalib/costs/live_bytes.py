@@ -25,7 +25,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._known = {weight.untyped_storage()._cdata for weight in weights}
@@ -104,7 +104,7 @@ def _inside_convolution(
     result = x.shape[0] * weight.shape[0] * pixels
     columns = weight[0].numel() * pixels
     pointwise = math.prod(weight.shape[2:]) == 1
-    kinds = torch._C._ConvBackend
+    kinds = torch._C._ConvBackend  # type: ignore[attr-defined]
     if backend == kinds.Mkldnn and layout == torch.contiguous_format:
         return copies + max(result, weight.nbytes + (x.nbytes if groups > 1 or pointwise else 0))
     if backend == kinds.SlowDilated2d:
