@@ -448,3 +448,22 @@ def test_a_large_count_is_readable(here, capsys):
     assert "<-" not in told, "there is no limit on MACs"
     assert run(["cost", "--space", "resnet20", "--budget", "1M"]) == 2
     assert "the least possible cost, 32.040M (32,039,552)" in capsys.readouterr().err
+
+
+def test_cost_is_checked_against_other_counters(here, capsys):
+    assert run(["cost", "psconv+ab", "--space", "tiny.yaml", "--check"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("resnet20, all psconv+ab: ")
+    assert told[1].startswith("FlopCounterMode on the whole network: ")
+    assert told[1].endswith(": the same")
+    assert told[-1] == "ours and these differences are thop's count, to the last digit"
+
+    assert run(["cost", "psconv+ab", "--space", "tiny.yaml", "--check", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    ours, check = told["resnet20, all psconv+ab"], told["check"]
+    assert check["flop_counter"] == ours
+    assert ours["macs"] + sum(d["macs"] for d in check["differences"]) == check["thop"]["macs"]
+    assert check["unexplained"] == {"macs": 0, "params": 0}
+
+    assert run(["cost", "--check"]) == 2
+    assert "check: needs an architecture file, or a choice" in capsys.readouterr().err

@@ -31,21 +31,29 @@ def cost(
         ),
     ] = None,
     params: Annotated[str | None, typer.Option(help="Likewise, on parameters.", metavar="PARAMS")] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Count with FlopCounterMode and thop, too, and explain the difference."),
+    ] = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Count the MACs and parameters of an architecture, a choice, or a whole space."""
     from nas_recalib.costs import Budget
     from nas_recalib.plugins import load_plugins
+    from nas_recalib.report.cost_check import as_dict, cost_check, print_check
     from nas_recalib.report.costs import architecture_cost, print_costs, print_space, space_costs
 
     load_plugins(plugin or ())
     limits = Budget.parse(budget, params)
     costs = space_costs(space, limits) if what is None else architecture_cost(what, space, limits)
+    checked = cost_check(what, space) if check else None
     if as_json:
-        print_json(costs)
-    else:
-        (print_space if what is None else print_costs)(costs)
+        print_json({**costs, "check": as_dict(checked)} if checked else costs)
+        return
+    (print_space if what is None else print_costs)(costs)
+    if checked:
+        print_check(checked)
 
 
 def tables(

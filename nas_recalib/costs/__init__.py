@@ -13,6 +13,8 @@ from nas_recalib.costs.budget import (
 from nas_recalib.costs.feasible import Feasible
 from nas_recalib.costs.grid import histogram
 from nas_recalib.costs.macs import Cost, count_cost
+from nas_recalib.costs.measured import measured_memory
+from nas_recalib.costs.memory import block_memory, memory_column, network_memory
 from nas_recalib.costs.table import COLUMNS, CostTable
 
 __all__ = [
@@ -21,12 +23,16 @@ __all__ = [
     "Cost",
     "CostTable",
     "Feasible",
+    "block_memory",
     "count_cost",
     "format_cost",
     "format_latency",
     "format_memory",
     "format_quantity",
     "histogram",
+    "measured_memory",
+    "memory_column",
+    "network_memory",
     "parse_latency",
     "parse_memory",
     "parse_quantity",

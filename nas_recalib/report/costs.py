@@ -49,18 +49,7 @@ def architecture_cost(what: str, space: str, budget: Budget) -> dict[str, Any]:
     Raises:
         InputError: If it is neither.
     """
-    if what.endswith((".yaml", ".yml")):
-        architecture, name = Architecture.load(what), what
-    else:
-        loaded = SearchSpace.load(space)
-        sizes = {"input_size": loaded.input_size, "num_classes": loaded.num_classes}
-        try:
-            architecture, name = (
-                Architecture.of(loaded.backbone, what, **sizes),
-                f"{loaded.backbone}, all {what}",
-            )
-        except ValueError as error:
-            raise InputError(f"cost: {error}; an architecture file ends in .yaml") from error
+    architecture, name = find_architecture(what, space)
     try:
         cost = architecture.cost()
     except ValueError as error:
@@ -69,6 +58,22 @@ def architecture_cost(what: str, space: str, budget: Budget) -> dict[str, Any]:
     if budget != Budget():
         content["within_budget"] = budget.allows(vars(cost))
     return content
+
+
+def find_architecture(what: str, space: str) -> tuple[Architecture, str]:
+    """An architecture file's, or one choice at every block of a space's backbone; and how to call it.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if what.endswith((".yaml", ".yml")):
+        return Architecture.load(what), what
+    loaded = SearchSpace.load(space)
+    sizes = {"input_size": loaded.input_size, "num_classes": loaded.num_classes}
+    try:
+        return Architecture.of(loaded.backbone, what, **sizes), f"{loaded.backbone}, all {what}"
+    except ValueError as error:
+        raise InputError(f"cost: {error}; an architecture file ends in .yaml") from error
 
 
 def print_costs(costs: dict[str, Any]) -> None:

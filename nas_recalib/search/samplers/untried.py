@@ -23,6 +23,10 @@ class UntriedSampler(BaseSampler):
     tried already is asked for again; when the sampler keeps repeating itself, untried neighbours of its last
     proposal follow, then any untried architecture. A trial's draws follow from the seed, its number and
     what the study holds, not from how often the search was started.
+
+    Attributes:
+        distributions: Of a trial's parameters.
+        proposed: For each trial that takes something else the picks that the strategy proposed.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class UntriedSampler(BaseSampler):
         self._feasible = feasible
         self._tried = tried
         self._seed = seed
+        self.proposed: dict[int, tuple[int, ...]] = {}
         self.distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(allowed) for name, allowed in space.options().items()
         }
@@ -56,13 +61,16 @@ class UntriedSampler(BaseSampler):
     ) -> dict[str, Any]:
         random = np.random.default_rng((self._seed, trial.number))
         inner = self._strategy(int(random.integers(2**31)))
-        picks: tuple[int, ...] = ()
         for _ in range(_PATIENCE):
-            picks = self._propose(inner, study, trial, random)
+            proposed = self._propose(inner, study, trial, random)
+            picks = self._feasible.nearest(proposed, random)
             if self._space.at(picks) not in self._tried:
-                return self._space.encode(self._space.at(picks))
-        architecture = self._untried_neighbour(picks, random) or self._any_untried(random)
-        return self._space.encode(architecture or self._space.at(picks))
+                break
+        else:
+            picks = self._untried_neighbour(picks, random) or self._any_untried(random) or picks
+        if picks != proposed:
+            self.proposed[trial.number] = proposed
+        return self._space.encode(self._space.at(picks))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -75,9 +83,11 @@ class UntriedSampler(BaseSampler):
         parameters = inner.sample_relative(study, trial, self.distributions)
         if parameters.keys() != self.distributions.keys():  # too early for the strategy to have an opinion
             return self._feasible.sample(random)
-        return self._feasible.nearest(self._space.picks(self._space.decode(parameters)), random)
+        return self._space.picks(self._space.decode(parameters))
 
-    def _untried_neighbour(self, picks: tuple[int, ...], random: np.random.Generator) -> Architecture | None:
+    def _untried_neighbour(
+        self, picks: tuple[int, ...], random: np.random.Generator
+    ) -> tuple[int, ...] | None:
         """A walk away from the picks, one changed position at a time."""
         for _ in range(_PATIENCE):
             position = int(random.integers(len(picks)))
@@ -85,9 +95,9 @@ class UntriedSampler(BaseSampler):
             moved = (*picks[:position], choice, *picks[position + 1 :])
             picks = self._feasible.nearest(moved, random)
             if self._space.at(picks) not in self._tried:
-                return self._space.at(picks)
+                return picks
         return None
 
-    def _any_untried(self, random: np.random.Generator) -> Architecture | None:
-        everything = (self._space.at(picks) for picks in self._feasible.enumerate(random))
-        return next((architecture for architecture in everything if architecture not in self._tried), None)
+    def _any_untried(self, random: np.random.Generator) -> tuple[int, ...] | None:
+        everything = self._feasible.enumerate(random)
+        return next((picks for picks in everything if self._space.at(picks) not in self._tried), None)
