@@ -3,8 +3,8 @@
     python benchmarks/memory.py --threads 1
 
 All backbones with each of the papers' operators at every block, at their own image sizes, on a CPU or, with
---device, on a GPU. What the output file has already, of the same versions and device, is not measured again, so
-that the whole can be done in pieces (--backbones). Prints the worst of each backbone and writes JSON after
+--device, on a GPU. What the output file has already, of the same versions and device, is not measured again,
+so that the whole can be done in pieces (--backbones). Prints the worst of each backbone and writes JSON after
 every network.
 """
 
