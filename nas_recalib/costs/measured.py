@@ -1,9 +1,9 @@
 """Peak memory of activations as a run shows it, to hold the estimate against.
 
 A process grows by more, as libraries allocate by themselves (oneDNN's scratch) and freed memory is not all
-given back or used again. ResNet-50's first forward pass on one thread let resident memory grow by 129 MiB for 8
-images, where torch's allocator gives out 90, and by 25 for 1 image (11); with PSConv and 8 images by 181 (90),
-ResNeXt-29 (8x64d) by 100 (85), DenseNet-100 by 27 (17).
+given back or used again. ResNet-50's first forward pass on one thread let resident memory grow by 129 MiB for
+8 images, where torch's allocator gives out 90, and by 25 for 1 image (11); with PSConv and 8 images by 181
+(90), ResNeXt-29 (8x64d) by 100 (85), DenseNet-100 by 27 (17).
 """
 
 import torch
