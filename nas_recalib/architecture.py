@@ -1,6 +1,7 @@
 """Architecture: a backbone with one block choice for each of its blocks."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,13 @@ class Architecture:
         """
         sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
         return network_cost(self.shape, self.blocks, **sizes)
+
+    def operators(self) -> str:
+        """How many blocks take each operator, as in `9 scconv, 7 psconv; 10 none, 6 ab`."""
+        kinds = zip(*((choice.convolution, choice.recalibration) for choice in self.choices), strict=True)
+        return "; ".join(
+            ", ".join(f"{count} {part}" for part, count in Counter(kind).most_common()) for kind in kinds
+        )
 
     def __str__(self) -> str:
         blocks = " ".join(f"{name}={str(choice).replace(' ', '')}" for name, choice in self.blocks.items())

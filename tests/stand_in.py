@@ -64,10 +64,13 @@ def all_architectures(space: SearchSpace) -> list[Architecture]:
 def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: object) -> Search:
     """A search on the tiny space without a budget; `changes` are fields of Search."""
     facts = {"fidelity": {"validation": 100}, "device": "formula", "versions": {}}
+    space = changes.get("space", SearchSpace.parse(SPACE, "tiny"))
+    assert isinstance(space, SearchSpace)
     given = {
         "study": study,
-        "space": SearchSpace.parse(SPACE, "tiny"),
+        "space": space,
         "budget": Budget(),
+        "table": space.table,
         "proxy": proxy,
         "strategy": "tpe",
         "pruner": "none",

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.options import MANY, AsJson, Device, Plugins, Threads
+from nas_recalib.cli.options import (
+    MANY,
+    AsJson,
+    Batch,
+    Device,
+    LatencyFile,
+    MaxLatency,
+    MaxMemory,
+    MaxParams,
+    Plugins,
+    Threads,
+)
 from nas_recalib.cli.output import print_json, say
 
 
@@ -30,7 +41,11 @@ def cost(
             metavar="MACS",
         ),
     ] = None,
-    params: Annotated[str | None, typer.Option(help="Likewise, on parameters.", metavar="PARAMS")] = None,
+    params: MaxParams = None,
+    latency: MaxLatency = None,
+    latency_table: LatencyFile = None,
+    memory: MaxMemory = None,
+    batch: Batch = None,
     check: Annotated[
         bool,
         typer.Option("--check", help="Count with FlopCounterMode and thop, too, and explain the difference."),
@@ -42,11 +57,11 @@ def cost(
     from nas_recalib.costs import Budget
     from nas_recalib.plugins import load_plugins
     from nas_recalib.report.cost_check import as_dict, cost_check, print_check
-    from nas_recalib.report.costs import architecture_cost, print_costs, print_space, space_costs
+    from nas_recalib.report.costs import Asked, architecture_cost, print_costs, print_space, space_costs
 
     load_plugins(plugin or ())
-    limits = Budget.parse(budget, params)
-    costs = space_costs(space, limits) if what is None else architecture_cost(what, space, limits)
+    asked = Asked(space, Budget.parse(budget, params, latency, memory), latency_table, batch)
+    costs = space_costs(asked) if what is None else architecture_cost(what, asked)
     checked = cost_check(what, space) if check else None
     if as_json:
         print_json({**costs, "check": as_dict(checked)} if checked else costs)

@@ -31,5 +31,38 @@ Plugins = Annotated[
         "--plugin", help="Module or .py file of your own operators; may be repeated.", metavar="MODULE"
     ),
 ]
+MaxParams = Annotated[
+    str | None, typer.Option("--params", help="Limit on parameters: 26M.", metavar="PARAMS")
+]
+MaxLatency = Annotated[
+    str | None,
+    typer.Option(
+        "--latency", help="Limit on a forward pass, by a table of this machine: 20ms, 1.5s.", metavar="TIME"
+    ),
+]
+LatencyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        help="What 'nas-recalib latency' wrote (default: the one in runs/latency of the space and machine).",
+        metavar="FILE",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", help="Limit on the activations' peak in inference: 300MB, 1.5GiB.", metavar="SIZE"
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        "--batch",
+        help="Images at once that --memory is for (default: the latency table's, else 1).",
+        min=1,
+        max=65_536,
+        metavar="N",
+    ),
+]
 RUNS = Path("runs")
 MANY = 10**9

@@ -9,8 +9,13 @@ from nas_recalib.cli.options import (
     MANY,
     RUNS,
     AsJson,
+    Batch,
     CacheDir,
     Device,
+    LatencyFile,
+    MaxLatency,
+    MaxMemory,
+    MaxParams,
     Plugins,
     RunsDir,
     Storage,
@@ -28,7 +33,11 @@ def search(
     budget: Annotated[
         str | None, typer.Option(help="Limit on multiply-accumulates: 4G, 4.1e9, 500M.", metavar="MACS")
     ] = None,
-    params: Annotated[str | None, typer.Option(help="Limit on parameters: 26M.", metavar="PARAMS")] = None,
+    params: MaxParams = None,
+    latency: MaxLatency = None,
+    latency_table: LatencyFile = None,
+    memory: MaxMemory = None,
+    batch: Batch = None,
     trials: Annotated[
         int, typer.Option(help="Trained trials that the study ends with.", min=1, max=MANY, metavar="N")
     ] = 20,
@@ -78,6 +87,7 @@ def search(
     from nas_recalib.device import device_name, keep_freed_memory, pick_device
     from nas_recalib.report.tables import study_tables
     from nas_recalib.report.terminal import print_table
+    from nas_recalib.search.finalists import measure_finalists
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.setup import Request, prepared
     from nas_recalib.study.place import finished
@@ -88,6 +98,10 @@ def search(
         space=space,
         macs=budget,
         params=params,
+        latency=latency,
+        latency_table=latency_table,
+        memory=memory,
+        batch=batch,
         data=data,
         study=study,
         runs=runs_dir,
@@ -117,6 +131,7 @@ def search(
             reached = ready.run(trials, progress)
         if not reached:
             say("every architecture of the space that is within the budget has been tried")
+        measure_finalists(ready.study, say)
         print_table(study_tables(summarise(ready.study), top=10))
 
 

@@ -3,6 +3,7 @@
 from nas_recalib.costs.budget import (
     Budget,
     format_cost,
+    format_exactly,
     format_latency,
     format_memory,
     format_quantity,
@@ -26,6 +27,7 @@ __all__ = [
     "block_memory",
     "count_cost",
     "format_cost",
+    "format_exactly",
     "format_latency",
     "format_memory",
     "format_quantity",

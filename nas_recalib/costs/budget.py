@@ -75,6 +75,11 @@ def format_cost(name: str, value: int) -> str:
     return f"{write(value)} {name}"
 
 
+def format_exactly(name: str, value: int) -> str:
+    """Writes a cost with its name, to the last digit: 4,089,184,256 macs, 12.345678 ms latency."""
+    return f"{value / 10**6:,} ms {name}" if name == "latency" else f"{value:,} {name}"
+
+
 @dataclass(frozen=True)
 class Budget:
     """Upper limits; None is no limit.

@@ -1,10 +1,19 @@
 """The winner of a study as one plain file."""
 
 from pathlib import Path
+from typing import Any
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
+from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.summary import Summary, TrialRow
+
+
+def _latency(row: TrialRow, config: SearchConfig) -> dict[str, Any]:
+    if row.latency_ms is None or config.latencies is None:
+        return {}
+    conditions = {key: config.latencies["conditions"][key] for key in ("device", "batch", "dtype")}
+    return {"latency": {"predicted_ms": row.latency_ms, "measured_ms": row.measured_ms, **conditions}}
 
 
 def export_architecture(summary: Summary, path: Path, number: int | None = None) -> TrialRow:
@@ -33,6 +42,7 @@ def export_architecture(summary: Summary, path: Path, number: int | None = None)
         "trial": row.number,
         "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
         "accuracy": round(row.accuracy, 6),
+        **_latency(row, config),
         **({"plugins": config.plugins} if config.plugins else {}),
     }
     Architecture.parse(row.architecture).save(path, origin)

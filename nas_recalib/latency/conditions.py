@@ -1,11 +1,16 @@
 """What a latency holds for: a machine, a version, a way of running."""
 
+from typing import Literal
+
+import torch
 from pydantic import Field
 
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel
 from nas_recalib.timing import Settings
+
+Device = torch.device  # `torch` is a field below
 
 MOST_IMAGES = 65_536
 
@@ -14,6 +19,7 @@ class Conditions(StrictModel):
     """Under what a table was made; latencies made under others are not to be compared.
 
     Attributes:
+        kind: Of device.
         device: In words, with the threads of a CPU.
         threads: Of the CPU.
         dtype: Of convolutions: float32, or bfloat16 under autocast.
@@ -25,6 +31,7 @@ class Conditions(StrictModel):
         torch: Version of torch.
     """
 
+    kind: Literal["cpu", "cuda"]
     device: str
     threads: int = Field(ge=1)
     dtype: str
@@ -45,6 +52,7 @@ class Conditions(StrictModel):
         require_batch(batch)
         known = versions()
         return cls(
+            kind="cuda" if settings.device.type == "cuda" else "cpu",
             device=device_name(settings.device, settings.threads),
             threads=settings.threads,
             dtype=settings.dtype,
@@ -54,6 +62,37 @@ class Conditions(StrictModel):
             seed=settings.seed,
             nas_recalib=known["nas-recalib"],
             torch=known["torch"],
+        )
+
+    def device_here(self) -> Device:
+        """The device of this machine that they are of.
+
+        Raises:
+            InputError: If there is none.
+        """
+        devices = [torch.device("cpu")]
+        if self.kind == "cuda":
+            devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        names = [device_name(device, self.threads) for device in devices]
+        if self.device not in names:
+            here = ", ".join(names) or "no GPU"
+            raise InputError(f"latency table: made on {self.device}, here is {here}; make one here")
+        return devices[names.index(self.device)]
+
+    def settings(self, *, seconds: float) -> Settings:
+        """How to time under the same conditions, on this machine.
+
+        Raises:
+            InputError: If it has no such device.
+        """
+        return Settings(
+            self.device_here(),
+            dtype=self.dtype,
+            memory_format=self.memory_format,
+            threads=self.threads,
+            seconds=seconds,
+            compile=self.compile,
+            seed=self.seed,
         )
 
     def difference(self, other: "Conditions") -> str | None:

@@ -1,17 +1,53 @@
 """What an architecture, a choice or a space costs, for the command line."""
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import Budget, format_cost, format_quantity, histogram
+from nas_recalib.costs import Budget, CostTable, format_cost, format_quantity, histogram
 from nas_recalib.errors import InputError
+from nas_recalib.pricing import feasible, find_latencies, meant_batch, price
 from nas_recalib.space import SearchSpace
 
 _BAR = 50
 
 
-def space_costs(space: str, budget: Budget) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Asked:
+    """What costs are to be told of.
+
+    Attributes:
+        space: Name or path.
+        budget: What is limited, and so told.
+        latency_table: File of the table that predicts latencies (default: the one of this machine).
+        batch: Images at once, for the peak memory.
+    """
+
+    space: str
+    budget: Budget
+    latency_table: Path | None = None
+    batch: int | None = None
+
+    @property
+    def of_device(self) -> bool:
+        """Whether more than MACs and parameters is asked for."""
+        return bool(self.latency_table or self.budget.latency or self.budget.memory)
+
+    def priced(self) -> tuple[SearchSpace, CostTable]:
+        """The space, and what its choices cost.
+
+        Raises:
+            InputError: If there is no such space or table.
+        """
+        space = SearchSpace.load(self.space)
+        timed = self.budget.latency is not None or self.latency_table is not None
+        latencies = find_latencies(space, self.latency_table) if timed else None
+        return space, price(space, self.budget, latencies, meant_batch(self.batch, latencies))
+
+
+def space_costs(asked: Asked) -> dict[str, Any]:
     """Least and greatest cost of a space, how many architectures it has, and the all-vanilla network's cost.
 
     Under a budget also how many are within it, and how the MACs of all are spread.
@@ -19,44 +55,49 @@ def space_costs(space: str, budget: Budget) -> dict[str, Any]:
     Raises:
         InputError: If there is no such space, or nothing in it is within the budget.
     """
-    loaded = SearchSpace.load(space)
-    feasible = loaded.feasible(budget)
+    space, table = asked.priced()
+    within = feasible(space, table, asked.budget)
     plain = Architecture.of(
-        loaded.backbone, "vanilla", input_size=loaded.input_size, num_classes=loaded.num_classes
+        space.backbone, "vanilla", input_size=space.input_size, num_classes=space.num_classes
     )
-    costs = {
-        "least": loaded.table.least(),
+    content = {
+        "space": space.name,
+        "architectures": space.count(),
+        "least": table.least(),
         "all vanilla": vars(plain.cost()),
-        "greatest": loaded.table.greatest(),
+        "greatest": table.greatest(),
     }
-    content = {"space": loaded.name, "architectures": loaded.count(), **costs}
-    if budget == Budget():
+    if asked.budget == Budget():
         return content
-    edges, architectures = histogram(loaded.table)
+    edges, architectures = histogram(table)
     return {
         **content,
-        "budget": budget.limits(),
-        "within_budget": feasible.count(),
-        "share": feasible.count() / loaded.count(),
-        "slack": feasible.slack,
+        "budget": asked.budget.limits(),
+        "within_budget": within.count(),
+        "share": within.count() / space.count(),
+        "slack": within.slack,
         "histogram": {"macs": edges, "architectures": architectures},
     }
 
 
-def architecture_cost(what: str, space: str, budget: Budget) -> dict[str, Any]:
+def architecture_cost(what: str, asked: Asked) -> dict[str, Any]:
     """Cost of an architecture file, or of a choice taken at every block of a space's backbone.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If it is neither, or latency or memory is asked of one that is not of the space.
     """
-    architecture, name = find_architecture(what, space)
-    try:
-        cost = architecture.cost()
-    except ValueError as error:
-        raise InputError(f"cost: {error}") from error
-    content: dict[str, Any] = {name: vars(cost)}
-    if budget != Budget():
-        content["within_budget"] = budget.allows(vars(cost))
+    architecture, name = find_architecture(what, asked.space)
+    if asked.of_device:
+        space, table = asked.priced()
+        cost = table.cost(space.picks(architecture))
+    else:
+        try:
+            cost = vars(architecture.cost())
+        except ValueError as error:
+            raise InputError(f"cost: {error}") from error
+    content: dict[str, Any] = {name: cost}
+    if asked.budget != Budget():
+        content["within_budget"] = asked.budget.allows(cost)
     return content
 
 
@@ -80,9 +121,10 @@ def print_costs(costs: dict[str, Any]) -> None:
     """One line a figure."""
     for name, value in costs.items():
         if isinstance(value, dict):
-            macs, params = value["macs"], value["params"]
-            short = f"{format_quantity(macs)} MACs, {format_quantity(params)} params"
-            print(f"{name}: {macs:,} MACs, {params:,} params ({short})")
+            macs, params, *others = value
+            short = f"{format_quantity(value[macs])} MACs, {format_quantity(value[params])} params"
+            more = "".join(f", {format_cost(other, value[other])}" for other in others)
+            print(f"{name}: {value[macs]:,} MACs, {value[params]:,} params ({short}{more})")
         else:
             print(
                 f"{name.replace('_', ' ')}: {value:,}"

@@ -40,13 +40,23 @@ def _headline(summary: Summary) -> str:
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
         f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
         f"best: trial {best.number}, accuracy {best.accuracy:.4f} ± {best.error:.4f}, "
-        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params"
+        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{_timed(best)}"
     )
+
+
+def _timed(row: TrialRow) -> str:
+    if row.latency_ms is None:
+        return ""
+    measured = "not measured" if row.measured_ms is None else f"{row.measured_ms:.3f} ms measured"
+    over = ", OVER THE LIMIT" if row.over else ""
+    return f", {row.latency_ms:.3f} ms predicted, {measured}{over}"
 
 
 def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("trial", "accuracy", "MACs", "params", "epochs", "s"):
+    timed = any(row.latency_ms is not None for row in rows)
+    latency = ("ms predicted", "measured") if timed else ()
+    for heading in ("trial", "accuracy", "MACs", "params", *latency, "epochs", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("operators (blocks each)")
     for row in rows:
@@ -55,11 +65,19 @@ def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
             f"{row.accuracy:.4f} ± {row.error:.4f}",
             format_quantity(row.macs),
             format_quantity(row.params),
+            *(_latency(row) if timed else ()),
             f"{row.epochs}{' pruned' if row.pruned else ''}",
             f"{row.seconds:.0f}",
             row.operators(),
         )
     return table
+
+
+def _latency(row: TrialRow) -> tuple[str, str]:
+    predicted, measured = (
+        "" if value is None else f"{value:.3f}" for value in (row.latency_ms, row.measured_ms)
+    )
+    return predicted, f"{measured} over" if row.over else measured
 
 
 def _blocks(row: TrialRow) -> Table:

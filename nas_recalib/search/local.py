@@ -2,7 +2,7 @@
 
 import time
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import Budget, Feasible
+from nas_recalib.costs import Budget, CostTable, Feasible, format_exactly
 from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.operators import BlockChoice
@@ -29,6 +29,17 @@ PRUNERS: dict[str, Callable[[], BasePruner]] = {
     "halving": lambda: SuccessiveHalvingPruner(),
     "none": NopPruner,
 }
+REPLAYED = (
+    "architecture",
+    "macs",
+    "params",
+    "predicted_latency_ms",
+    "memory",
+    "fidelity",
+    "seed",
+    "failure",
+    "message",
+)
 _ERRORS_IN_A_ROW = 3
 _FAILURES_IN_A_ROW = 10
 
@@ -51,6 +62,7 @@ class Search:
         study: Where everything is kept.
         space: What may be chosen.
         budget: What it may cost.
+        table: What every choice costs; has all that is limited.
         proxy: How an architecture is trained.
         strategy: Name of the sampler.
         pruner: Name of the pruner.
@@ -66,6 +78,7 @@ class Search:
     study: optuna.Study
     space: SearchSpace
     budget: Budget
+    table: CostTable
     proxy: Proxy
     strategy: str
     pruner: str
@@ -80,7 +93,7 @@ class Search:
     @cached_property
     def feasible(self) -> Feasible:
         """What is within the budget."""
-        return self.space.feasible(self.budget)
+        return Feasible(self.table, self.budget)
 
     def run(self, trials: int, observer: Observer) -> bool:
         """Goes on until the study has `trials` trained trials.
@@ -131,18 +144,19 @@ class Search:
     def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
         architecture = self.space.decode(trial.params)
         picks = self.space.picks(architecture)
-        cost = self.space.table.cost(picks)
+        cost = self.table.cost(picks)
         known = self.known.get(architecture)
         if known is not None:
             self._replay(trial, known)
             return None
         if not self.feasible.allows(picks):  # someone enqueued it by hand
-            costs = ", ".join(f"{value:,} {name}" for name, value in cost.items())
+            costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
             message = f"{costs} are over {self.budget}"
             return self._fail(trial, Failure("over-budget", message), observer)
         attributes = {
             "architecture": str(architecture),
-            **cost,
+            **_attributes(cost),
+            **self._proposal(trial.number),
             "seed": self.proxy.seed,
             "worker": self.worker,
             **self.facts,
@@ -173,6 +187,12 @@ class Search:
         observer.ended(ended)
         return None
 
+    def _proposal(self, number: int) -> dict[str, str]:
+        """What the strategy had proposed, where that is not what is trained."""
+        sampler = self.study.sampler
+        proposed = sampler.proposed.pop(number, None) if isinstance(sampler, UntriedSampler) else None
+        return {} if proposed is None else {"proposed": str(self.space.at(proposed))}
+
     def _fail(self, trial: optuna.Trial, failure: Failure, observer: Observer) -> Failure:
         trial.set_user_attr("failure", failure.kind)
         trial.set_user_attr("message", failure.message)
@@ -187,7 +207,7 @@ class Search:
     def _replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
         """Answers a proposal from what is known; nothing is trained."""
         trial.set_user_attr("replayed_from", known.number)
-        for key in ("architecture", "macs", "params", "fidelity", "seed", "failure", "message"):
+        for key in REPLAYED:
             if key in known.user_attrs:
                 trial.set_user_attr(key, known.user_attrs[key])
         for step, value in known.intermediate_values.items():
@@ -221,6 +241,13 @@ class Search:
                 self.study.enqueue_trial(self.space.encode(architecture), user_attrs={"baseline": name})
                 return True
         return False
+
+
+def _attributes(cost: Mapping[str, int]) -> dict[str, Any]:
+    """A cost as trials carry it; a latency is in milliseconds, and only predicted."""
+    told = dict(cost)
+    latency = told.pop("latency", None)
+    return told if latency is None else {**told, "predicted_latency_ms": latency / 1e6}
 
 
 def uniform(space: SearchSpace, choice: str) -> Architecture | None:

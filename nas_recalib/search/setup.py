@@ -12,7 +12,7 @@ import torch
 import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_recalib.costs import Budget
+from nas_recalib.costs import Budget, CostTable
 from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
@@ -20,6 +20,7 @@ from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import read_yaml, write_atomically
 from nas_recalib.networks import get_backbone
 from nas_recalib.plugins import load_study_plugins
+from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
 from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
 from nas_recalib.proxy.train import Recipe, default_recipe
 from nas_recalib.search.local import PRUNERS, Search
@@ -39,6 +40,10 @@ class Request:
         space: Name or path of a space.
         macs: Limit on multiply-accumulates, such as 4G.
         params: Limit on parameters, such as 26M.
+        latency: Limit on the time of a forward pass, such as 20ms.
+        latency_table: File of the table that predicts it.
+        memory: Limit on the peak of activations, such as 300MB.
+        batch: Images at once that peak memory is meant for.
         data: Name of a data set.
         study: Name of the study (default: the space and the budget).
         runs: Folder that studies are kept in.
@@ -59,6 +64,10 @@ class Request:
     space: str | None
     macs: str | None
     params: str | None
+    latency: str | None
+    latency_table: Path | None
+    memory: str | None
+    batch: int | None
     data: str | None
     study: str | None
     runs: Path
@@ -83,7 +92,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     Raises:
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
     """
-    budget = Budget.parse(request.macs, request.params)
+    budget = Budget.parse(request.macs, request.params, request.latency, request.memory)
     place = StudyPlace.of(
         request.study or _default_name(request.space, budget), request.runs, request.storage
     )
@@ -95,10 +104,14 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         raise InputError("space: name one with --space, such as --space resnet50")
     if stored and budget == Budget():
         budget = stored.budget
-    space.feasible(budget)
+    latencies = _latencies(request, stored, space, budget)
+    batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
+    table = price(space, budget, latencies, batch)
+    feasible(space, table, budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
     config = _config(request, stored, space, budget, source, device)
+    config = replace(config, latencies=asdict(latencies) if latencies else None, batch=batch)
     if stored:
         refuse_difference(place.name, stored, config)
     _refuse_misfits(space, Fidelity(**config.fidelity))
@@ -113,7 +126,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
             study.set_user_attr("config", config.as_dict())
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         try:
-            yield _search(study, place, space, config, proxy, device), config
+            yield _search(study, place, space, table, config, proxy, device), config
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
@@ -122,8 +135,13 @@ def _default_name(space: str | None, budget: Budget) -> str:
     if space is None:
         raise InputError("study: name a space with --space or a study with --study")
     name = read_yaml(find_space(space), SpaceFile).name  # its operators may be plugins that the study names
-    limits = {"": budget.macs, "-params": budget.params}
-    return name + "".join(f"-{_short(limit)}{unit}" for unit, limit in limits.items() if limit)
+    counts = {"": budget.macs, "-params": budget.params}
+    others = {"ms": budget.latency, "mb": budget.memory}
+    return (
+        name
+        + "".join(f"-{_short(limit)}{unit}" for unit, limit in counts.items() if limit)
+        + "".join(f"-{limit / 10**6:g}{unit}" for unit, limit in others.items() if limit)
+    )
 
 
 def _short(value: int) -> str:
@@ -132,6 +150,19 @@ def _short(value: int) -> str:
         if value >= 10**power and value * 1000 % 10**power == 0:
             return f"{value / 10**power:g}{unit}"
     return str(value)
+
+
+def _latencies(
+    request: Request, stored: SearchConfig | None, space: SearchSpace, budget: Budget
+) -> Latencies | None:
+    """The table that was asked for, or that the study has; none where no latency is limited."""
+    if request.latency_table is not None:
+        if budget.latency is None:
+            raise InputError("latency-table: of no use without a limit; give one with --latency")
+        return find_latencies(space, request.latency_table)
+    if stored is not None and stored.latencies is not None:
+        return Latencies(**stored.latencies)
+    return None if budget.latency is None else find_latencies(space, None)
 
 
 def _stored_config(place: StudyPlace) -> SearchConfig | None:
@@ -210,6 +241,7 @@ def _search(
     study: optuna.Study,
     place: StudyPlace,
     space: SearchSpace,
+    table: CostTable,
     config: SearchConfig,
     proxy: Proxy,
     device: torch.device,
@@ -218,6 +250,7 @@ def _search(
         study=study,
         space=space,
         budget=config.budget,
+        table=table,
         proxy=proxy,
         strategy=config.sampler,
         pruner=config.pruner,

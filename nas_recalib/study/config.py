@@ -1,5 +1,7 @@
 """What a study is about: everything that must stay the same for its trials to be comparable."""
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +29,8 @@ class SearchConfig:
         pruner: Name of the pruner.
         seed: That every draw follows from.
         plugins: Modules of the user's own operators, as they were asked for.
+        latencies: The table that latencies are predicted by, as `pricing.Latencies` has it.
+        batch: Images at once that peak memory is meant for.
     """
 
     space: str
@@ -42,6 +46,8 @@ class SearchConfig:
     pruner: str
     seed: int
     plugins: list[str] = field(default_factory=list)
+    latencies: dict[str, Any] | None = None
+    batch: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,12 +72,17 @@ def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> 
     )
 
 
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8] if content else "none"
+
+
 def _compared(config: SearchConfig) -> dict[str, Any]:
     """What must be equal; images are told by their hash and plugins by their operators, wherever they lie."""
     content = config.as_dict()
     content["data"] = content.pop("data_hash")
     del content["data_note"], content["plugins"]
     content["space"] = yaml.safe_load(content["space"])
+    content["latency table"] = _digest(content.pop("latencies"))
     for group in ("space", "budget", "fidelity", "recipe"):
         content.update({f"{group}.{key}": value for key, value in content.pop(group).items()})
     return content

@@ -15,6 +15,7 @@ from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.place import finished, read_config
 
+MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
 _ENOUGH_FOR_IMPORTANCE = 10
 
 
@@ -28,6 +29,10 @@ class TrialRow:
         error: Standard error of the accuracy that comes from the number of validation images alone.
         macs: Multiply-accumulates of the full-size network.
         params: Parameters of the full-size network.
+        latency_ms: Of the full-size network as the study's table predicts it, if it has one.
+        measured_ms: The same, measured.
+        memory: Peak bytes of the full-size network's activations, where they are limited.
+        over: Whether what was measured is over the limit.
         architecture: In its canonical form.
         baseline: Name of the single operator that it takes everywhere, if it does so by design.
         pruned: Whether it was ended early.
@@ -40,6 +45,10 @@ class TrialRow:
     error: float
     macs: int
     params: int
+    latency_ms: float | None
+    measured_ms: float | None
+    memory: int | None
+    over: bool
     architecture: str
     baseline: str | None
     pruned: bool
@@ -50,11 +59,7 @@ class TrialRow:
         """How often each operator is taken, as in `9 scconv, 7 psconv; 10 none, 6 ab`, or `all scconv`."""
         if self.baseline:
             return f"all {self.baseline}"
-        choices = Architecture.parse(self.architecture).choices
-        kinds = ((choice.convolution for choice in choices), (choice.recalibration for choice in choices))
-        return "; ".join(
-            ", ".join(f"{n} {part}" for part, n in Counter(kind).most_common()) for kind in kinds
-        )
+        return Architecture.parse(self.architecture).operators()
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ class Summary:
     Attributes:
         study: Its name.
         config: What it is about.
-        rows: Trained trials, the best first; pruned ones after those that ran to the end.
+        rows: Trained trials, the best first; after those that ran to the end come those that turned out to be
+            over the limit when their latency was measured, then pruned ones.
         front: Numbers of the trials that no other beats in both accuracy and MACs.
         failures: How many trials failed, by kind.
         replayed: How many proposals were answered from what was known.
@@ -110,14 +116,15 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
     load_study_plugins(study.study_name, config.plugins, plugins)
     trained = finished(study)
-    images = int(config.fidelity["validation"])
-    rows = sorted((_row(trial, images) for trial in trained), key=lambda row: (row.pruned, -row.accuracy))
+    measured = study.user_attrs.get(MEASURED, {})
+    rows = [_row(trial, config, measured.get(str(trial.number))) for trial in trained]
+    rows.sort(key=lambda row: (row.pruned, row.over, -row.accuracy))
     others = study.get_trials(deepcopy=False)
     return Summary(
         study=study.study_name,
         config=config,
         rows=tuple(rows),
-        front=tuple(_front(row for row in rows if not row.pruned)),
+        front=tuple(_front(row for row in rows if not row.pruned and not row.over)),
         failures=dict(
             Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
         ),
@@ -126,15 +133,21 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
     )
 
 
-def _row(trial: FrozenTrial, images: int) -> TrialRow:
+def _row(trial: FrozenTrial, config: SearchConfig, measured_ms: float | None) -> TrialRow:
     accuracy = float(trial.value or 0.0)
     attributes = trial.user_attrs
+    images = int(config.fidelity["validation"])
+    limit_ms = math.inf if config.budget.latency is None else config.budget.latency / 1e6
     return TrialRow(
         number=trial.number,
         accuracy=accuracy,
         error=math.sqrt(accuracy * (1 - accuracy) / images),
         macs=attributes["macs"],
         params=attributes["params"],
+        latency_ms=attributes.get("predicted_latency_ms"),
+        measured_ms=measured_ms,
+        memory=attributes.get("memory"),
+        over=measured_ms is not None and measured_ms > limit_ms,
         architecture=attributes["architecture"],
         baseline=attributes.get("baseline"),
         pruned=trial.state == TrialState.PRUNED,

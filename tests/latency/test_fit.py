@@ -9,6 +9,7 @@ from nas_recalib.latency.rounds import most_choices, round_picks, run_rounds
 from nas_recalib.latency.table import LatencyTable
 
 CONDITIONS = Conditions(
+    kind="cpu",
     device="abacus",
     threads=1,
     dtype="float32",

@@ -1,0 +1,78 @@
+"""The finalists of a search under a latency limit, measured for real."""
+
+from collections.abc import Callable, Sequence
+
+import optuna
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError
+from nas_recalib.latency import Measured, measure_architectures
+from nas_recalib.latency.conditions import Conditions
+from nas_recalib.pricing import Latencies
+from nas_recalib.study.summary import MEASURED, TrialRow, summarise
+
+FINALISTS = 3
+_MOST = 9
+_SECONDS = 2.0
+
+Measure = Callable[[Sequence[Architecture]], list[Measured]]
+
+
+def measure_finalists(
+    study: optuna.Study, say: Callable[[str], None], measure: Measure | None = None
+) -> None:
+    """Measures the most accurate trials, until the leading three are within the limit or nine are done.
+
+    What comes out is kept in the study. Does nothing where no latency is limited, and says so where the
+    device that is meant is not this machine's.
+
+    Args:
+        study: With its trials.
+        say: Takes each line of progress.
+        measure: In the place of measuring on the device that the study's table is of.
+    """
+    config = summarise(study).config
+    if config.budget.latency is None or config.latencies is None:
+        return
+    latencies = Latencies(**config.latencies)
+    try:
+        measure = measure or _on_its_device(latencies)
+    except InputError as error:
+        say(f"finalists not measured: {error}")
+        return
+    while batch := _next(study):
+        say(f"measuring finalists: trials {', '.join(str(row.number) for row in batch)}")
+        results = measure([Architecture.parse(row.architecture) for row in batch])
+        found = {str(row.number): result.median_ms for row, result in zip(batch, results, strict=True)}
+        study.set_user_attr(MEASURED, {**study.user_attrs.get(MEASURED, {}), **found})
+        for row, result in zip(batch, results, strict=True):
+            say(_line(row, result, config.budget))
+
+
+def _on_its_device(latencies: Latencies) -> Measure:
+    conditions = Conditions(**latencies.conditions)
+    settings = conditions.settings(seconds=_SECONDS)
+
+    def measure(architectures: Sequence[Architecture]) -> list[Measured]:
+        reference = Architecture.parse(latencies.reference)
+        return measure_architectures(
+            architectures, settings, conditions.batch, reference, reference_ms=latencies.reference_ms
+        )
+
+    return measure
+
+
+def _next(study: optuna.Study) -> list[TrialRow]:
+    """The leaders that have not been measured; none once enough are within the limit."""
+    rows = [row for row in summarise(study).rows if not row.pruned]
+    within = [row for row in rows if not row.over][:FINALISTS]
+    left = _MOST - sum(row.measured_ms is not None for row in rows)
+    return [row for row in within if row.measured_ms is None][: max(0, left)]
+
+
+def _line(row: TrialRow, result: Measured, budget: Budget) -> str:
+    over = ", over the limit" if budget.latency and result.median_ms * 1e6 > budget.latency else ""
+    quartiles = f"{result.lower:.3f} to {result.upper:.3f}"
+    told = f"{result.median_ms:.3f} ms measured ({quartiles}), {row.latency_ms:.3f} ms predicted"
+    return f"trial {row.number}: {told}{over}"
