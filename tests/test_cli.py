@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
+import yaml
 from PIL import Image
 
 from nas_recalib.architecture import Architecture
@@ -81,6 +83,37 @@ def test_the_main_job_from_search_to_trained_weights(here, capsys):
     assert run([*train.split(), "-o", "out"]) == 0
     assert "top-1" in capsys.readouterr().out
     assert (here / "out" / "weights.safetensors").is_file()
+
+
+def test_a_limit_on_latency_from_the_table_to_the_measured_finalists(here, capsys):
+    assert run([*LATENCY, "--rounds", "6"]) == 0
+    capsys.readouterr()
+    assert run(["cost", "--space", "tiny.yaml", "--latency", "10s", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["least"]["latency"] < told["greatest"]["latency"]
+    assert search("--latency", "1us", "--trials", "2") == 2
+    assert "latency: 0.001 ms is below the fastest architecture of tiny" in capsys.readouterr().err
+    assert not (here / "runs" / "tiny-0.001ms").exists()
+
+    limit = (told["least"]["latency"] + told["greatest"]["latency"]) / 2e6
+    asked = ["--latency", f"{limit:.6f}ms", "--memory", "100MB", "--study", "quick"]
+    assert search(*asked, "--trials", "3") == 0
+    streams = capsys.readouterr()
+    assert "ms predicted" in streams.out
+    assert "measuring finalists: trials" in streams.err
+    assert search("--study", "quick", "--trials", "4") == 0, "what is not given again is as the study has it"
+    study = optuna.load_study(study_name="quick", storage="sqlite:///runs/quick/study.db")
+    assert len(study.trials) == 4
+    assert all(trial.user_attrs["predicted_latency_ms"] <= limit for trial in study.trials)
+    assert all(trial.user_attrs["memory"] <= 100_000_000 for trial in study.trials)
+    assert len(study.user_attrs["latency_ms"]) >= 3
+    capsys.readouterr()
+
+    assert run(["export", "quick", "-o", "quick.yaml"]) == 0
+    latency = yaml.safe_load(Path("quick.yaml").read_text())["origin"]["latency"]
+    assert latency["predicted_ms"] <= limit
+    assert run(["cost", "quick.yaml", "--space", "tiny.yaml", "--latency", f"{limit:.6f}ms", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["within_budget"] is True
 
 
 def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):

@@ -1,0 +1,91 @@
+"""What a limited search knows of costs: tables of latencies are found, refused and kept."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from fake_machine import FakeMachine, space
+
+from nas_recalib.costs import Budget, network_memory
+from nas_recalib.errors import InputError
+from nas_recalib.latency import build_table
+from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
+from nas_recalib.timing import Settings
+
+
+@pytest.fixture
+def folder(tmp_path):
+    settings = Settings(torch.device("cpu"), threads=1)
+    build_table(tmp_path / "tiny-cpu-b4.json", space(), settings, 4, rounds=12, timer=FakeMachine())
+    return tmp_path
+
+
+@pytest.fixture
+def latencies(folder):
+    return find_latencies(space(), None, folder)
+
+
+def test_the_only_table_of_a_space_and_machine_is_found(folder, latencies):
+    assert latencies == find_latencies(space(), folder / "tiny-cpu-b4.json")
+    assert latencies.conditions["batch"] == 4
+    assert Latencies(**json.loads(json.dumps(asdict(latencies)))) == latencies, (
+        "it is kept in a study as JSON"
+    )
+
+
+def test_no_table_says_how_to_make_one(tmp_path):
+    with pytest.raises(
+        InputError, match=r"no table of tiny for this machine .* nas-recalib latency --space tiny"
+    ):
+        find_latencies(space(), None, tmp_path)
+
+
+def test_of_two_tables_one_must_be_named(folder):
+    (folder / "tiny-other.json").write_text((folder / "tiny-cpu-b4.json").read_text())
+    with pytest.raises(InputError, match=r"--latency-table: \S+tiny-cpu-b4\.json, \S+tiny-other\.json"):
+        find_latencies(space(), None, folder)
+
+
+def test_tables_of_other_machines_and_torn_ones_are_passed_over(folder, latencies):
+    content = json.loads((folder / "tiny-cpu-b4.json").read_text())
+    content["conditions"]["device"] = "abacus"
+    (folder / "tiny-abacus.json").write_text(json.dumps(content))
+    (folder / "tiny-torn.json").write_text('{"format": "nas-rec')
+    assert find_latencies(space(), None, folder) == latencies
+    with pytest.raises(InputError, match="made on abacus, here is"):
+        find_latencies(space(), folder / "tiny-abacus.json")
+
+
+def test_latencies_are_the_machine_s_to_the_microsecond(latencies):
+    tiny, machine = space(), FakeMachine()
+    table = price(tiny, Budget(latency=1), latencies, 4)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        picks = tuple(int(random.integers(len(position.choices))) for position in tiny.positions)
+        told = table.cost(picks)["latency"] / 1e9
+        assert told == pytest.approx(machine.seconds(tiny.at(picks)), rel=1e-4)
+
+
+def test_memory_is_that_of_the_network(latencies):
+    tiny = space()
+    table = price(tiny, Budget(memory=1), None, 2)
+    for picks in [(0,) * 9, (5, 3, 1, 0, 2, 4, 0, 1, 2)]:
+        assert table.cost(picks)["memory"] == network_memory(tiny.at(picks), batch=2)
+    assert price(tiny, Budget(), None, 2).names == ("macs", "params")
+
+
+def test_a_limit_below_the_fastest_names_it(latencies):
+    table = price(space(), Budget(latency=1), latencies, 4)
+    fastest = FakeMachine().seconds(space().at((0,) * 9)) * 1e3
+    with pytest.raises(
+        InputError, match=rf"latency: 1.5 ms is below the fastest .* {fastest:.1f}\d+ ms: 9 vanilla"
+    ):
+        feasible(space(), table, Budget(latency=1_500_000))
+
+
+def test_the_batch_is_the_table_s(latencies):
+    assert [meant_batch(None, None), meant_batch(3, None), meant_batch(None, latencies)] == [1, 3, 4]
+    with pytest.raises(InputError, match="batch: 3, but the latencies are those of 4"):
+        meant_batch(3, latencies)
