@@ -2,7 +2,9 @@
 
     python benchmarks/budget.py
 
-Beside it, where thop is installed, its count of a single architecture. Prints a table and writes JSON.
+Beside it, where thop is installed, its count of a single architecture. Also holds the costs of random
+architectures, evenly over all spaces, against a direct count of their whole networks. Prints a table and
+writes JSON.
 """
 
 import argparse
@@ -21,11 +23,12 @@ import torch
 from rich.table import Table
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.costs import Budget, CostTable, Feasible
+from nas_recalib.costs import Budget, CostTable, Feasible, count_cost
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import space_names
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -77,6 +80,22 @@ def thop_seconds(space: SearchSpace, rounds: int) -> float | None:
     return seconds(lambda: thop.profile(network, (image,), verbose=False), rounds)
 
 
+def differing(count: int, seed: int) -> int:
+    """Of random architectures, evenly over all spaces, those whose cost is not that of the whole network."""
+    names = space_names()
+    random = np.random.default_rng(seed)
+    found = 0
+    for index in range(count):
+        space = SearchSpace.load(names[index % len(names)])
+        picks = tuple(int(random.integers(len(position.choices))) for position in space.positions)
+        architecture = space.at(picks)
+        with torch.device("meta"):
+            network = architecture.shape.build(architecture.blocks, space.num_classes, 3)
+        counted = count_cost(network, (1, 3, space.input_size, space.input_size))
+        found += space.table.cost(picks) != vars(counted)
+    return found
+
+
 def shown(result: dict[str, Any]) -> Table:
     rows = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     rows.add_column("what", no_wrap=True)
@@ -87,6 +106,10 @@ def shown(result: dict[str, Any]) -> Table:
     rows.add_row("set-up for counting and drawing", f"{result['seconds_of_set_up']:.4f} s")
     rows.add_row("draws a second", f"{result['draws_a_second']:,.0f}")
     rows.add_row("one proposal moved within", f"{1000 * result['seconds_for_one_nearest']:.3f} ms")
+    rows.add_row(
+        f"of {result['counted_directly']} over all spaces, cost not that of the network",
+        str(result["counted_differently"]),
+    )
     if result["seconds_of_thop_for_one"] is not None:
         rows.add_row("thop, one architecture", f"{result['seconds_of_thop_for_one']:.4f} s")
     return rows
@@ -100,6 +123,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="architectures to cost")
     parser.add_argument("--draws", type=int, default=20_000, help="architectures to draw")
     parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
+    parser.add_argument("--direct", type=int, default=300, help="architectures to count on whole networks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "budget-cpu.json")
     arguments = parser.parse_args()
@@ -124,6 +148,8 @@ def main() -> None:
         "budget": str(budget),
         "rounds": arguments.rounds,
         **result,
+        "counted_directly": arguments.direct,
+        "counted_differently": differing(arguments.direct, arguments.seed),
         "seconds_of_thop_for_one": thop_seconds(space, arguments.rounds),
     }
     arguments.output.write_text(json.dumps(content, indent=2) + "\n")

@@ -16,7 +16,15 @@ def benchmark(*options):
 
 def test_it_runs_whole_on_small_inputs(tmp_path):
     output = tmp_path / "out.json"
-    quick = ["--space=resnet20", "--budget=38M", "--count=500", "--draws=200", "--rounds=1", "--seed=3"]
+    quick = [
+        "--space=resnet20",
+        "--budget=38M",
+        "--count=500",
+        "--draws=200",
+        "--rounds=1",
+        "--seed=3",
+        "--direct=3",
+    ]
     done = benchmark(*quick, f"--output={output}")
     assert done.returncode == 0, done.stderr
     content = json.loads(output.read_text())
@@ -24,11 +32,12 @@ def test_it_runs_whole_on_small_inputs(tmp_path):
     assert (content["space"], content["budget"], content["seed"]) == ("resnet20", "38.000M macs", 3)
     assert {"nas-recalib", "torch", "numpy", "python"} <= content["versions"].keys()
     assert content["device"]
+    assert (content["counted_directly"], content["counted_differently"]) == (3, 0)
     assert 0 < content["within_budget"] < 24**9
     figures = [value for name, value in content.items() if "second" in name]
     assert len(figures) == 5
     assert all(value > 0 for value in figures)
-    assert len(done.stdout.splitlines()) == 2 + len(figures)
+    assert len(done.stdout.splitlines()) == 3 + len(figures)
 
 
 @pytest.mark.parametrize(
