@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.costs import measured_memory, network_memory
+from nas_recalib.costs import measured_memory
 from nas_recalib.device import device_name, pick_device, versions
 from nas_recalib.errors import InputError
 from nas_recalib.networks import backbone_names, get_backbone
@@ -34,7 +34,7 @@ def measure(architecture: Architecture, batch: int, device: torch.device) -> dic
     size = architecture.input_size
     network = build(architecture).eval().to(device)
     measured = measured_memory(network, torch.zeros(batch, 3, size, size, device=device))
-    estimated = network_memory(architecture, batch, device=device.type)
+    estimated = architecture.memory(batch, device=device.type)
     return {
         "backbone": architecture.backbone,
         "choice": str(architecture.choices[0]),

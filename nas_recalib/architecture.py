@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from nas_recalib.costs.macs import Cost, network_cost
+from nas_recalib.costs.memory import network_memory
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
@@ -172,6 +173,20 @@ class Architecture:
         """
         sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
         return network_cost(self.shape, self.blocks, **sizes)
+
+    def memory(self, batch: int = 1, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> int:
+        """Peak bytes of activations in inference at the architecture's own image size; no weights.
+
+        Args:
+            batch: Images at once.
+            dtype: Of the images and the network's weights.
+            device: "cpu" or "cuda", whose ways are taken; none needs to be there.
+
+        Raises:
+            ValueError: If an operator does not fit its block.
+        """
+        sizes = {"input_size": self.input_size, "num_classes": self.num_classes, "batch": batch}
+        return network_memory(self.shape, self.blocks, **sizes, dtype=dtype, device=device)
 
     def operators(self) -> str:
         """How many blocks take each operator, as in `9 scconv, 7 psconv; 10 none, 6 ab`."""

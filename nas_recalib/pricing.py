@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from nas_recalib.costs import Budget, CostTable, Feasible
-from nas_recalib.costs.memory import memory_column
 from nas_recalib.errors import InputError
 from nas_recalib.latency import LatencyTable
 from nas_recalib.space import SearchSpace
@@ -105,7 +104,7 @@ def price(space: SearchSpace, budget: Budget, latencies: Latencies | None, batch
     if budget.memory is not None:
         meant = latencies.conditions if latencies else {"kind": "cpu", "dtype": "float32"}
         dtype: torch.dtype = getattr(torch, meant["dtype"])
-        peaks = memory_column(space, batch=batch, dtype=dtype, device=meant["kind"])
+        peaks = space.peaks(batch, dtype, meant["kind"])
         table = table.with_column("memory", *peaks)
     return table
 

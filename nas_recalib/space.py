@@ -6,11 +6,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
+from nas_recalib.costs.memory import fixed_memory, named_block_memory
+from nas_recalib.costs.table import Integers
 from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
@@ -104,6 +107,33 @@ class SearchSpace:
             ]
             entries.append(np.array([astuple(cost) for cost in costs]))
         return CostTable(("macs", "params"), np.array(astuple(constant)), tuple(entries))
+
+    def peaks(self, batch: int, dtype: torch.dtype, device: str) -> tuple[int, list[Integers]]:
+        """Peak bytes in inference: an architecture's are the greatest of a constant and one entry a position.
+
+        Args:
+            batch: Images at once.
+            dtype: Of the images and the networks' weights.
+            device: "cpu" or "cuda", whose ways are taken; none needs to be there.
+
+        Returns:
+            What no choice changes, and for each position its choices' bytes, (choices,).
+
+        Raises:
+            ValueError: If a choice does not fit its block; the block is named.
+        """
+        shape = get_backbone(self.backbone)
+        specs = shape.blocks()
+        sizes = (self.input_size, self.num_classes, batch)
+        constant, held = fixed_memory(shape, *sizes, dtype, device)
+        entries = [
+            [
+                max(named_block_memory(n, specs[n], choice, held[n], dtype, device) for n in position.blocks)
+                for choice in position.choices
+            ]
+            for position in self.positions
+        ]
+        return constant, [np.array(entry, dtype=np.int64) for entry in entries]
 
     def feasible(self, budget: Budget | str | None = None) -> Feasible:
         """The architectures within a budget: limits, or one on multiply-accumulates such as "4G".

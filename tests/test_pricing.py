@@ -8,7 +8,7 @@ import pytest
 import torch
 from fake_machine import FakeMachine, space
 
-from nas_recalib.costs import Budget, network_memory
+from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.latency import build_table
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
@@ -72,7 +72,7 @@ def test_memory_is_that_of_the_network(latencies):
     tiny = space()
     table = price(tiny, Budget(memory=1), None, 2)
     for picks in [(0,) * 9, (5, 3, 1, 0, 2, 4, 0, 1, 2)]:
-        assert table.cost(picks)["memory"] == network_memory(tiny.at(picks), batch=2)
+        assert table.cost(picks)["memory"] == tiny.at(picks).memory(batch=2)
     assert price(tiny, Budget(), None, 2).names == ("macs", "params")
 
 

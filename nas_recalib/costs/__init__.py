@@ -15,7 +15,7 @@ from nas_recalib.costs.feasible import Feasible
 from nas_recalib.costs.grid import histogram
 from nas_recalib.costs.macs import Cost, count_cost
 from nas_recalib.costs.measured import measured_memory
-from nas_recalib.costs.memory import block_memory, memory_column, network_memory
+from nas_recalib.costs.memory import block_memory, network_memory
 from nas_recalib.costs.table import COLUMNS, CostTable
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "format_quantity",
     "histogram",
     "measured_memory",
-    "memory_column",
     "network_memory",
     "parse_latency",
     "parse_memory",

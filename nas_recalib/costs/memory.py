@@ -9,22 +9,16 @@ torch has now: activations, images, temporary copies. Weights and buffers are no
 allocate by themselves (oneDNN's scratch, cuDNN's workspaces).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from nas_recalib.costs.live_bytes import Shape, fake_run
-from nas_recalib.costs.table import Integers
-from nas_recalib.networks import Backbone, BlockSpec, get_backbone
+from nas_recalib.networks import Backbone, BlockSpec
 from nas_recalib.operators import BlockChoice
-
-if TYPE_CHECKING:
-    from nas_recalib.architecture import Architecture
-    from nas_recalib.space import SearchSpace
 
 
 @cache
@@ -87,48 +81,23 @@ def fixed_memory(
     return max(peak, tracker.peak), found
 
 
-def memory_column(
-    space: "SearchSpace", *, batch: int = 1, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> tuple[int, tuple[Integers, ...]]:
-    """Peak bytes of a space: an architecture's is the greatest of a constant and one entry a position.
-
-    Args:
-        space: Which.
-        batch: Images at once.
-        dtype: Of the images and the networks' weights.
-        device: "cpu" or "cuda", whose ways are taken; none needs to be there.
-
-    Returns:
-        What no choice changes, and for each position its choices' bytes, (choices,).
-
-    Raises:
-        ValueError: If a choice does not fit its block; the block is named.
-    """
-    backbone = get_backbone(space.backbone)
-    constant, blocks = fixed_memory(backbone, space.input_size, space.num_classes, batch, dtype, device)
-    specs = backbone.blocks()
-
-    def entry(names: Sequence[str], choice: BlockChoice) -> int:
-        return max(_entry(name, specs[name], choice, blocks[name], dtype, device) for name in names)
-
-    entries = (
-        np.array([entry(position.blocks, choice) for choice in position.choices], dtype=np.int64)
-        for position in space.positions
-    )
-    return constant, tuple(entries)
-
-
 def network_memory(
-    architecture: "Architecture",
-    batch: int = 1,
+    backbone: Backbone,
+    choices: Mapping[str, BlockChoice],
     *,
+    input_size: int,
+    num_classes: int,
+    batch: int = 1,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> int:
-    """Peak bytes of a network's activations in inference, at the architecture's own image size.
+    """Peak bytes of a network's activations in inference: the greatest of a constant and its blocks' peaks.
 
     Args:
-        architecture: Which.
+        backbone: Of the network.
+        choices: At each of its blocks.
+        input_size: Side of the images, in pixels.
+        num_classes: Classes.
         batch: Images at once.
         dtype: Of the images and the network's weights.
         device: "cpu" or "cuda", whose ways are taken; none needs to be there.
@@ -136,17 +105,15 @@ def network_memory(
     Raises:
         ValueError: If an operator does not fit its block; the block is named.
     """
-    backbone, choices = architecture.shape, architecture.blocks
-    sizes = (architecture.input_size, architecture.num_classes)
-    constant, blocks = fixed_memory(backbone, *sizes, batch, dtype, device)
-    entries = (
-        _entry(name, spec, choices[name], blocks[name], dtype, device)
+    constant, blocks = fixed_memory(backbone, input_size, num_classes, batch, dtype, device)
+    peaks = (
+        named_block_memory(name, spec, choices[name], blocks[name], dtype, device)
         for name, spec in backbone.blocks().items()
     )
-    return max(constant, *entries)
+    return max(constant, *peaks)
 
 
-def _entry(
+def named_block_memory(
     name: str,
     spec: BlockSpec,
     choice: BlockChoice,
@@ -154,6 +121,11 @@ def _entry(
     dtype: torch.dtype,
     device: str,
 ) -> int:
+    """As `block_memory`, what is held beside the input added, with the block's name before what may be wrong.
+
+    Raises:
+        ValueError: If the choice does not fit the block.
+    """
     beside, input_shape = held
     try:
         return beside + block_memory(spec, choice, input_shape, dtype, device)

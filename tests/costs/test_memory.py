@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.costs import block_memory, measured_memory, memory_column, network_memory
+from nas_recalib.costs import block_memory, measured_memory
 from nas_recalib.costs.live_bytes import fake_run
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import BlockChoice
@@ -81,7 +81,7 @@ def test_blocks_joined_equal_a_network_followed_at_once(name, device):
         network = architecture.shape.build(architecture.blocks, architecture.num_classes, 3)
     with fake_run(network, torch.float32, device) as (tracker, run):
         run((2, 3, size, size))
-    assert network_memory(architecture, 2, device=device) == tracker.peak
+    assert architecture.memory(2, device=device) == tracker.peak
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_blocks_joined_equal_a_network_followed_at_once(name, device):
 def test_estimates_what_a_run_takes(architecture, batch):
     images = torch.zeros(batch, 3, architecture.input_size, architecture.input_size)
     measured = measured_memory(build(architecture).eval(), images)
-    assert network_memory(architecture, batch) == pytest.approx(measured, rel=0.15)
+    assert architecture.memory(batch) == pytest.approx(measured, rel=0.15)
 
 
 def test_a_run_by_hand():
@@ -116,27 +116,27 @@ def test_the_column_of_a_space_holds_every_architecture(tmp_path, granularity):
         " recalibration: [none, ab]}"
     )
     space = SearchSpace.load(path)
-    constant, entries = memory_column(space, batch=4)
+    constant, entries = space.peaks(4, torch.float32, "cpu")
     random = np.random.default_rng(0)
     for _ in range(5):
         picks = tuple(int(random.integers(len(position.choices))) for position in space.positions)
         joined = max(constant, *(entry[pick] for entry, pick in zip(entries, picks, strict=True)))
-        assert joined == network_memory(space.at(picks), 4)
+        assert joined == space.at(picks).memory(4)
     assert len({int(value) for entry in entries for value in entry}) > len(entries), "choices differ"
 
 
 def test_a_larger_batch_takes_as_many_times_the_memory_on_a_gpu():
     architecture = Architecture.of("resnet20", "scconv+ab")
-    two, eight = (network_memory(architecture, batch, device="cuda") for batch in (2, 8))
+    two, eight = (architecture.memory(batch, device="cuda") for batch in (2, 8))
     assert eight == 4 * two
 
 
 def test_draws_no_random_numbers():
     before = torch.get_rng_state()
-    network_memory(Architecture.of("resnet32", "psconv+ab"))
+    Architecture.of("resnet32", "psconv+ab").memory()
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_names_the_block_that_an_operator_does_not_fit():
     with pytest.raises(ValueError, match=r"^layer1\.0: psconv: in_channels = 64 is not a positive multiple"):
-        network_memory(Architecture.of("resnet50", "psconv(pattern=1-2-3)"))
+        Architecture.of("resnet50", "psconv(pattern=1-2-3)").memory()
