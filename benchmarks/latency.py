@@ -32,10 +32,12 @@ from nas_recalib.latency.conditions import Conditions
 from nas_recalib.report.scatter import scatter
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import Position
 from nas_recalib.timing import Settings
 
 ROOT = Path(__file__).parents[1]
 WITHIN = 0.1
+_EVENNESS = 0.1  # of a Dirichlet distribution; two or three of 24 choices make up most of an architecture
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,30 @@ class Countdown:
 
 
 def unseen(table: LatencyTable, count: int, seed: int) -> list[Architecture]:
-    """Architectures that are in no round of the table, all different."""
+    """Architectures that are in no round of the table, all different.
+
+    Each favours a few choices, others each time, so that they lie apart: where every block is drawn by
+    itself, sums over many blocks are much alike, and their order is that of the noise.
+    """
     space = table.space
+    choices = sorted({str(choice) for position in space.positions for choice in position.choices})
     seen = {tuple(done.picks) for done in table.rounds}
     if count > space.count() - len(seen):
         raise InputError(f"architectures: {count} are more than there are outside of the rounds")
     random = np.random.default_rng((seed, 1))
     drawn: list[tuple[int, ...]] = []
     while len(drawn) < count:
-        picks = tuple(int(random.integers(len(position.choices))) for position in space.positions)
+        liking = dict(zip(choices, random.dirichlet([_EVENNESS] * len(choices)) + 1e-9, strict=True))
+        picks = tuple(_pick(position, liking, random) for position in space.positions)
         if picks not in seen:
             seen.add(picks)
             drawn.append(picks)
     return [space.at(picks) for picks in drawn]
+
+
+def _pick(position: Position, liking: dict[str, float], random: np.random.Generator) -> int:
+    weights = np.array([liking[str(choice)] for choice in position.choices])
+    return int(random.choice(len(weights), p=weights / weights.sum()))
 
 
 def figures(estimates: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
