@@ -9,7 +9,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Cost
 from nas_recalib.costs.check import check_cost, thop_cost
 from nas_recalib.errors import InputError
-from nas_recalib.networks import backbone_names, get_backbone
+from nas_recalib.networks import get_backbone
 from nas_recalib.plugins import load_plugins
 
 CHOICES = (
@@ -23,6 +23,16 @@ CHOICES = (
     ),
     *("psconv-learned+ge", "psconv+msar(scales=1-2, share=yes)", "vanilla+ab-design(design=O)"),
 )
+ONE_OF_EACH_KIND = (
+    "resnet18",
+    "resnet50",
+    "resnet20",
+    "resnet164",
+    "resnext50-32x4d",
+    "wrn22-10",
+    "densenet100",
+    "shufflenet-g3",
+)
 
 
 def mixed(name, choices=CHOICES):
@@ -35,7 +45,7 @@ def explained(check):
     return sum((difference.cost for difference in check.differences), check.ours)
 
 
-@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
 def test_the_difference_is_explained_to_the_last_digit(name):
     fitting = [c for c in CHOICES if name != "shufflenet-g3" or "psconv-learned" not in c]
     check = check_cost(mixed(name, fitting))
