@@ -13,15 +13,15 @@ from nas_recalib.networks import get_backbone
 from nas_recalib.plugins import load_plugins
 
 CHOICES = (
-    *(
-        "vanilla",
-        "vanilla+ab",
-        "scconv+msar(scales=1-2)",
-        "psconv+ab-plus",
-        "psconv(pattern=1-2)+se",
-        "scconv",
-    ),
-    *("psconv-learned+ge", "psconv+msar(scales=1-2, share=yes)", "vanilla+ab-design(design=O)"),
+    "vanilla",
+    "vanilla+ab",
+    "scconv+msar(scales=1-2)",
+    "psconv+ab-plus",
+    "psconv(pattern=1-2)+se",
+    "scconv",
+    "psconv-learned+ge",
+    "psconv+msar(scales=1-2, share=yes)",
+    "vanilla+ab-design(design=O)",
 )
 ONE_OF_EACH_KIND = (
     "resnet18",
