@@ -65,6 +65,9 @@ def test_nothing_over_budget_is_trained(study, tmp_path):
     assert make_search(study, tmp_path, proxy, budget=budget).run(within, Silent())
     assert all(budget.allows(vars(a.cost())) for a in proxy.trained)
     assert len(set(proxy.trained)) == within, "and everything within it can be reached"
+    moved = [trial for trial in finished(study) if "proposed" in trial.user_attrs]
+    assert moved, "what had been proposed is kept beside what was trained"
+    assert all(trial.user_attrs["proposed"] != trial.user_attrs["architecture"] for trial in moved)
 
 
 @pytest.mark.parametrize("strategy", ["tpe", "random"])

@@ -62,6 +62,16 @@ def test_a_proposal_over_budget_is_moved_next_to_it(space):
     assert sum(a != b for a, b in zip(space.picks(proposed), space.picks(dear), strict=True)) == 1
 
 
+def test_what_was_proposed_is_kept_where_something_else_is_trained(space):
+    every = all_architectures(space)
+    dear, cheap = (choose(every, key=lambda a: a.cost().macs) for choose in (max, min))
+    budget = Budget(macs=dear.cost().macs - 1)
+    for proposal, told in ((dear, {0: space.picks(dear)}), (cheap, {})):
+        sampler = sampler_of(space, lambda _, p=proposal: Stubborn(space.encode(p)), set(), budget)
+        ask(sampler)
+        assert sampler.proposed == told
+
+
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_every_strategy_stays_within_the_budget_and_repeats_nothing(space, name):
     costs = sorted(a.cost().macs for a in all_architectures(space))
