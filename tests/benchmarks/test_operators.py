@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas_recalib.operators import psconv_triton
 from nas_recalib.timing import Mean
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "operators.py"
@@ -82,6 +83,7 @@ def test_a_target_is_for_the_mean_or_for_each_place(benchmark, each, ratio, wors
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_timed(benchmark, monkeypatch, option, named):
+    monkeypatch.setattr(psconv_triton, "ENABLED", psconv_triton.ENABLED)  # the script turns it on
     monkeypatch.setattr("sys.argv", ["operators.py", "--device=cpu", option])
     with pytest.raises(SystemExit, match=f"^error: {named}"):
         benchmark.main()
