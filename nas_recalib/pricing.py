@@ -9,6 +9,7 @@ import torch
 
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.memory import memory_column
+from nas_recalib.device import default_threads, with_threads
 from nas_recalib.errors import InputError
 from nas_recalib.latency import LatencyTable
 from nas_recalib.space import SearchSpace
@@ -89,7 +90,13 @@ def meant_batch(asked: int | None, latencies: Latencies | None) -> int:
     return measured or asked or 1
 
 
-def price(space: SearchSpace, budget: Budget, latencies: Latencies | None, batch: int) -> CostTable:
+def price(
+    space: SearchSpace,
+    budget: Budget,
+    latencies: Latencies | None,
+    batch: int,
+    threads: int | None = None,
+) -> CostTable:
     """The cost table of a space with a column for everything that is limited.
 
     Args:
@@ -97,15 +104,18 @@ def price(space: SearchSpace, budget: Budget, latencies: Latencies | None, batch
         budget: What is limited.
         latencies: Of the device that is meant, if any.
         batch: Images at once, for the peak memory.
+        threads: Of the CPU, for the same (default: half of its cores); the table's if there are latencies.
     """
     table = space.table
     if latencies is not None:
         entries = [np.array(column, dtype=np.int64) for column in latencies.entries]
         table = table.with_column("latency", latencies.constant, entries)
     if budget.memory is not None:
-        meant = latencies.conditions if latencies else {"kind": "cpu", "dtype": "float32"}
+        here = {"kind": "cpu", "dtype": "float32", "threads": threads or default_threads()}
+        meant: dict[str, Any] = latencies.conditions if latencies else here
         dtype: torch.dtype = getattr(torch, meant["dtype"])
-        peaks = memory_column(space, batch=batch, dtype=dtype, device=meant["kind"])
+        with with_threads(meant["threads"]):
+            peaks = memory_column(space, batch=batch, dtype=dtype, device=meant["kind"])
         table = table.with_column("memory", *peaks)
     return table
 

@@ -9,9 +9,9 @@ torch has now: activations, images, temporary copies. Weights and buffers are no
 allocate by themselves (oneDNN's scratch, cuDNN's workspaces).
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +27,27 @@ if TYPE_CHECKING:
     from nas_recalib.space import SearchSpace
 
 
-@cache
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _cached(function: Callable[P, R]) -> Callable[P, R]:
+    """Remembers results by torch's threads too: they decide how a CPU convolves."""
+
+    @cache
+    def by_threads(_: int, *args: Any, **kwargs: Any) -> R:
+        return function(*args, **kwargs)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given: Any = by_threads
+        found: R = given(torch.get_num_threads(), *args, **kwargs)
+        return found
+
+    return call
+
+
+@_cached
 def block_memory(
     spec: BlockSpec,
     choice: BlockChoice,
@@ -54,7 +74,7 @@ def block_memory(
     return tracker.peak
 
 
-@cache
+@_cached
 def fixed_memory(
     backbone: Backbone,
     input_size: int,
