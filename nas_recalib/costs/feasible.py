@@ -40,7 +40,7 @@ class Feasible:
     a millionth of the room there is for one limit, about a 1,400th for two and a 130th for three. That leaves
     out what is very close to a limit: see `slack`. Nothing over a limit ever passes.
 
-    Three limits that next to nothing meets at once may be refused although something does.
+    Several limits that next to nothing meets at once may be refused although something does.
     """
 
     def __init__(self, table: CostTable, budget: Budget) -> None:
