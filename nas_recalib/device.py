@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -40,6 +42,17 @@ def default_threads() -> int:
     two threads on two cores were about as fast as one, and ten times slower beside another process.
     """
     return max(1, (os.cpu_count() or 1) // 2)
+
+
+@contextmanager
+def with_threads(threads: int) -> Iterator[None]:
+    """Has torch take so many threads of the CPU inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> bool:

@@ -50,8 +50,9 @@ def read_json(path: Path, model: type[Model]) -> Model:
     Raises:
         InputError: If it cannot be read or has another form; file, key and what is allowed are named.
     """
+    text = _read_text(path)
     try:
-        data = json.loads(_read_text(path))
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from error
     return _validated(data, model, str(path))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from nas_recalib.costs import Budget, CostTable, Feasible
+from nas_recalib.device import default_threads, with_threads
 from nas_recalib.errors import InputError
 from nas_recalib.latency import LatencyTable
 from nas_recalib.space import SearchSpace
@@ -60,15 +61,16 @@ def find_latencies(space: SearchSpace, path: Path | None, folder: Path = TABLES)
     if path is not None:
         return Latencies.of(LatencyTable.load(path), space)
     found: dict[Path, Latencies] = {}
+    unfit = ""
     for candidate in sorted(folder.glob(f"{space.name}-*.json")):
         try:
             found[candidate] = Latencies.of(LatencyTable.load(candidate), space)
-        except InputError:  # of another machine, or not finished
-            continue
+        except InputError as error:  # of another machine, or not finished
+            unfit = f"; {error}"
     if not found:
         raise InputError(
-            f"latency: no table of {space.name} for this machine in {folder}; make one with: "
-            f"nas-recalib latency --space {space.name}"
+            f"latency: no table of {space.name} for this machine in {folder}; make one with "
+            f"'nas-recalib latency' and the same --space{unfit}"
         )
     if len(found) > 1:
         names = ", ".join(map(str, found))
@@ -88,7 +90,13 @@ def meant_batch(asked: int | None, latencies: Latencies | None) -> int:
     return measured or asked or 1
 
 
-def price(space: SearchSpace, budget: Budget, latencies: Latencies | None, batch: int) -> CostTable:
+def price(
+    space: SearchSpace,
+    budget: Budget,
+    latencies: Latencies | None,
+    batch: int,
+    threads: int | None = None,
+) -> CostTable:
     """The cost table of a space with a column for everything that is limited.
 
     Args:
@@ -96,15 +104,18 @@ def price(space: SearchSpace, budget: Budget, latencies: Latencies | None, batch
         budget: What is limited.
         latencies: Of the device that is meant, if any.
         batch: Images at once, for the peak memory.
+        threads: Of the CPU, for the same (default: half of its cores); the table's if there are latencies.
     """
     table = space.table
     if latencies is not None:
         entries = [np.array(column, dtype=np.int64) for column in latencies.entries]
         table = table.with_column("latency", latencies.constant, entries)
     if budget.memory is not None:
-        meant = latencies.conditions if latencies else {"kind": "cpu", "dtype": "float32"}
+        here = {"kind": "cpu", "dtype": "float32", "threads": threads or default_threads()}
+        meant: dict[str, Any] = latencies.conditions if latencies else here
         dtype: torch.dtype = getattr(torch, meant["dtype"])
-        peaks = space.peaks(batch, dtype, meant["kind"])
+        with with_threads(meant["threads"]):
+            peaks = space.peaks(batch, dtype, meant["kind"])
         table = table.with_column("memory", *peaks)
     return table
 

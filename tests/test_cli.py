@@ -116,6 +116,28 @@ def test_a_limit_on_latency_from_the_table_to_the_measured_finalists(here, capsy
     assert json.loads(capsys.readouterr().out)["within_budget"] is True
 
 
+def test_a_study_with_a_table_of_latencies_refuses_another_space_by_what_differs(here, capsys):
+    (here / "other.yaml").write_text(SPACE.replace("[none, ab]", "[none, msar, ab]"))
+    assert run([*LATENCY, "--rounds", "6"]) == 0
+    assert search("--latency", "100s", "--study", "q", "--trials", "1") == 0
+    for change, named in (
+        (["--space", "other.yaml"], "space.recalibration"),
+        (["--space", "tiny.yaml", "--latency", "1ns"], "budget.latency"),
+    ):
+        capsys.readouterr()
+        assert run(["search", "--study", "q", *QUICK, *change]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: study 'q' was made with another {named}")
+
+
+@pytest.mark.parametrize(
+    ("limit", "name"), [("1000GB", "tiny-1000000mb"), ("1.5GiB", "tiny-1610.612736mb"), ("9MB", "tiny-9mb")]
+)
+def test_a_study_is_named_after_its_limit_to_the_last_byte(here, limit, name):
+    assert search("--memory", limit, "--trials", "1") == 0
+    assert (here / "runs" / name / "config.yaml").is_file()
+
+
 def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
     assert search("--trials", "2") == 0
     assert run(["search", "--study", "tiny", "--trials", "3"]) == 0
@@ -272,6 +294,10 @@ BAD_INPUT = {
     "no place for a table": ([*LATENCY, "-o", "no/such/folder.json"], "cannot be written: No such file"),
     "a folder for a table": ([*LATENCY, "-o", "bare"], "bare: cannot be written: not a regular file"),
     "a foreign table": ([*LATENCY, "-o", "tiny.yaml"], "tiny.yaml: not JSON"),
+    "no such table": (
+        [*TINY, "--latency", "9ms", "--latency-table", "no.json"],
+        "error: no.json: cannot be read: No such file",
+    ),
     "one class to train on": (["train", "fine.yaml", "--data", "folder:single"], "has one class"),
 }
 

@@ -9,9 +9,11 @@ import torch
 from fake_machine import FakeMachine, space
 
 from nas_recalib.costs import Budget
+from nas_recalib.device import with_threads
 from nas_recalib.errors import InputError
 from nas_recalib.latency import build_table
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
+from nas_recalib.space import SearchSpace
 from nas_recalib.timing import Settings
 
 
@@ -35,10 +37,21 @@ def test_the_only_table_of_a_space_and_machine_is_found(folder, latencies):
     )
 
 
+@pytest.mark.parametrize("ambient", [1, 2])
+def test_memory_is_that_of_the_threads_that_are_meant(ambient):
+    """On one thread torch does a 1x1 convolution of one image by itself, on two oneDNN does it."""
+    text = "name: s\nbackbone: resnet50\ngranularity: block\nconvolution: [scconv]\nrecalibration: [none]\n"
+    bottlenecks, budget = SearchSpace.parse(text, "s"), Budget(memory=10**9)
+    with with_threads(ambient):
+        one, two = (price(bottlenecks, budget, None, 1, threads) for threads in (1, 2))
+        assert torch.get_num_threads() == ambient
+    column = one.names.index("memory")
+    last = [int(table.entries[-1][0, column]) for table in (one, two)]
+    assert last[0] < last[1] / 2
+
+
 def test_no_table_says_how_to_make_one(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no table of tiny for this machine .* nas-recalib latency --space tiny"
-    ):
+    with pytest.raises(InputError, match=r"no table of tiny for this machine .* with 'nas-recalib latency'"):
         find_latencies(space(), None, tmp_path)
 
 

@@ -16,6 +16,7 @@ from nas_recalib.errors import InputError
 
 _FEW = 10_000
 _DIRECTIONS = 8
+_PATIENCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Feasible:
     a millionth of the room there is for one limit, about a 1,400th for two and a 130th for three. That leaves
     out what is very close to a limit: see `slack`. Nothing over a limit ever passes.
 
-    Three limits that next to nothing meets at once may be refused although something does.
+    Several limits that next to nothing meets at once may be refused although something does. Where they leave
+    little and costs trade off closely, `enumerate` may end early, and `count` and `sample` then know no more
+    than it found, or the first ten thousand.
     """
 
     def __init__(self, table: CostTable, budget: Budget) -> None:
@@ -124,16 +127,31 @@ class Feasible:
         return (tuple(map(int, self._told(np.array([picks]))[0])) for picks in self._every(random))
 
     def _every(self, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
+        """Depth first; where too many ways that may finish do not, it gives up, and the anchors must do."""
+        credit = _PATIENCE
+
         def finish(picks: tuple[int, ...], left: Integers) -> Iterator[tuple[int, ...]]:
+            nonlocal credit
             step = len(picks)
             if step == len(self._rows):
+                credit += 2 * step
                 yield picks
+                return
+            credit -= 1
+            if credit < 0:
                 return
             after = left - self._rows[step]
             for choice in random.permutation(np.flatnonzero(self._fronts.may_finish(step + 1, after))):
                 yield from finish((*picks, int(choice)), after[choice])
 
-        return finish((), self._room)
+        yield from finish((), self._room)
+        if credit < 0:
+            yield from self._anchors_within()
+
+    def _anchors_within(self) -> Iterator[tuple[int, ...]]:
+        columns = zip(self._rows, self._anchors.T, strict=True)
+        within = (sum(rows[chosen] for rows, chosen in columns) <= self._room).all(axis=1)
+        return (tuple(map(int, picks)) for picks in self._anchors[within])
 
     def _told(self, picks: Integers) -> Integers:
         """Picks by the numbers of the table's choices, some of which are not within the memory."""
@@ -186,7 +204,7 @@ class Feasible:
         grid = self._grid
         if not grid.slack.any() or grid.count() > _FEW:
             return grid
-        listed = list(islice(self._every(np.random.default_rng(0)), _FEW + 1))
+        listed = list(dict.fromkeys(islice(self._every(np.random.default_rng(0)), _FEW + 1)))
         if len(listed) <= _FEW:
             return _Listed(np.array(listed), np.zeros_like(grid.slack))
         return grid if grid.count() else _Listed(np.array(listed), grid.slack)

@@ -9,9 +9,9 @@ torch has now: activations, images, temporary copies. Weights and buffers are no
 allocate by themselves (oneDNN's scratch, cuDNN's workspaces).
 """
 
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +20,27 @@ from nas_recalib.costs.live_bytes import Shape, fake_run
 from nas_recalib.networks import Backbone, BlockSpec
 from nas_recalib.operators import BlockChoice
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-@cache
+
+def _cached(function: Callable[P, R]) -> Callable[P, R]:
+    """Remembers results by torch's threads too: they decide how a CPU convolves."""
+
+    @cache
+    def by_threads(_: int, *args: Any, **kwargs: Any) -> R:
+        return function(*args, **kwargs)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given: Any = by_threads
+        found: R = given(torch.get_num_threads(), *args, **kwargs)
+        return found
+
+    return call
+
+
+@_cached
 def block_memory(
     spec: BlockSpec,
     choice: BlockChoice,
@@ -48,7 +67,7 @@ def block_memory(
     return tracker.peak
 
 
-@cache
+@_cached
 def fixed_memory(
     backbone: Backbone,
     input_size: int,

@@ -25,7 +25,7 @@ def measure_finalists(
     """Measures the most accurate trials, until the leading three are within the limit or nine are done.
 
     What comes out is kept in the study. Does nothing where no latency is limited, and says so where the
-    device that is meant is not this machine's.
+    device that is meant is not this machine's, or one does not fit into its memory.
 
     Args:
         study: With its trials.
@@ -38,16 +38,15 @@ def measure_finalists(
     latencies = Latencies(**config.latencies)
     try:
         measure = measure or _on_its_device(latencies)
+        while batch := _next(study):
+            say(f"measuring finalists: trials {', '.join(str(row.number) for row in batch)}")
+            results = measure([Architecture.parse(row.architecture) for row in batch])
+            found = {str(row.number): result.median_ms for row, result in zip(batch, results, strict=True)}
+            study.set_user_attr(MEASURED, {**study.user_attrs.get(MEASURED, {}), **found})
+            for row, result in zip(batch, results, strict=True):
+                say(_line(row, result, config.budget))
     except InputError as error:
         say(f"finalists not measured: {error}")
-        return
-    while batch := _next(study):
-        say(f"measuring finalists: trials {', '.join(str(row.number) for row in batch)}")
-        results = measure([Architecture.parse(row.architecture) for row in batch])
-        found = {str(row.number): result.median_ms for row, result in zip(batch, results, strict=True)}
-        study.set_user_attr(MEASURED, {**study.user_attrs.get(MEASURED, {}), **found})
-        for row, result in zip(batch, results, strict=True):
-            say(_line(row, result, config.budget))
 
 
 def _on_its_device(latencies: Latencies) -> Measure:

@@ -104,9 +104,12 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         raise InputError("space: name one with --space, such as --space resnet50")
     if stored and budget == Budget():
         budget = stored.budget
+    if stored:
+        refuse_difference(place.name, stored, replace(stored, space=space.describe(), budget=budget))
     latencies = _latencies(request, stored, space, budget)
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
-    table = price(space, budget, latencies, batch)
+    threads = request.threads or (stored.threads if stored else None)
+    table = price(space, budget, latencies, batch, threads)
     feasible(space, table, budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
@@ -140,7 +143,7 @@ def _default_name(space: str | None, budget: Budget) -> str:
     return (
         name
         + "".join(f"-{_short(limit)}{unit}" for unit, limit in counts.items() if limit)
-        + "".join(f"-{limit / 10**6:g}{unit}" for unit, limit in others.items() if limit)
+        + "".join(f"-{_millions(limit)}{unit}" for unit, limit in others.items() if limit)
     )
 
 
@@ -150,6 +153,11 @@ def _short(value: int) -> str:
         if value >= 10**power and value * 1000 % 10**power == 0:
             return f"{value / 10**power:g}{unit}"
     return str(value)
+
+
+def _millions(value: int) -> str:
+    """20000000 as 20, 1610612736 as 1610.612736."""
+    return f"{value // 10**6}.{value % 10**6:06}".rstrip("0").rstrip(".")
 
 
 def _latencies(

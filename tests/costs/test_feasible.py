@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from itertools import product
+from itertools import islice, product
 
 import numpy as np
 import pytest
@@ -405,3 +405,22 @@ def test_a_histogram_of_few_architectures():
         [4, 4, 4],
         [2, 0],
     )
+
+
+def test_limits_that_costs_trade_off_against_closely_do_not_stall():
+    """Hardly any of 24**16 fits, and no front is short enough to tell which."""
+    random = np.random.default_rng(3)
+    entries = tuple(
+        (10**8 * random.dirichlet(np.ones(2), size=24)).astype(np.int64) + random.integers(0, 10**4, (24, 2))
+        for _ in range(16)
+    )
+    table = CostTable(("macs", "params"), np.zeros(2, np.int64), entries)
+    efficient = tuple(int(rows.sum(1).argmin()) for rows in entries)
+    budget = Budget(*(cost + 3 * 10**4 for cost in table.cost(efficient).values()))
+    feasible = Feasible(table, budget)
+    found = list(islice(feasible.enumerate(random), 50))
+    assert found
+    assert all(map(feasible.allows, found))
+    assert feasible.count() >= 1
+    assert all(feasible.allows(tuple(picks)) for picks in feasible.sample_many(20, random).tolist())
+    assert feasible.allows(feasible.nearest((0,) * 16, random))

@@ -11,6 +11,7 @@ from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError
 from nas_recalib.latency import Measured, build_table
 from nas_recalib.pricing import Latencies, price
 from nas_recalib.search.finalists import FINALISTS, measure_finalists
@@ -103,6 +104,17 @@ def test_another_machine_says_that_it_cannot_measure(study):
     measure_finalists(study, lines.append)
     assert len(lines) == 1
     assert lines[0].startswith("finalists not measured: latency table: made on abacus")
+
+
+def test_a_machine_too_small_for_a_finalist_says_so(study):
+    def measure(_):
+        raise InputError("batch-size: tiny, batch 1: does not fit into the memory there is")
+
+    lines = []
+    measure_finalists(study, lines.append, measure)
+    assert lines[1:] == [
+        "finalists not measured: batch-size: tiny, batch 1: does not fit into the memory there is"
+    ]
 
 
 def test_without_a_limit_nothing_is_measured(study):
