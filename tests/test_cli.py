@@ -285,6 +285,19 @@ BAD_INPUT = {
         "psconv: in_channels = 16",
     ),
     "no place for timings": (["bench", "-o", "no/such/folder.json"], "cannot be written: No such file"),
+    "latencies without a limit": (
+        ["search", "--space", "tiny.yaml", "--latency-table", "t.json"],
+        "latency-table: of no use without a limit",
+    ),
+    "a batch without a limit": (
+        ["search", "--space", "tiny.yaml", "--batch", "8"],
+        "batch: of no use without a limit",
+    ),
+    "a latency without a unit": (["search", "--space", "tiny.yaml", "--latency", "5"], "latency: '5' is not"),
+    "memory without a unit": (
+        ["search", "--space", "tiny.yaml", "--memory", "3"],
+        "memory: '3' is not a size",
+    ),
     "no such space to time": (["latency", "--space", "resnet51"], "unknown space 'resnet51'"),
     "no such device for a table": ([*LATENCY, "--device", "tpu9"], "device: 'tpu9' is not here"),
     "no such type for a table": ([*LATENCY, "--dtype", "int8"], "dtype: 'int8' is not one of"),

@@ -106,6 +106,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         budget = stored.budget
     if stored:
         refuse_difference(place.name, stored, replace(stored, space=space.describe(), budget=budget))
+    _refuse_idle(request, budget)
     latencies = _latencies(request, stored, space, budget)
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
     threads = request.threads or (stored.threads if stored else None)
@@ -160,13 +161,19 @@ def _millions(value: int) -> str:
     return f"{value // 10**6}.{value % 10**6:06}".rstrip("0").rstrip(".")
 
 
+def _refuse_idle(request: Request, budget: Budget) -> None:
+    """Raises InputError for an option that would do nothing."""
+    if request.latency_table is not None and budget.latency is None:
+        raise InputError("latency-table: of no use without a limit; give one with --latency")
+    if request.batch is not None and budget.latency is None and budget.memory is None:
+        raise InputError("batch: of no use without a limit; give one with --memory")
+
+
 def _latencies(
     request: Request, stored: SearchConfig | None, space: SearchSpace, budget: Budget
 ) -> Latencies | None:
     """The table that was asked for, or that the study has; none where no latency is limited."""
     if request.latency_table is not None:
-        if budget.latency is None:
-            raise InputError("latency-table: of no use without a limit; give one with --latency")
         return find_latencies(space, request.latency_table)
     if stored is not None and stored.latencies is not None:
         return Latencies(**stored.latencies)
