@@ -13,7 +13,7 @@ from nas_recalib.pricing import Latencies
 from nas_recalib.study.summary import MEASURED, TrialRow, summarise
 
 FINALISTS = 3
-_MOST = 9
+_VISITS = 3
 _SECONDS = 2.0
 
 Measure = Callable[[Sequence[Architecture]], list[Measured]]
@@ -22,7 +22,7 @@ Measure = Callable[[Sequence[Architecture]], list[Measured]]
 def measure_finalists(
     study: optuna.Study, say: Callable[[str], None], measure: Measure | None = None
 ) -> None:
-    """Measures the most accurate trials, until the leading three are within the limit or nine are done.
+    """Measures the leading three trials, and those that take the place of one over the limit, twice at most.
 
     What comes out is kept in the study. Does nothing where no latency is limited, and says so where the
     device that is meant is not this machine's, or one does not fit into its memory.
@@ -38,7 +38,10 @@ def measure_finalists(
     latencies = Latencies(**config.latencies)
     try:
         measure = measure or _on_its_device(latencies)
-        while batch := _next(study):
+        for _ in range(_VISITS):
+            batch = _next(study)
+            if not batch:
+                break
             say(f"measuring finalists: trials {', '.join(str(row.number) for row in batch)}")
             results = measure([Architecture.parse(row.architecture) for row in batch])
             found = {str(row.number): result.median_ms for row, result in zip(batch, results, strict=True)}
@@ -66,8 +69,7 @@ def _next(study: optuna.Study) -> list[TrialRow]:
     """The leaders that have not been measured; none once enough are within the limit."""
     rows = [row for row in summarise(study).rows if not row.pruned]
     within = [row for row in rows if not row.over][:FINALISTS]
-    left = _MOST - sum(row.measured_ms is not None for row in rows)
-    return [row for row in within if row.measured_ms is None][: max(0, left)]
+    return [row for row in within if row.measured_ms is None]
 
 
 def _line(row: TrialRow, result: Measured, budget: Budget) -> str:
