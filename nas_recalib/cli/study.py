@@ -174,9 +174,10 @@ def export(
 ) -> None:
     """Write the architecture that a study discovered as one plain file."""
     from nas_recalib.export import export_architecture
+    from nas_recalib.report.tables import timed_text
 
     row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial)
-    told = f"accuracy {row.accuracy:.4f}, {row.macs:,} MACs, {row.params:,} params"
+    told = f"accuracy {row.accuracy:.4f}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
     say(f"wrote {output}: trial {row.number}, {told}")
 
 

@@ -40,11 +40,12 @@ def _headline(summary: Summary) -> str:
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
         f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
         f"best: trial {best.number}, accuracy {best.accuracy:.4f} ± {best.error:.4f}, "
-        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{_timed(best)}"
+        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{timed_text(best)}"
     )
 
 
-def _timed(row: TrialRow) -> str:
+def timed_text(row: TrialRow) -> str:
+    """A trial's latency, predicted and measured, to go after its other figures; empty where there is none."""
     if row.latency_ms is None:
         return ""
     measured = "not measured" if row.measured_ms is None else f"{row.measured_ms:.3f} ms measured"
