@@ -36,14 +36,14 @@ class _Listed:
 class Feasible:
     """The architectures of a table that are within a budget.
 
-    `allows`, `nearest` and `enumerate` are exact. `count` and `sample` are so where few architectures fit, or
-    where costs are multiples of something coarse (ResNet-50's MACs are of 256). Else costs are rounded up: to
-    a millionth of the room there is for one limit, about a 1,400th for two and a 130th for three. That leaves
-    out what is very close to a limit: see `slack`. Nothing over a limit ever passes.
+    `allows` and `nearest` are exact. `count` and `sample` are so where few architectures fit, or where costs
+    are multiples of something coarse (ResNet-50's MACs are of 256). Else costs are rounded up: to a millionth
+    of the room there is for one limit, about a 1,400th for two and a 130th for three. That leaves out what is
+    very close to a limit: see `slack`. Nothing over a limit ever passes.
 
     Several limits that next to nothing meets at once may be refused although something does. Where they leave
-    little and costs trade off closely, `enumerate` may end early, and `count` and `sample` then know no more
-    than it found, or the first ten thousand.
+    little and costs trade off closely, `enumerate` may end early or repeat some; `count` and `sample` then
+    know no more than it found, or the first ten thousand.
     """
 
     def __init__(self, table: CostTable, budget: Budget) -> None:
@@ -123,7 +123,7 @@ class Feasible:
         return tuple(int(choices[nearest[position]]) for position, choices in enumerate(self._choices))
 
     def enumerate(self, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
-        """Every architecture within the budget, once, in an order that `random` decides."""
+        """Every architecture within the budget, in an order that `random` decides; when not is said above."""
         return (tuple(map(int, self._told(np.array([picks]))[0])) for picks in self._every(random))
 
     def _every(self, random: np.random.Generator) -> Iterator[tuple[int, ...]]:

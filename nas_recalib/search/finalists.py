@@ -10,7 +10,9 @@ from nas_recalib.errors import InputError
 from nas_recalib.latency import Measured, measure_architectures
 from nas_recalib.latency.conditions import Conditions
 from nas_recalib.pricing import Latencies
-from nas_recalib.study.summary import MEASURED, TrialRow, summarise
+from nas_recalib.study.config import SearchConfig
+from nas_recalib.study.place import read_config
+from nas_recalib.study.summary import MEASURED, TrialRow, trial_rows
 
 FINALISTS = 3
 _VISITS = 3
@@ -32,14 +34,14 @@ def measure_finalists(
         say: Takes each line of progress.
         measure: In the place of measuring on the device that the study's table is of.
     """
-    config = summarise(study).config
-    if config.budget.latency is None or config.latencies is None:
+    config = read_config(study)
+    if config is None or config.budget.latency is None or config.latencies is None:
         return
     latencies = Latencies(**config.latencies)
     try:
         measure = measure or _on_its_device(latencies)
         for _ in range(_VISITS):
-            batch = _next(study)
+            batch = _next(study, config)
             if not batch:
                 break
             say(f"measuring finalists: trials {', '.join(str(row.number) for row in batch)}")
@@ -65,10 +67,9 @@ def _on_its_device(latencies: Latencies) -> Measure:
     return measure
 
 
-def _next(study: optuna.Study) -> list[TrialRow]:
+def _next(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
     """The leaders that have not been measured; none once enough are within the limit."""
-    rows = [row for row in summarise(study).rows if not row.pruned]
-    within = [row for row in rows if not row.over][:FINALISTS]
+    within = [row for row in trial_rows(study, config) if not row.pruned and not row.over][:FINALISTS]
     return [row for row in within if row.measured_ms is None]
 
 

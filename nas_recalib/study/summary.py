@@ -116,9 +116,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
     load_study_plugins(study.study_name, config.plugins, plugins)
     trained = finished(study)
-    measured = study.user_attrs.get(MEASURED, {})
-    rows = [_row(trial, config, measured.get(str(trial.number))) for trial in trained]
-    rows.sort(key=lambda row: (row.pruned, row.over, -row.accuracy))
+    rows = trial_rows(study, config)
     others = study.get_trials(deepcopy=False)
     return Summary(
         study=study.study_name,
@@ -131,6 +129,13 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         replayed=sum("replayed_from" in trial.user_attrs for trial in others),
         importance=_importance(trained),
     )
+
+
+def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
+    """A study's trained trials in the order of `Summary.rows`."""
+    measured = study.user_attrs.get(MEASURED, {})
+    rows = [_row(trial, config, measured.get(str(trial.number))) for trial in finished(study)]
+    return sorted(rows, key=lambda row: (row.pruned, row.over, -row.accuracy))
 
 
 def _row(trial: FrozenTrial, config: SearchConfig, measured_ms: float | None) -> TrialRow:
