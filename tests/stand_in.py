@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import Budget
+from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.local import Search
 from nas_recalib.search.objective import Failure
@@ -69,8 +69,7 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
     given = {
         "study": study,
         "space": space,
-        "budget": Budget(),
-        "table": space.table,
+        "feasible": Feasible(changes.pop("table", space.table), changes.pop("budget", Budget())),
         "proxy": proxy,
         "strategy": "tpe",
         "pruner": "none",

@@ -44,6 +44,10 @@ class Feasible:
     Several limits that next to nothing meets at once may be refused although something does. Where they leave
     little and costs trade off closely, `enumerate` may end early or repeat some; `count` and `sample` then
     know no more than it found, or the first ten thousand.
+
+    Attributes:
+        table: What every choice costs.
+        budget: The limits.
     """
 
     def __init__(self, table: CostTable, budget: Budget) -> None:
@@ -52,8 +56,8 @@ class Feasible:
         Raises:
             InputError: If there is none, naming the least cost, or if a limited cost is not in the table.
         """
-        self._table = table
-        self._budget = budget
+        self.table = table
+        self.budget = budget
         limits = _binding_limits(table, budget)
         self._choices = _choices_within(table, limits.pop("memory", None))
         self._limits = tuple(limits)
@@ -75,7 +79,7 @@ class Feasible:
 
     def allows(self, picks: Sequence[int]) -> bool:
         """Whether the architecture of these picks is within the budget."""
-        return self._budget.allows(self._table.cost(picks))
+        return self.budget.allows(self.table.cost(picks))
 
     def count(self) -> int:
         """How many there are: exact up to 2**53 but for the slack, 15 digits beyond."""
@@ -178,10 +182,9 @@ class Feasible:
             possible = self._fronts.may_finish(0, self._room[None]).all()
             if possible and self._grid.count():
                 return list(map(int, self._grid.draw(1, np.random.default_rng(0))[0]))
-            least = ", ".join(format_cost(name, cost) for name, cost in self._table.least().items())
+            least = ", ".join(format_cost(name, cost) for name, cost in self.table.least().items())
             raise InputError(
-                f"budget: no architecture is within {self._budget} at once; "
-                f"the least of each alone is {least}"
+                f"budget: no architecture is within {self.budget} at once; the least of each alone is {least}"
             )
         picks: list[int] = []
         left = self._room

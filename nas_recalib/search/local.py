@@ -4,7 +4,6 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +12,7 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import Budget, CostTable, Feasible, format_exactly
+from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.operators import BlockChoice
@@ -61,8 +60,7 @@ class Search:
     Attributes:
         study: Where everything is kept.
         space: What may be chosen.
-        budget: What it may cost.
-        table: What every choice costs; has all that is limited.
+        feasible: What is within the budget.
         proxy: How an architecture is trained.
         strategy: Name of the sampler.
         pruner: Name of the pruner.
@@ -77,8 +75,7 @@ class Search:
 
     study: optuna.Study
     space: SearchSpace
-    budget: Budget
-    table: CostTable
+    feasible: Feasible
     proxy: Proxy
     strategy: str
     pruner: str
@@ -89,11 +86,6 @@ class Search:
     known: dict[Architecture, FrozenTrial] = field(default_factory=dict)
     claimed: dict[Architecture, FrozenTrial] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
-
-    @cached_property
-    def feasible(self) -> Feasible:
-        """What is within the budget."""
-        return Feasible(self.table, self.budget)
 
     def run(self, trials: int, observer: Observer) -> bool:
         """Goes on until the study has `trials` trained trials.
@@ -144,14 +136,14 @@ class Search:
     def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
         architecture = self.space.decode(trial.params)
         picks = self.space.picks(architecture)
-        cost = self.table.cost(picks)
+        cost = self.feasible.table.cost(picks)
         known = self.known.get(architecture)
         if known is not None:
             self._replay(trial, known)
             return None
         if not self.feasible.allows(picks):  # someone enqueued it by hand
             costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
-            message = f"{costs} are over {self.budget}"
+            message = f"{costs} are over {self.feasible.budget}"
             return self._fail(trial, Failure("over-budget", message), observer)
         attributes = {
             "architecture": str(architecture),

@@ -12,7 +12,7 @@ import torch
 import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
-from nas_recalib.costs import Budget, CostTable
+from nas_recalib.costs import Budget, Feasible
 from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
@@ -111,7 +111,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
     threads = request.threads or (stored.threads if stored else None)
     table = price(space, budget, latencies, batch, threads)
-    feasible(space, table, budget)
+    within = feasible(space, table, budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
     config = _config(request, stored, space, budget, source, device)
@@ -130,7 +130,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
             study.set_user_attr("config", config.as_dict())
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         try:
-            yield _search(study, place, space, table, config, proxy, device), config
+            yield _search(study, place, space, within, config, proxy, device), config
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
@@ -256,7 +256,7 @@ def _search(
     study: optuna.Study,
     place: StudyPlace,
     space: SearchSpace,
-    table: CostTable,
+    within: Feasible,
     config: SearchConfig,
     proxy: Proxy,
     device: torch.device,
@@ -264,8 +264,7 @@ def _search(
     return Search(
         study=study,
         space=space,
-        budget=config.budget,
-        table=table,
+        feasible=within,
         proxy=proxy,
         strategy=config.sampler,
         pruner=config.pruner,
