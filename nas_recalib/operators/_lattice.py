@@ -9,7 +9,7 @@ of nn.Conv2d.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it hol
 
 _LANES = 16  # channels a block needs for a bundle of its own to run quickly on a CPU ...
 _WORTH = 2**25  # ... and the multiply-accumulates of one, for its call to be worth while
+_NARROW = 8  # channels of a block, for which a CPU has no quick grouped convolution
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Lattice:
             x, weight = x.to(dtype), weight.to(dtype)
         if not differentiates_eagerly():
             return self.sum_of_terms(x, weight)
+        if _dense_is_quicker(self, x, weight):
+            return self.sum_of_dense(x, weight)
         y: Tensor = _Convolve.apply(x, weight, self._fastest(x, weight))
         return y
 
@@ -77,6 +80,31 @@ class Lattice:
             return reduce(torch.add, (_take(y, _inverse(order), self.size) for y, order in parts))
         joined = torch.cat([y for y, _ in parts], dim=1)
         return _take(joined, _inverse([block for _, order in parts for block in order]), self.size)
+
+    def sum_of_dense(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same by one whole convolution for each dilation, the kernels of others zero in it."""
+        t = self.blocks
+        blocks = weight.unflatten(1, (t, -1)).unflatten(0, (self.groups, t, -1))
+        grid = torch.tensor(self.grid, device=weight.device)[:, None, :, None, None, None]
+        parts = []
+        for dilation in self.dilations:
+            kernels = (blocks * (grid == dilation)).flatten(3, 4).flatten(0, 2)
+            parts.append(dilated_conv2d(x, kernels, self.stride, dilation, self.groups))
+        return reduce(torch.add, parts)
+
+    @property
+    def dilations(self) -> list[int]:
+        return sorted({term.dilation for term in self.terms})
+
+    @cached_property
+    def grid(self) -> list[list[int]]:
+        """Dilation of the kernels from each block of a group to each: [to][from]."""
+        grid = [[0] * self.blocks for _ in range(self.blocks)]
+        for term in self.terms:
+            for o, i in term.bundles:
+                for row in grid[o :: term.step_out]:
+                    row[i :: term.step_in] = [term.dilation] * len(row[i :: term.step_in])
+        return grid
 
     def run(self, term: Term, source: Tensor, kernels: Tensor) -> Tensor:
         """A term's grouped convolution."""
@@ -129,6 +157,17 @@ class Lattice:
         if not x.is_cpu or self.groups > 1 or channels < _LANES or work < _WORTH:
             return self
         return _bundles_alone(self, together=channels >= 2 * _LANES)  # groups so wide are quick enough
+
+
+def _dense_is_quicker(lattice: Lattice, x: Tensor, weight: Tensor) -> bool:
+    """Whether a CPU is quicker to multiply by zeros than to take the blocks apart, in training.
+
+    In inference an operator does the multiply-accumulates that it is counted with, no others.
+    """
+    if not x.is_cpu or lattice.groups > 1 or not (torch.is_grad_enabled() and weight.requires_grad):
+        return False
+    channels = min(weight.shape[:2]) // lattice.blocks
+    return channels < _NARROW + (x.dtype.itemsize == 2 and len(lattice.dilations) == 2)
 
 
 @cache

@@ -14,6 +14,12 @@ from torch.nn import functional as F
 from nas_recalib.operators import PSConv2d, _lattice
 
 
+@pytest.fixture(autouse=True, params=["by its lattice", "by dense convolutions where it can be"])
+def way(request, monkeypatch):
+    dense = request.param != "by its lattice"
+    monkeypatch.setattr(_lattice, "_dense_is_quicker", lambda lattice, x, weight: dense and not x.is_meta)
+
+
 def lattice(in_channels, out_channels, groups, pattern, vary):
     """D(c, k) by its definition; 0 where output channel c and input channel k are of different groups."""
     t, ins, outs = len(pattern), in_channels // groups, out_channels // groups
@@ -103,16 +109,20 @@ def test_its_own_backward_pass_is_that_of_its_terms(
         monkeypatch.setattr(_lattice, "_LANES", 1)
         monkeypatch.setattr(_lattice, "_WORTH", 1)
     t = len(pattern)
+    monkeypatch.setattr(_lattice, "_dense_is_quicker", lambda *_: False)
     module = make(PSConv2d, 2 * t * groups, t * groups, 3, stride, groups, pattern=pattern, vary=vary)
     x = normal(2, 2 * t * groups, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
     lattice = module._lattice
     split = len(lattice._fastest(x, module.weight).terms) > len(lattice.terms)
     assert split == (by_bundle and groups == 1 and vary == "both")
-    told = [f(x, module.weight) for f in (lattice.convolve, lattice.sum_of_terms)]
-    torch.testing.assert_close(*told)
-    assert told[0].is_contiguous(memory_format=torch.channels_last)
-    g = normal(*told[0].shape)
-    torch.testing.assert_close(*(torch.autograd.grad(y, (x, module.weight), g) for y in told))
+    ways = (lattice.convolve, lattice.sum_of_dense)
+    expected = lattice.sum_of_terms(x, module.weight)
+    g = normal(*expected.shape)
+    gradients = torch.autograd.grad(expected, (x, module.weight), g)
+    for y in (way(x, module.weight) for way in ways):
+        torch.testing.assert_close(y, expected)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(torch.autograd.grad(y, (x, module.weight), g), gradients)
 
 
 @pytest.mark.parametrize("autocast", [True, False])
