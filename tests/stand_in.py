@@ -9,9 +9,9 @@ import optuna
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, Feasible
+from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.local import Search
-from nas_recalib.search.objective import Failure
 from nas_recalib.space import SearchSpace
 
 SPACE = """

@@ -55,6 +55,13 @@ def search(
     ] = None,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
+    fidelity: Annotated[
+        str | None,
+        typer.Option(
+            help="quick, standard (default), thorough or a .yaml file; the next five change it.",
+            metavar="FIDELITY",
+        ),
+    ] = None,
     images: Annotated[int | None, typer.Option(help="Training images of a trial.", metavar="N")] = None,
     validation: Annotated[
         int | None, typer.Option(help="Validation images, split from the training images.", metavar="N")
@@ -106,6 +113,7 @@ def search(
         study=study,
         runs=runs_dir,
         storage=storage,
+        fidelity=fidelity,
         images=images,
         validation=validation,
         resolution=resolution,

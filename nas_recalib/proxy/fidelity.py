@@ -1,13 +1,19 @@
 """How cheap the proxy is."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from nas_recalib.data import Source
 from nas_recalib.errors import InputError
+from nas_recalib.files import StrictModel, read_yaml
 from nas_recalib.space import SearchSpace
+
+_IMAGES_AND_EPOCHS_ON_CPU = {"quick": (5000, 2), "standard": (5000, 4), "thorough": (10_000, 6)}
+_EPOCHS_ON_GPU = {"quick": 4, "standard": 12, "thorough": 36}
+LADDER = tuple(_EPOCHS_ON_GPU)
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,44 @@ class Fidelity:
         return asdict(self)
 
 
-def default_fidelity(space: SearchSpace, source: Source, device: torch.device) -> Fidelity:
-    """A fidelity under which a trial takes seconds to a minute on the given kind of device.
+class _FidelityFile(StrictModel):
+    images: int | None = None
+    validation: int | None = None
+    resolution: int | None = None
+    width: float | None = None
+    epochs: int | None = None
 
-    Images have 16 pixels a side at least, so that the last stage still has a map to look at.
+
+def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device: torch.device) -> Fidelity:
+    """A fidelity by name, fitted to the kind of device, or from a file.
+
+    Images have 16 pixels a side at least, so that the last stage still has a map to look at. What a file
+    leaves out is as in `standard`.
+
+    Args:
+        name_or_path: One of `LADDER`, or the path of a .yaml file with some of a fidelity's attributes.
+        space: Says the twin's width and resolution.
+        source: Says how many images there are.
+        device: Of the trainings.
+
+    Raises:
+        InputError: If there is no such fidelity, its file is wrong or the images are too few.
     """
     total = len(source.train.labels)
     if total < 5:
         raise InputError(f"data: {total} images are too few to split some off for validation")
+    if name_or_path.endswith((".yaml", ".yml")):
+        base = find_fidelity("standard", space, source, device)
+        given = read_yaml(Path(name_or_path), _FidelityFile).model_dump(exclude_none=True)
+        try:
+            return replace(base, **given)
+        except InputError as error:
+            raise InputError(f"{name_or_path}: {error}") from error
+    if name_or_path not in LADDER:
+        raise InputError(f"fidelity: unknown {name_or_path!r}; allowed: {', '.join(LADDER)}, or a .yaml file")
     validation = min(5000, total // 5)
     if device.type != "cpu":
-        return Fidelity(None, validation, max(16, _side(space, source)), space.proxy_width, epochs=12)
-    images = min(5000, total - validation)
-    return Fidelity(images, validation, 16, space.proxy_width, epochs=4 if images == 5000 else 5)
-
-
-def _side(space: SearchSpace, source: Source) -> int:
-    return min(space.proxy_resolution, source.native_size or space.proxy_resolution)
+        side = min(space.proxy_resolution, source.native_size or space.proxy_resolution)
+        return Fidelity(None, validation, max(16, side), space.proxy_width, _EPOCHS_ON_GPU[name_or_path])
+    images, epochs = _IMAGES_AND_EPOCHS_ON_CPU[name_or_path]
+    return Fidelity(min(images, total - validation), validation, 16, space.proxy_width, epochs)

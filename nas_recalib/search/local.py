@@ -16,8 +16,8 @@ from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.operators import BlockChoice
+from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Epoch
-from nas_recalib.search.objective import Failure, Proxy
 from nas_recalib.search.samplers import STRATEGIES, UntriedSampler
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import FINISHED, finished

@@ -13,18 +13,17 @@ import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.costs import Budget, Feasible
-from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import read_yaml, write_atomically
-from nas_recalib.networks import get_backbone
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
-from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
+from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
+from nas_recalib.proxy.fit import refuse_misfits
+from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
 from nas_recalib.search.local import PRUNERS, Search
-from nas_recalib.search.objective import Proxy
 from nas_recalib.search.samplers import STRATEGIES
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import SpaceFile, find_space
@@ -48,6 +47,7 @@ class Request:
         study: Name of the study (default: the space and the budget).
         runs: Folder that studies are kept in.
         storage: URL of another storage than the study's own file.
+        fidelity: Name or file of how cheap a trial is; what is given below is changed in it.
         images: Training images of a trial.
         validation: Validation images.
         resolution: Side of the images, in pixels.
@@ -72,6 +72,7 @@ class Request:
     study: str | None
     runs: Path
     storage: str | None
+    fidelity: str | None
     images: int | None
     validation: int | None
     resolution: int | None
@@ -118,7 +119,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     config = replace(config, latencies=asdict(latencies) if latencies else None, batch=batch)
     if stored:
         refuse_difference(place.name, stored, config)
-    _refuse_misfits(space, Fidelity(**config.fidelity))
+    refuse_misfits(space, Fidelity(**config.fidelity))
     torch.set_num_threads(config.threads)
     proxy = _proxy(config, source, device)
     with locked(place):
@@ -194,7 +195,11 @@ def _config(
     device: torch.device,
 ) -> SearchConfig:
     """What was asked for; where nothing was, what the study has; where there is none, the default."""
-    base = Fidelity(**stored.fidelity) if stored else default_fidelity(space, source, device)
+    base = (
+        Fidelity(**stored.fidelity)
+        if stored
+        else find_fidelity(request.fidelity or "standard", space, source, device)
+    )
     names = ("images", "validation", "resolution", "width", "epochs")
     fidelity = replace(base, **{n: getattr(request, n) for n in names if getattr(request, n) is not None})
     images = fidelity.images or len(source.train.labels) - fidelity.validation
@@ -223,20 +228,6 @@ def _config(
         seed=seed,
         plugins=list(request.plugins or (stored.plugins if stored else ())),
     )
-
-
-def _refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
-    """Raises InputError if a choice that fits the full-size network does not fit its narrower twin."""
-    twin = get_backbone(space.backbone).twin(fidelity.width)
-    specs = twin.blocks()
-    _, shapes = fixed_cost(twin, fidelity.resolution, space.num_classes, 3)
-    try:
-        for position in space.positions:
-            for block in position.blocks:
-                for choice in position.choices:
-                    named_block_cost(block, specs[block], choice, shapes[block])
-    except ValueError as error:
-        raise InputError(f"width: the twin at {fidelity.width:g} of the channels: {error}") from error
 
 
 def _proxy(config: SearchConfig, source: Source, device: torch.device) -> Proxy:

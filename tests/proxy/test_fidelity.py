@@ -9,7 +9,7 @@ import torch
 
 from nas_recalib.data.sources import ArrayImages, Source
 from nas_recalib.errors import InputError
-from nas_recalib.proxy.fidelity import Fidelity, default_fidelity
+from nas_recalib.proxy.fidelity import LADDER, Fidelity, find_fidelity
 from nas_recalib.space import SearchSpace
 
 GOOD = Fidelity(images=100, validation=50, resolution=16, width=0.5, epochs=3)
@@ -68,14 +68,18 @@ def source_of(count, native_size):
     ],
 )
 def test_defaults_fit_the_set_and_the_device(device, count, images, validation):
-    fidelity = default_fidelity(SearchSpace.load("resnet20"), source_of(count, 32), torch.device(device))
+    fidelity = find_fidelity(
+        "standard", SearchSpace.load("resnet20"), source_of(count, 32), torch.device(device)
+    )
     assert (fidelity.images, fidelity.validation) == (images, validation)
     assert (images or 0) + validation <= count
 
 
 def test_a_cpu_trains_for_fewer_epochs_than_a_gpu():
     space, source = SearchSpace.load("resnet20"), source_of(50_000, 32)
-    cpu, gpu = (default_fidelity(space, source, torch.device(name)).epochs for name in ("cpu", "cuda"))
+    cpu, gpu = (
+        find_fidelity("standard", space, source, torch.device(name)).epochs for name in ("cpu", "cuda")
+    )
     assert 1 <= cpu < gpu
 
 
@@ -84,11 +88,45 @@ def test_a_cpu_trains_for_fewer_epochs_than_a_gpu():
 )
 def test_a_gpu_sees_images_of_16_pixels_at_least_and_of_the_space_at_most(native_size, resolution):
     space = SearchSpace.load("resnet20")
-    fidelity = default_fidelity(space, source_of(100, native_size), torch.device("cuda"))
+    fidelity = find_fidelity("standard", space, source_of(100, native_size), torch.device("cuda"))
     assert fidelity.resolution == resolution
     assert fidelity.width == space.proxy_width == 1
 
 
 def test_a_set_too_small_to_validate_on_is_refused():
     with pytest.raises(InputError, match="validation"):
-        default_fidelity(SearchSpace.load("resnet20"), source_of(4, 32), torch.device("cpu"))
+        find_fidelity("standard", SearchSpace.load("resnet20"), source_of(4, 32), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_each_rung_of_the_ladder_costs_more_than_the_one_before(device):
+    space, source = SearchSpace.load("resnet20"), source_of(50_000, 32)
+    rungs = [find_fidelity(name, space, source, torch.device(device)) for name in LADDER]
+    passes = [rung.epochs * (rung.images or 45_000) for rung in rungs]
+    assert passes == sorted(set(passes))
+    assert {rung.validation for rung in rungs} == {5000}
+
+
+def test_a_file_changes_what_it_names(tmp_path):
+    space, source, cpu = SearchSpace.load("resnet20"), source_of(50_000, 32), torch.device("cpu")
+    path = tmp_path / "mine.yaml"
+    path.write_text("images: 700\nresolution: 24\n")
+    standard = find_fidelity("standard", space, source, cpu)
+    expected = replace(standard, images=700, resolution=24)
+    assert find_fidelity(str(path), space, source, cpu) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [("epochs: 0", "epochs: 0 is not at least 1"), ("epoch: 3", "epoch"), ("width: wide", "width")],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, complaint):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=rf"mine\.yaml.*{complaint}"):
+        find_fidelity(str(path), SearchSpace.load("resnet20"), source_of(100, 32), torch.device("cpu"))
+
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    with pytest.raises(InputError, match=r"'fast'; allowed: quick, standard, thorough, or a \.yaml file"):
+        find_fidelity("fast", SearchSpace.load("resnet20"), source_of(100, 32), torch.device("cpu"))

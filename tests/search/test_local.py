@@ -6,8 +6,8 @@ from stand_in import SPACE, Silent, StandIn, all_architectures, make_search
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.local import uniform
-from nas_recalib.search.objective import Failure
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import finished
 

@@ -10,8 +10,8 @@ import torch
 from nas_recalib.architecture import Architecture
 from nas_recalib.data import load_resident, open_source
 from nas_recalib.networks import get_backbone
+from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Diverged, Recipe
-from nas_recalib.search.objective import Failure, Proxy
 
 CONVOLUTIONS = (
     "vanilla",
@@ -65,7 +65,7 @@ def test_a_trial_follows_from_its_architecture_and_seed(proxy):
 
 
 def test_initial_weights_follow_from_the_seed(proxy, monkeypatch):
-    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", lambda network, *_, **__: network)
+    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", lambda network, *_, **__: network)
     first, again, other = (replace(proxy, seed=s).train(PLAIN, bool).fc.weight for s in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
@@ -116,14 +116,14 @@ def test_failures_are_told_by_kind_in_one_line(proxy, monkeypatch, error, kind, 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", fail)
+    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", fail)
     failure = proxy.train(PLAIN, lambda _: False)
     assert (failure.kind, failure.message) == (kind, message)
     assert ("in fail" in failure.details) == (kind == "error")
 
 
 def test_the_allocator_of_this_machine_is_understood(proxy, monkeypatch):
-    monkeypatch.setattr("nas_recalib.search.objective.train_proxy", lambda *_, **__: torch.empty(1 << 55))
+    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", lambda *_, **__: torch.empty(1 << 55))
     assert proxy.train(PLAIN, lambda _: False).kind == "out-of-memory"
 
 
