@@ -16,6 +16,9 @@ class OpenGates(TorchDispatchMode):
     positively homogeneous. The backward pass computes a sigmoid's gradient from its value, hence zero.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

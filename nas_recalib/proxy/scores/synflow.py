@@ -9,7 +9,7 @@ from nas_recalib.proxy.scores._gates import OpenGates
 from nas_recalib.proxy.scores._layers import layers, zero_biases
 from nas_recalib.proxy.scores.registry import register_score
 
-SMALL = 1e-250
+PROBES = (1.0, 1e-250, 1e250)
 
 
 @register_score("synflow")
@@ -24,17 +24,16 @@ def synflow(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
 
     The logarithm has the order of the sum, which leaves the range of float64 in deep networks. R is
     homogeneous in its input, and so the sum is computed with input and output scaled by R ** -0.5 each, which
-    keeps every activation and gradient between R ** -0.5 and R ** 0.5: good up to an R of 1e558.
+    keeps every activation and gradient between R ** -0.5 and R ** 0.5: good from an R of 1e-550 to 1e550.
 
     Returns:
-        The logarithm; -inf where nothing flows, inf where too much does.
+        The logarithm; -inf where nothing flows, inf where more does.
     """
     _keep_layers_alone(network.double())
     ones = torch.ones_like(images[:1], dtype=torch.float64)
     weights = [weight for _, weight in layers(network)]
-    with OpenGates():  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            flow = float(network(SMALL * ones).sum().log()) - math.log(SMALL)
+    with OpenGates():
+        flow = _log_flow(network, ones)
         if not math.isfinite(flow):
             return flow
         scale = math.exp(-flow / 2)
@@ -42,6 +41,16 @@ def synflow(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
         gradients = torch.autograd.grad(scaled, weights, materialize_grads=True)
     saliency = sum(float((w.detach() * g).sum()) for w, g in zip(weights, gradients, strict=True))
     return flow + math.log(saliency)
+
+
+@torch.no_grad()
+def _log_flow(network: nn.Module, ones: Tensor) -> float:
+    """Logarithm of R, by an input of the first size at which the output is within range."""
+    for probe in PROBES:
+        flow = float(network(probe * ones).sum().log()) - math.log(probe)
+        if math.isfinite(flow):
+            break
+    return flow
 
 
 @torch.no_grad()

@@ -25,9 +25,9 @@ def zen(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
     draws of weights and images, the latter as many and as large as those given, of which nothing else is
     used. Norms are in training mode, their variances those of the batch x.
 
-    Two choices: shortcuts stay (the paper takes them away, but here blocks are made to stand beside one), and
-    norms whose output goes into nothing but sigmoids are left out of the sum, since a gate's scale is not the
-    map's: their variance, that of averages, is small and would count against every gate.
+    The paper leaves out what is neither a convolution nor a ReLU. Of that, shortcuts stay here, since blocks
+    are made to stand beside one. Gates are open, and norms inside them do not count: a sigmoid of about 1/2
+    and the small variance of averages would count against every gate. So only convolutions are told apart.
 
     Raises:
         ValueError: If the network does not name its maps, as those of this package do.
@@ -38,8 +38,9 @@ def zen(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
         norm.reset_parameters()
         norm.momentum = 1.0  # what it keeps is then the variance of the last batch
     _draw_weights(network)
-    scaling = _scaling_norms(body, images)
-    return sum(_draw(body, scaling, images) for _ in range(DRAWS)) / DRAWS
+    with OpenGates():
+        scaling = _scaling_norms(body, images)
+        return sum(_draw(body, scaling, images) for _ in range(DRAWS)) / DRAWS
 
 
 def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
@@ -59,13 +60,11 @@ def _last_map(body: FeatureMaps, images: Tensor) -> Tensor:
 
 
 def _scaling_norms(body: FeatureMaps, images: Tensor) -> list[nn.BatchNorm2d]:
-    """Norms that the last map still depends on when gates are open."""
+    """Norms that the last map depends on."""
     norms = _norms(body)
-    with OpenGates():  # type: ignore[no-untyped-call]
-        last = _last_map(body, torch.randn(images.shape).to(images))
-        weights = [norm.weight for norm in norms]
-        noise = torch.randn(last.shape).to(last)
-        gradients = torch.autograd.grad(last, weights, noise, materialize_grads=True)
+    last = _last_map(body, torch.randn(images.shape).to(images))
+    noise = torch.randn(last.shape).to(last)
+    gradients = torch.autograd.grad(last, [norm.weight for norm in norms], noise, materialize_grads=True)
     return [norm for norm, gradient in zip(norms, gradients, strict=True) if gradient.any()]
 
 
