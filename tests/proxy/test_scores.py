@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nas_recalib.networks import backbone_names, get_backbone
 from nas_recalib.networks.backbone import FeatureMap
-from nas_recalib.operators import AccuracyBooster, BlockChoice
+from nas_recalib.operators import AccuracyBooster, BlockChoice, SCConv2d
 from nas_recalib.proxy.scores import score_names, score_network
 
 STEP = 1e-6
@@ -122,6 +122,14 @@ def test_fisher_is_half_the_squared_slope_of_each_channels_factor(network, image
     assert score("fisher", network) == pytest.approx(total, rel=1e-5)
 
 
+def test_fisher_looks_at_channels_before_they_are_overwritten(network, score):
+    told = []
+    for inplace in (False, True):
+        network.stem[1] = nn.ELU(inplace=inplace)
+        told.append(score("fisher", network))
+    assert told[0] == told[1] > 0
+
+
 @pytest.mark.parametrize("name", ["snip", "grad_norm", "fisher"])
 def test_without_a_gradient_there_is_nothing(make, score, name):
     assert score(name, make(Small, classes=1), labels=torch.zeros(3, dtype=torch.int64)) == 0
@@ -206,6 +214,15 @@ def test_synflow_needs_neither_data_nor_signs_nor_norms(network, images, score):
     nn.init.normal_(network.block.gate.conv.weight)
     nn.init.normal_(network.fc.bias)
     assert score("synflow", network, 2 * images[:1] + 1) == pytest.approx(before, rel=1e-12)
+
+
+def test_synflow_knows_nothing_of_what_is_gated_by(make, score):
+    """K2 of a self-calibrated convolution speaks through a sigmoid alone, K3 and K4 do not."""
+    network = make(nn.Sequential, nn.Conv2d(3, 4, 1), SCConv2d(4, 6), nn.Flatten())
+    before = score("synflow", network)
+    for k, changes in ((network[1].k2[0], False), (network[1].k3[0], True), (network[1].k4, True)):
+        k.weight.data *= 0.9
+        assert (score("synflow", network) != before) is changes
 
 
 def chain(depth, gain=1.0):

@@ -24,7 +24,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
     def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         outputs.append(output)
-        return output.clone()  # a ReLU in place would overwrite what is kept
+        return output.clone()  # what follows in place would overwrite what is kept
 
     for layer, _ in layers(network):
         layer.register_forward_hook(keep)
