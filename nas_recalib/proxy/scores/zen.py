@@ -1,0 +1,79 @@
+"""Zen-Score (Lin et al., "Zen-NAS", ICCV 2021)."""
+
+import torch
+from torch import Tensor, nn
+
+from nas_recalib.networks import FeatureMaps
+from nas_recalib.proxy.scores._gates import OpenGates
+from nas_recalib.proxy.scores._layers import layers, zero_biases
+from nas_recalib.proxy.scores.registry import register_score
+
+ALPHA = 0.01
+DRAWS = 4
+
+
+@register_score("zen")
+def zen(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
+    """How much the last map of a network changes with its input, before norms take scales away.
+
+    With f the network up to its global pooling, x and e images of normal noise, and s_ij^2 the variance of
+    channel j of m before norm i (algorithm 1)::
+
+        Zen = log E |f(x) - f(x + 0.01 e)| + sum_i log sqrt(sum_j s_ij^2 / m)
+
+    Weights of convolution and linear layers are drawn from N(0, 1), biases are zero; it is the mean over four
+    draws of weights and images, the latter as many and as large as those given, of which nothing else is
+    used. Norms are in training mode, their variances those of the batch x.
+
+    The paper leaves out what is neither a convolution nor a ReLU. Of that, shortcuts stay here, since blocks
+    are made to stand beside one. Gates are open, and norms inside them do not count: a sigmoid of about 1/2
+    and the small variance of averages would count against every gate. So only convolutions are told apart.
+
+    Raises:
+        ValueError: If the network does not name its maps, as those of this package do.
+    """
+    body = FeatureMaps(network)
+    zero_biases(network)
+    for norm in _norms(network):
+        norm.reset_parameters()
+        norm.momentum = 1.0  # what it keeps is then the variance of the last batch
+    _draw_weights(network)
+    with OpenGates():
+        scaling = _scaling_norms(body, images)
+        return sum(_draw(body, scaling, images) for _ in range(DRAWS)) / DRAWS
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def _draw_weights(network: nn.Module) -> None:
+    for _, weight in layers(network):
+        weight.copy_(torch.randn(weight.shape))
+
+
+def _last_map(body: FeatureMaps, images: Tensor) -> Tensor:
+    *_, last = body(images).values()
+    features: Tensor = last
+    return features
+
+
+def _scaling_norms(body: FeatureMaps, images: Tensor) -> list[nn.BatchNorm2d]:
+    """Norms that the last map depends on."""
+    norms = _norms(body)
+    last = _last_map(body, torch.randn(images.shape).to(images))
+    noise = torch.randn(last.shape).to(last)
+    gradients = torch.autograd.grad(last, [norm.weight for norm in norms], noise, materialize_grads=True)
+    return [norm for norm, gradient in zip(norms, gradients, strict=True) if gradient.any()]
+
+
+@torch.no_grad()
+def _draw(body: FeatureMaps, norms: list[nn.BatchNorm2d], images: Tensor) -> float:
+    _draw_weights(body)
+    x, noise = torch.randn(2, *images.shape).to(images)
+    last = _last_map(body, x)
+    variances = torch.stack([norm.running_var.double().mean() for norm in norms])  # type: ignore[union-attr]
+    change = _last_map(body, x + ALPHA * noise) - last
+    distance = change.double().flatten(1).norm(dim=1).mean()
+    return float(distance.log() + variances.log().sum() / 2)
