@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import nan
+from math import isnan, nan
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,16 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def __format__(self, sign: str) -> str:
+        """As in `0.52 (0.40 to 0.63)`; "+" shows every sign, and what is not a number is "-"."""
+        if isnan(self.value):
+            return "-"
+        value, low, high = (f"{number:{sign}z.2f}" for number in (self.value, self.low, self.high))
+        return f"{value} ({low} to {high})"
+
+    def __str__(self) -> str:
+        return format(self, "")
 
     @property
     def above_zero(self) -> bool:
@@ -61,8 +71,8 @@ class Ceiling:
 
     Attributes:
         between_seeds: Kendall's tau between one seed's accuracies and another's, averaged over their pairs.
-        expected: The tau that the true means would reach against the measured means of all seeds; the interval
-            is where 95% of the draws of so many architectures fall.
+        expected: The tau that the true means would reach against the measured means of all seeds; the
+            interval is where 95% of the draws of so many architectures fall.
         seed_std: Standard deviation of one seed's accuracy, within architectures.
         architecture_std: Standard deviation between architectures without the noise of seeds.
     """
@@ -79,7 +89,8 @@ def agreement(
     """Rank correlations of a signal with the reference.
 
     Args:
-        values: The signal's, one for each architecture. Not-a-number and minus infinity rank lowest, together.
+        values: The signal's, one for each architecture. Not-a-number and minus infinity rank
+            lowest, together.
         reference: What they are held against, likewise.
         seed: Of the bootstrap over architectures, whose percentiles the intervals are.
         rounds: Of the bootstrap.
@@ -189,7 +200,7 @@ def _taus(weights: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def _rhos(weights: Floats, x: Floats, y: Floats) -> Floats:
-    """Spearman's rho of every resample: half the sum of a value's signs is its mid-rank less the mean rank."""
+    """Spearman's rho of every resample: the sum of a value's signs is twice its mid-rank less the mean."""
     ranks_x, ranks_y = weights @ x.T, weights @ y.T
 
     def over_values(of_value: Floats) -> Floats:
