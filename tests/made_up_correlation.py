@@ -39,20 +39,20 @@ def architecture(index):
 def correlation(*signals, seeds=3, noise=0.3, **changed):
     drawn = np.random.default_rng(11).standard_normal((COUNT, seeds))
     runs = 0.6 + 0.02 * (TRUTH[:, None] + noise * drawn)
-    whole = Correlation(
-        study="a study",
-        space="resnet20",
-        budget="41.000M macs",
-        data="digits",
-        device="cpu",
-        commands=("nas-recalib correlate --space resnet20",),
-        seed=0,
-        architectures=tuple(map(architecture, range(COUNT))),
-        macs=tuple(40_800_000 + 13 * i for i in range(COUNT)),
-        params=tuple(270_000 + 7 * i for i in range(COUNT)),
-        reference={"images": None, "validation": 360, "resolution": 16, "width": 1.0, "epochs": 30},
-        reference_seconds=120.0,
-        runs=tuple(map(tuple, runs.tolist())),
-        signals=signals,
-    )
-    return replace(whole, **changed)
+    whole = {
+        "study": "a study",
+        "space": "resnet20",
+        "budget": "41.000M macs",
+        "data": "digits",
+        "device": "cpu",
+        "commands": ("nas-recalib correlate --space resnet20",),
+        "seed": 0,
+        "architectures": tuple(map(architecture, range(COUNT))),
+        "macs": tuple(40_800_000 + 13 * i for i in range(COUNT)),
+        "params": tuple(270_000 + 7 * i for i in range(COUNT)),
+        "reference": {"images": None, "validation": 360, "resolution": 16, "width": 1.0, "epochs": 30},
+        "reference_seconds": 120.0,
+        "runs": tuple(map(tuple, runs.tolist())),
+        "signals": signals,
+    }
+    return Correlation(**{**whole, **changed})

@@ -74,8 +74,8 @@ class Correlation:
 
     def __post_init__(self) -> None:
         count = len(self.architectures)
-        given: dict[str, Sequence[Any]] = {"macs": self.macs, "params": self.params, "runs": self.runs}
-        for name, values in {**given, **{s.name: s.values for s in self.signals}}.items():
+        own: dict[str, Sequence[Any]] = {"macs": self.macs, "params": self.params, "runs": self.runs}
+        for name, values in (*own.items(), *((signal.name, signal.values) for signal in self.signals)):
             if len(values) != count:
                 raise ValueError(f"{name}: {len(values)} for {count} architectures")
         if len({len(row) for row in self.runs}) != 1 or not self.runs[0]:

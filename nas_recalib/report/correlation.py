@@ -25,7 +25,7 @@ _MARKS = (
     "recommended."
 )
 _PAGE_STYLE = """
-.wide { overflow-x: auto } figure { margin: 0 } figcaption { font-weight: 600 }
+.wide { overflow-x: auto } figure { margin: 0 } .small figcaption { font-weight: 600 }
 .small { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: 1.5rem }
 .chart { max-width: 46rem } .told { border-left: 4px solid #0060a0; padding-left: 1rem }
 pre { overflow-x: auto; background: #f6f6f6; padding: .8rem } tr.best { font-weight: 600 }
@@ -51,7 +51,7 @@ def correlation_markdown(judged: Judged) -> str:
     rules = ["---" if index < 2 else "---:" for index in range(len(headings))]
     table = [_markdown_row(cells) for cells in (headings, rules, *rows)]
     paragraphs = (*_about(judged), "\n".join(table), _READING, _ceiling(judged), _recommended(judged))
-    return "\n\n".join(paragraphs) + "\n"
+    return "\n\n".join(paragraphs).replace("<", "&lt;") + "\n"
 
 
 def correlation_page(judged: Judged) -> str:
@@ -69,8 +69,10 @@ def correlation_page(judged: Judged) -> str:
         yield f"<h2>Agreement against cost</h2><figure class=chart>{cost_chart(judged)}"
         yield f"<figcaption class=muted>{_MARKS}</figcaption></figure>"
         yield f"<h2>Signals</h2>{_signals(judged)}"
-        spread = " Bars go from the worst seed to the best." if correlation.seeds > 1 else ""
-        yield f"<h2>Each signal against the longer training</h2><p class=muted>{spread}</p><div class=small>"
+        yield "<h2>Each signal against the longer training</h2>"
+        if correlation.seeds > 1:
+            yield "<p class=muted>Bars go from the worst seed to the best.</p>"
+        yield "<div class=small>"
         yield from (_figure(judged, verdict, names) for verdict in judged.verdicts)
         yield f"</div><h2>Architectures</h2>{_architectures(judged, names)}"
         yield f"<h2>Commands</h2><pre><code>{commands}</code></pre>"
@@ -95,20 +97,16 @@ def _ceiling(judged: Judged) -> str:
     if seeds == 1:
         return "Ceiling: not known, one seed says nothing of its noise."
     return (
-        f"Ceiling: one seed of the longer training agrees with another by a tau of {limit.between_seeds}; the "
-        f"true order is expected to reach {limit.expected} against the means of {seeds} seeds. One seed's "
-        f"accuracy has a standard deviation of {_accuracy(limit.seed_std)} within architectures, and "
+        f"Ceiling: one seed of the longer training agrees with another by a tau of {limit.between_seeds}; "
+        f"the true order is expected to reach {limit.expected} against the means of {seeds} seeds. One "
+        f"seed's accuracy has a standard deviation of {_accuracy(limit.seed_std)} within architectures, and "
         f"architectures one of {_accuracy(limit.architecture_std)} without that noise."
     )
 
 
 def _recommended(judged: Judged) -> str:
     told = judged.recommendation
-    return (
-        f"Recommended: {told.signal}. {told.reason}"
-        if told.signal
-        else f"Nothing is recommended. {told.reason}"
-    )
+    return f"{'Recommended:' if told.signal else 'Nothing is recommended.'} {told.reason}"
 
 
 def _accuracy(value: float) -> str:
@@ -128,7 +126,7 @@ def _cells(judged: Judged, verdict: Verdict) -> tuple[str, ...]:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    escaped = (" ".join(cell.replace("|", r"\|").replace("<", "&lt;").split()) for cell in cells)
+    escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
     return f"| {' | '.join(escaped)} |"
 
 

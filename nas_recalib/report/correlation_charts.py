@@ -24,7 +24,7 @@ _GREY, _BLACK = "#666", "#222"
 _TITLES = 200_000  # bytes for what is shown when the pointer rests on a point, in all panels together
 _POINT = 70  # bytes of a point without what is shown
 _LARGEST = 1e300  # beyond it, differences overflow
-_LINE = 14
+_LINE, _LONGEST = 14, 26  # pixels from line to line of text, and letters of a name
 
 
 def panel(judged: Judged, verdict: Verdict, names: Sequence[str]) -> str:
@@ -46,7 +46,9 @@ def panel(judged: Judged, verdict: Verdict, names: Sequence[str]) -> str:
 
     def parts() -> Iterator[str]:
         yield from grid(x, y)
-        yield from axis_labels(x, y, textwrap.shorten(signal.name, 40), "accuracy", below=222, left=12)
+        yield from axis_labels(
+            x, y, textwrap.shorten(signal.name, 40, placeholder="…"), "accuracy", below=222, left=12
+        )
         bars = [
             f"M{x.at(value):.0f} {y.at(min(runs)):.0f}V{y.at(max(runs)):.0f}" for _, value, _, runs in points
         ]
@@ -74,11 +76,10 @@ def cost_chart(judged: Judged) -> str:
         yield from grid(x, y)
         yield from axis_labels(x, y, "seconds for one architecture", "tau", below=380, left=14)
         yield from _ceiling(judged, x, y)
-        for colour, line in _lines(marks):
-            yield f'<polyline class="w" stroke="{colour}" points="{line}"/>'
+        yield from _fidelities(marks, x, y)
         for mark in marks:
             yield from mark.drawn(ringed=mark.verdict.signal.name == judged.recommendation.signal)
-        yield from _labels(marks)
+        yield from _names(marks)
 
     return _svg(480, 390, "tau of every signal against its cost; the table has the same figures", parts())
 
@@ -142,37 +143,37 @@ def _ceiling(judged: Judged, x: Axis, y: Axis) -> Iterator[str]:
         yield f'<path fill="{_BLACK}" d="M{at - 6:.1f} {here:.1f}l6 -6l6 6l-6 6z"/></g>'
 
 
-def _lines(marks: Sequence[_Mark]) -> Iterator[tuple[str, str]]:
-    """For each fidelity its colour, and its first signals of every epoch in a row."""
+def _fidelities(marks: Sequence[_Mark], x: Axis, y: Axis) -> Iterator[str]:
+    """Each fidelity's name in its colour, and its first signals of every epoch joined."""
     fidelities: dict[str, dict[int, _Mark]] = {}
     for mark in marks:
-        if mark.verdict.signal.kind == "training":
-            signal = mark.verdict.signal
+        signal = mark.verdict.signal
+        if signal.kind == "training":
             fidelities.setdefault(signal.fidelity, {}).setdefault(signal.epoch, mark)
-    for epochs in fidelities.values():
-        row = sorted(epochs.values(), key=lambda mark: mark.verdict.signal.epoch)
-        yield row[0].colour, " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in row)
+    for line, (name, epochs) in enumerate(reversed(fidelities.items())):
+        row = [epochs[epoch] for epoch in sorted(epochs)]
+        points = " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in row)
+        yield f'<polyline class="w" stroke="{row[0].colour}" points="{points}"/>'
+        yield _label(name, x.end - 8, y.start - 10 - _LINE * line, "end", row[0].colour)
 
 
-def _labels(marks: Sequence[_Mark]) -> Iterator[str]:
-    """A name beside each score, baseline and the dearest signal of each fidelity, one below the other."""
-    named = {
-        (m.verdict.signal.fidelity or m.verdict.signal.name): m for m in sorted(marks, key=lambda m: m.x)
-    }
+def _names(marks: Sequence[_Mark]) -> Iterator[str]:
+    """The name beside each score and baseline, moved down where it would cover another."""
     taken: list[tuple[float, float, float]] = []
-    for name, mark in sorted(named.items(), key=lambda item: item[1].y):
-        text = textwrap.shorten(name, 26, placeholder="…")
-        width = 6.5 * len(text)
-        start = mark.x + 10 if mark.x + 10 + width < 476 else mark.x - 10 - width
-        y = mark.y - 6
-        while any(
-            abs(y - other) < _LINE and start < end and begin < start + width for other, begin, end in taken
-        ):
+    for mark in sorted(marks, key=lambda mark: mark.y):
+        if mark.verdict.signal.kind == "training":
+            continue
+        name, start, y = mark.verdict.signal.name, mark.x + 9, mark.y - 6
+        end = start + 6.5 * min(len(name), _LONGEST)
+        while any(abs(y - other) < _LINE and start < right and left < end for other, left, right in taken):
             y += 1
-        taken.append((y, start, start + width))
-        anchor, at = ("start", start) if start > mark.x else ("end", mark.x - 10)
-        place = f'x="{at:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-        yield f'<text {place} style="fill:{mark.colour}">{html.escape(text)}</text>'
+        taken.append((y, start, end))
+        yield _label(name, start, y, "start", mark.colour)
+
+
+def _label(text: str, x: float, y: float, anchor: str, colour: str) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" style="fill:{colour}"'
+    return f"<text {place}>{html.escape(textwrap.shorten(text, _LONGEST, placeholder='…'))}</text>"
 
 
 def _signal_axis(values: Sequence[float]) -> Axis:

@@ -157,6 +157,7 @@ def test_all_of_it_is_json_whatever_is_not_a_number():
     ("changed", "named"),
     [
         ({"macs": (1, 2)}, "macs: 2 for 48 architectures"),
+        ({"params": (1,), "signals": (baseline("params", 1.0),)}, "params: 1 for 48 architectures"),
         ({"runs": ((0.1,),)}, "runs: 1 for 48 architectures"),
         ({"runs": ((0.1,), *((0.1, 0.2),) * (COUNT - 1))}, "runs: expected the same number of seeds"),
         ({"runs": ((),) * COUNT}, "runs: expected the same number of seeds"),
