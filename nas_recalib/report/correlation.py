@@ -20,9 +20,9 @@ _READING = (
     "training: 1 is the same order, 0 none. In brackets 95% intervals of a bootstrap over the architectures."
 )
 _MARKS = (
-    "Circles are trainings, joined by fidelity, triangles scores without training, squares baselines. "
-    "The band is the ceiling, the diamond one seed of the longer training against another, the ring what is "
-    "recommended."
+    "Circles are trainings, joined by fidelity, triangles scores without training, squares baselines (at the "
+    "left edge what costs nothing). The band is the ceiling, the diamond one seed of the longer training "
+    "against another, the ring what is recommended."
 )
 _PAGE_STYLE = """
 .wide { overflow-x: auto } figure { margin: 0 } .small figcaption { font-weight: 600 }
