@@ -7,17 +7,8 @@ from plotly.io import to_html
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
+from nas_recalib.report.document import document
 from nas_recalib.study.summary import Summary, TrialRow
-
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
-  padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse }} td, th {{ padding: .2rem .8rem .2rem 0; text-align: left }}
-td.n {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }} .muted {{ color: #666 }}
-</style></head><body>
-"""
 
 
 def study_page(summary: Summary) -> str:
@@ -36,15 +27,8 @@ def study_page(summary: Summary) -> str:
         to_html(figure, full_html=False, include_plotlyjs="inline" if index == 0 else False)
         for index, figure in enumerate(figures)
     ]
-    return "\n".join(
-        [
-            _HEAD.format(title=html.escape(title)),
-            f"<h1>{html.escape(title)}</h1><p class=muted>{html.escape(intro)}</p>",
-            *drawn,
-            _table(summary),
-            "</body></html>\n",
-        ]
-    )
+    told = f"<h1>{html.escape(title)}</h1><p class=muted>{html.escape(intro)}</p>"
+    return document(title, (told, *drawn, _table(summary)))
 
 
 def _scatter(summary: Summary) -> go.Figure:

@@ -3,6 +3,9 @@
 import html
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from nas_recalib.report.axes import axis_labels, grid, linear_axis
 
 _SIDE, _MARGIN = 420, 60
 _STYLE = (
@@ -37,22 +40,16 @@ def scatter(
         raise ValueError("points: expected one at least, all of them finite")
     if labels and len(labels) != len(points):
         raise ValueError(f"labels: {len(labels)} for {len(points)} points")
-    ticks = _ticks(min(map(min, points)), max(map(max, points)))
-    low, high = ticks[0], ticks[-1]
-
-    def at(value: float) -> float:
-        return (value - low) / (high - low) * _SIDE
+    least, greatest = min(map(min, points)), max(map(max, points))
+    across = linear_axis(least, greatest, _MARGIN, _MARGIN + _SIDE)
+    up = replace(across, start=across.end, end=across.start)
+    low, high = across.ticks[0], across.ticks[-1]
 
     def place(x: float, y: float) -> str:
-        return f"{_MARGIN + at(x):.1f},{_MARGIN + _SIDE - at(y):.1f}"
+        return f"{across.at(x):.1f},{up.at(y):.1f}"
 
     def parts() -> Iterator[str]:
-        for tick in ticks:
-            for start, end in (((tick, low), (tick, high)), ((low, tick), (high, tick))):
-                yield f'<path class="g" d="M{place(*start)}L{place(*end)}"/>'
-            x, y = place(tick, tick).split(",")
-            yield f'<text x="{x}" y="{_MARGIN + _SIDE + 18}" text-anchor="middle">{tick:g}</text>'
-            yield f'<text x="{_MARGIN - 8}" y="{float(y) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        yield from grid(across, up)
         if band is not None:
             corners = ((low, low * (1 - band)), (high, high * (1 - band)), (high, high * (1 + band)))
             outline = " ".join(place(*corner) for corner in (*corners, (low, low * (1 + band))))
@@ -62,11 +59,8 @@ def scatter(
             x, y = place(*point).split(",")
             told = f"<title>{html.escape(labels[index])}</title>" if labels else ""
             yield f'<circle class="p" cx="{x}" cy="{y}" r="3.5">{told}</circle>'
-        middle, size = _MARGIN + _SIDE / 2, _SIDE + 2 * _MARGIN
         yield f'<text class="t" x="{_MARGIN}" y="{_MARGIN - 24}">{html.escape(title)}</text>'
-        yield f'<text x="{middle}" y="{size - 14}" text-anchor="middle">{html.escape(x_label)}</text>'
-        turned = f'transform="rotate(-90 16 {middle})" x="16" y="{middle}"'
-        yield f'<text {turned} text-anchor="middle">{html.escape(y_label)}</text>'
+        yield from axis_labels(across, up, x_label, y_label, below=size - 14, left=16)
 
     size = _SIDE + 2 * _MARGIN
     square = f'<rect x="{_MARGIN}" y="{_MARGIN}" width="{_SIDE}" height="{_SIDE}"/>'
@@ -76,12 +70,3 @@ def scatter(
         f'<rect width="{size}" height="{size}" fill="#fff"/>'
     )
     return "\n".join((head, *parts(), "</svg>")) + "\n"
-
-
-def _ticks(least: float, greatest: float) -> list[float]:
-    """Round numbers from below the least to above the greatest, five to eleven of them."""
-    span = (greatest - least) or abs(greatest) or 1.0
-    power = 10.0 ** math.floor(math.log10(span))
-    step = next(power * factor for factor in (0.1, 0.2, 0.5, 1.0, 2.0) if span / (power * factor) <= 8)
-    first, last = math.floor(least / step), math.ceil(greatest / step)
-    return [float(f"{index * step:.12g}") for index in range(first, max(last, first + 1) + 1)]
