@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas_recalib.cli import latency, measure, study, train
+from nas_recalib.cli import correlate, latency, measure, study, train
 from nas_recalib.cli.output import complain, say
 from nas_recalib.errors import Diverged, InputError, StopSearch
 
@@ -28,6 +28,7 @@ for command in (
     measure.tables,
     measure.bench,
     latency.latency,
+    correlate.correlate,
     train.train,
 ):
     app.command()(command)
@@ -57,7 +58,7 @@ def run(arguments: list[str]) -> int:
     try:
         status = app(arguments, prog_name="nas-recalib", standalone_mode=False)
         if status == 130:  # Typer's answer to an interruption
-            goes_on = arguments[0] in ("search", "train", "latency")
+            goes_on = arguments[0] in ("search", "train", "latency", "correlate")
             say("interrupted" + ("; the same command goes on from here" if goes_on else ""))
         return status if isinstance(status, int) else 0
     except TyperException as error:

@@ -2,7 +2,9 @@
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,9 +13,11 @@ from rich.text import Text
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.recommend import Verdict, seconds_text
 from nas_recalib.correlation.report import Judged
+from nas_recalib.correlation.work import Done
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.correlation_charts import STYLE, cost_chart, panel
 from nas_recalib.report.document import document
+from nas_recalib.report.terminal import duration
 
 _READING = (
     "tau is Kendall's tau-b and rho Spearman's rank correlation with the mean accuracy of the longer "
@@ -174,3 +178,35 @@ def _row(cells: Sequence[str], *classes: str) -> str:
 def _table(headings: Sequence[str], rows: Sequence[str]) -> str:
     heading = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in headings)
     return f"<div class=wide><table><tr>{heading}</tr>{''.join(rows)}</table></div>"
+
+
+@dataclass
+class WorkTold:
+    """Tells of each piece of work, and how long the rest will take.
+
+    Attributes:
+        goal: Pieces in all.
+        say: Takes each line.
+        clock: Tells the seconds.
+    """
+
+    goal: int
+    say: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _begun: float = field(init=False)
+    _done: int = 0
+
+    def __post_init__(self) -> None:
+        self._begun = self.clock()
+
+    def __call__(self, done: Done) -> None:
+        self._done += 1
+        left = (self.clock() - self._begun) / self._done * (self.goal - self._done)
+        task = done.task
+        what = "scores" if task.scores else f"{task.fidelity}, seed {task.seed}"
+        came = f"{done.accuracies[-1]:.4f}, " if done.accuracies else ""
+        failed = f"{done.failure.kind}: {done.failure.message}, " if done.failure else ""
+        self.say(
+            f"{self._done}/{self.goal}: architecture {task.index}, {what}: {came}{failed}"
+            f"{done.seconds:.0f} s; about {duration(left)} left"
+        )

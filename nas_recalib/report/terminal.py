@@ -13,3 +13,10 @@ def print_table(renderable: RenderableType) -> None:
     with plain.capture() as captured:
         plain.print(renderable)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def duration(seconds: float) -> str:
+    """As in `1 h 05 min` or `3 min 20 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -12,6 +12,7 @@ from rich.text import Text
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.proxy.train import Epoch
+from nas_recalib.report.terminal import duration
 
 
 @dataclass
@@ -89,13 +90,7 @@ class Progress:
         if self._ended:
             each = (time.monotonic() - self._begun) / self._ended
             parts.append(f"{3600 / each:.0f} trials/h")
-            parts.append(f"{_duration(each * max(0, self.goal - self.done))} left")
+            parts.append(f"{duration(each * max(0, self.goal - self.done))} left")
         if self._running:
             parts.append(self._running)
         return Text(", ".join(parts))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -18,6 +18,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.study.config import SearchConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+CORRELATION = "correlation"  # a study's attribute that says that it is not a search
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -131,6 +132,8 @@ def read_config(study: optuna.Study) -> SearchConfig | None:
         InputError: If it was written by something else.
     """
     content = study.user_attrs.get("config")
+    if content is None and CORRELATION in study.user_attrs:
+        raise InputError(f"study: {study.study_name!r} is one of 'nas-recalib correlate', not a search")
     if content is None:
         return None
     try:

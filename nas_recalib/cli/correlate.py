@@ -1,0 +1,158 @@
+"""The command that asks what a proxy is worth."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas_recalib.cli.options import (
+    MANY,
+    RUNS,
+    AsJson,
+    CacheDir,
+    Device,
+    MaxParams,
+    Plugins,
+    RunsDir,
+    Storage,
+    Threads,
+)
+from nas_recalib.cli.output import cache_folder, print_json, say
+
+
+def correlate(
+    space: Annotated[
+        str, typer.Option(help="A space by name (resnet20) or the path of a .yaml file.", metavar="SPACE")
+    ],
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Most multiply-accumulates of the slice (default: the median architecture is its middle).",
+            metavar="MACS",
+        ),
+    ] = None,
+    params: MaxParams = None,
+    within: Annotated[
+        float,
+        typer.Option(
+            help="How far below the most MACs and parameters may be, in per cent.", metavar="PERCENT"
+        ),
+    ] = 5.0,
+    architectures: Annotated[
+        int, typer.Option(help="How many to draw; ask for more later at will.", min=3, max=MANY, metavar="N")
+    ] = 40,
+    seeds: Annotated[
+        int, typer.Option(help="Longer trainings of each; likewise.", min=1, max=MANY, metavar="N")
+    ] = 2,
+    reference: Annotated[
+        str,
+        typer.Option(
+            help="The longer training: quick, standard, thorough or a .yaml file.", metavar="FIDELITY"
+        ),
+    ] = "thorough",
+    fidelity: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Held against it; may be given again (default: quick and standard).", metavar="FIDELITY"
+        ),
+    ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Held against it, without training; may be given again, or none (default: all).",
+            metavar="NAME",
+        ),
+    ] = None,
+    data: Annotated[str, typer.Option(help="As search takes it.", metavar="DATA")] = "auto",
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study (default: SPACE-correlation).", metavar="NAME")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Trainings at once (default: as many as the CPU has threads for; one on a GPU).",
+            min=1,
+            max=1024,
+            metavar="N",
+        ),
+    ] = None,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    threads: Threads = None,
+    seed: Annotated[
+        int, typer.Option(help="That every draw follows from.", min=0, max=MANY, metavar="N")
+    ] = 0,
+    device: Device = None,
+    cache_dir: CacheDir = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask how far cheap proxies agree with longer training; interrupt and rerun at will.
+
+    Draws architectures of nearly equal cost, holds scores without training and
+    short trainings against longer ones with several seeds, and recommends a fidelity.
+    """
+    import optuna
+
+    from nas_recalib.correlation.gather import gather
+    from nas_recalib.correlation.report import judge
+    from nas_recalib.correlation.run import default_jobs, pending, run
+    from nas_recalib.correlation.setup import Request, prepared
+    from nas_recalib.costs import Budget
+    from nas_recalib.device import device_name, pick_device
+    from nas_recalib.files import require_writable, write_atomically
+    from nas_recalib.report.correlation import (
+        WorkTold,
+        correlation_markdown,
+        correlation_page,
+        correlation_tables,
+    )
+    from nas_recalib.report.terminal import print_table
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if page:
+        require_writable(page)
+    request = Request(
+        space=space,
+        budget=Budget.parse(budget, params),
+        within=within / 100,
+        architectures=architectures,
+        seeds=seeds,
+        reference=reference,
+        fidelities=fidelity or ("quick", "standard"),
+        scores=score or ("all",),
+        data=data,
+        study=study,
+        runs=runs_dir,
+        storage=storage,
+        threads=threads,
+        seed=seed,
+        cache=cache_folder(cache_dir),
+        plugins=plugin or (),
+    )
+    chosen = pick_device(device)
+    with prepared(request, chosen) as ready:
+        plan = ready.plan
+        say(f"study {ready.study.study_name}: {plan.upper}, {plan.data}, {device_name(chosen, plan.threads)}")
+        if ready.note:
+            say(f"data: {ready.note}")
+        left = pending(ready.study, plan, architectures, seeds, ready.scores)
+        workers = jobs or default_jobs(chosen, plan.threads)
+        run(ready, left, jobs=workers, cache=request.cache, device=chosen, told=WorkTold(len(left), say))
+        command = shlex.join(["nas-recalib", *sys.argv[1:]])
+        found = judge(gather(ready.study, plan, ready.space, ready.drawn, ready.scores, seeds, [command]))
+    if page:
+        write_atomically(page, correlation_page(found))
+        say(f"wrote {page}")
+    if as_json:
+        print_json(found.as_dict())
+    elif markdown:
+        print(correlation_markdown(found))
+    else:
+        print_table(correlation_tables(found))

@@ -1,0 +1,118 @@
+"""What a correlation study is about, and the pieces of work that it is made of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError
+from nas_recalib.proxy.fidelity import Fidelity
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept in the study.
+
+    Attributes:
+        space: The search space, as the text of its file.
+        within: Width of the slice of costs, as a share of the greatest.
+        upper: Greatest costs of the slice.
+        data: How the images were asked for; never `auto`.
+        data_hash: Of the training images.
+        reference: The longer training.
+        fidelities: Those that are held against it, by name.
+        dtype: Of convolutions in training.
+        threads: Of the CPU, for one training.
+        seed: Of the draw of architectures, the split of the images and, counted on from, the trainings.
+        plugins: Modules of the user's own operators.
+    """
+
+    space: str
+    within: float
+    upper: Budget
+    data: str
+    data_hash: str
+    reference: Fidelity
+    fidelities: dict[str, Fidelity]
+    dtype: str
+    threads: int
+    seed: int
+    plugins: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Plan":
+        """Reads what `as_dict` wrote."""
+        return cls(
+            **{
+                **content,
+                "upper": Budget(**content["upper"]),
+                "reference": Fidelity(**content["reference"]),
+                "fidelities": {name: Fidelity(**told) for name, told in content["fidelities"].items()},
+            }
+        )
+
+    def fidelity(self, name: str) -> Fidelity:
+        return self.reference if name == REFERENCE else self.fidelities[name]
+
+    def extended(self, study: str, asked: "Plan") -> "Plan":
+        """This plan with the fidelities that another adds.
+
+        Raises:
+            InputError: If anything else differs that decides what comes out; it is named.
+        """
+        before, now = _compared(self), _compared(asked)
+        shared = self.fidelities.keys() & asked.fidelities.keys()
+        before.update({f"fidelity {name}": asdict(self.fidelities[name]) for name in sorted(shared)})
+        now.update({f"fidelity {name}": asdict(asked.fidelities[name]) for name in sorted(shared)})
+        for key, there in before.items():
+            if there != now[key]:
+                raise InputError(
+                    f"study {study!r} was made with another {key}: it has {there}, asked was {now[key]}; "
+                    "go on as it was made, or give the new one a name with --study"
+                )
+        return replace(self, fidelities={**self.fidelities, **asked.fidelities}, data=asked.data)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training, or all scores, of one architecture.
+
+    Attributes:
+        index: Of the architecture in the order of the draw.
+        fidelity: Name of the fidelity, "reference", or "" for the scores.
+        seed: Of the training.
+        scores: Names of the scores to compute.
+    """
+
+    index: int
+    fidelity: str
+    seed: int
+    scores: tuple[str, ...] = ()
+
+
+def tasks(plan: Plan, architectures: int, seeds: int, scores: Sequence[str]) -> Iterator[Task]:
+    """All work, one architecture after the other, so that whatever has been done is of use.
+
+    No cheap training has a seed of the reference's: what agrees must not be chance that both share.
+    """
+    for index in range(architectures):
+        if scores:
+            yield Task(index, "", plan.seed, tuple(scores))
+        for name in plan.fidelities:
+            yield Task(index, name, plan.seed)
+        for number in range(1, seeds + 1):
+            yield Task(index, REFERENCE, plan.seed + number)
+
+
+def _compared(plan: Plan) -> dict[str, Any]:
+    content = plan.as_dict()
+    for key in ("data", "fidelities", "plugins"):
+        del content[key]
+    return {**content, "space": yaml.safe_load(plan.space)}

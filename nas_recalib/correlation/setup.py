@@ -1,0 +1,165 @@
+"""From what a user asked for to a correlation study ready to run; checked before anything is written."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.correlation.draw import draw, slice_of
+from nas_recalib.correlation.plan import REFERENCE, Plan
+from nas_recalib.correlation.study import read_plan, write_plan
+from nas_recalib.costs import Budget
+from nas_recalib.data import open_source
+from nas_recalib.device import default_threads, fast_dtype
+from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.plugins import load_study_plugins
+from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
+from nas_recalib.proxy.fit import refuse_misfits
+from nas_recalib.proxy.scores import score_names
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.place import StudyPlace, create_study, find_study, locked
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; None is "as the study has it", or the default for a new one.
+
+    Attributes:
+        space: Name or path of a space.
+        budget: Upper ends of the slice of costs.
+        within: Width of the slice, as a share of them.
+        architectures: How many to draw.
+        seeds: Reference trainings of each.
+        reference: Name or file of the longer training's fidelity.
+        fidelities: Names or files of those that are held against it.
+        scores: Names of scores; "all" is all there are, "none" none.
+        data: Name of a data set.
+        study: Name of the study (default: the space and "correlation").
+        runs: Folder that studies are kept in.
+        storage: URL of another storage than the study's own file.
+        threads: Of the CPU, for one training.
+        seed: That every draw follows from.
+        cache: Folder that downloads are kept in.
+        plugins: Modules of the user's own operators.
+    """
+
+    space: str
+    budget: Budget
+    within: float
+    architectures: int
+    seeds: int
+    reference: str
+    fidelities: Sequence[str]
+    scores: Sequence[str]
+    data: str
+    study: str | None
+    runs: Path
+    storage: str | None
+    threads: int | None
+    seed: int
+    cache: Path
+    plugins: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A correlation study that is open and locked.
+
+    Attributes:
+        study: Where everything is kept.
+        plan: What it is about.
+        space: What is drawn from.
+        drawn: The architectures.
+        scores: Names of the scores.
+        note: How the images were chosen.
+    """
+
+    study: optuna.Study
+    plan: Plan
+    space: SearchSpace
+    drawn: list[Architecture]
+    scores: tuple[str, ...]
+    note: str
+
+
+@contextmanager
+def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
+    """A study ready to run, locked for as long as the context lasts.
+
+    Raises:
+        InputError: If anything asked for cannot be had, or differs from what the study was made with.
+    """
+    if not 0 < request.within < 1:
+        raise InputError(f"within: {request.within:%} is not above 0% and below 100%")
+    scores = _scores(request.scores)
+    place = StudyPlace.of(
+        request.study or f"{Path(request.space).stem}-correlation", request.runs, request.storage
+    )
+    known = find_study(place)
+    stored = read_plan(known) if known else None
+    if known and stored is None and known.user_attrs:
+        raise InputError(f"study: {place.name!r} is a search; name another with --study")
+    load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
+    space = SearchSpace.load(request.space)
+    plan, note = _plan(request, space, device)
+    if stored:
+        plan = stored.extended(place.name, plan)
+    for fidelity in (plan.reference, *plan.fidelities.values()):
+        refuse_misfits(space, fidelity)
+    drawn = draw(space, plan.upper, plan.within, request.architectures, plan.seed)
+    with locked(place):
+        study = create_study(place)
+        try:
+            if plan != stored:
+                write_plan(study, plan)
+            yield Ready(study, plan, space, drawn, scores, note)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+
+
+def _plan(request: Request, space: SearchSpace, device: torch.device) -> tuple[Plan, str]:
+    source = open_source(request.data, request.cache)
+    threads = request.threads or default_threads()
+    if threads > (os.cpu_count() or 1):
+        raise InputError(f"threads: {threads} is more than the {os.cpu_count()} cores of this machine")
+
+    def find(name: str) -> Fidelity:
+        return find_fidelity(name, space, source, device)
+
+    names = {Path(name).stem: name for name in request.fidelities}
+    if REFERENCE in names:
+        raise InputError(
+            f"fidelity: {REFERENCE!r} is what the others are held against; give the file another name"
+        )
+    plan = Plan(
+        space=space.describe(),
+        within=request.within,
+        upper=slice_of(space, request.budget, request.within, request.seed),
+        data=source.spec,
+        data_hash=source.fingerprint(),
+        reference=find(request.reference),
+        fidelities={stem: find(name) for stem, name in names.items()},
+        dtype=str(fast_dtype(device)).removeprefix("torch."),
+        threads=threads,
+        seed=request.seed,
+        plugins=list(request.plugins),
+    )
+    return plan, source.note
+
+
+def _scores(asked: Sequence[str]) -> tuple[str, ...]:
+    if list(asked) == ["none"]:
+        return ()
+    names = score_names()
+    if list(asked) == ["all"]:
+        return names
+    unknown = [name for name in asked if name not in names]
+    if unknown:
+        raise InputError(f"score: unknown {unknown[0]!r}; allowed: all, none, {', '.join(names)}")
+    return tuple(dict.fromkeys(asked))

@@ -1,0 +1,84 @@
+"""A correlation study: which work is done, and what came of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.correlation.plan import Plan, Task
+from nas_recalib.correlation.work import Done
+from nas_recalib.errors import InputError
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.place import CORRELATION
+
+
+def read_plan(study: optuna.Study) -> Plan | None:
+    """The plan of a study, or None where it has none yet.
+
+    Raises:
+        InputError: If it was written by another version.
+    """
+    content = study.user_attrs.get(CORRELATION)
+    if content is None:
+        return None
+    try:
+        return Plan.from_dict(content)
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"study: {study.study_name!r} was not made by this version of nas-recalib"
+        ) from error
+
+
+def write_plan(study: optuna.Study, plan: Plan) -> None:
+    study.set_user_attr(CORRELATION, plan.as_dict())
+
+
+def keep(
+    study: optuna.Study, space: SearchSpace, architecture: Architecture, done: Done, facts: Mapping[str, Any]
+) -> None:
+    """Writes what came of a task, in one piece: a training is a trial, scores are the study's."""
+    if done.scores is not None:
+        before = study.user_attrs.get(_scores_key(done.task.index), {})
+        study.set_user_attr(_scores_key(done.task.index), {**before, **done.scores})
+        return
+    attributes: dict[str, Any] = {
+        "index": done.task.index,
+        "fidelity": done.task.fidelity,
+        "architecture": str(architecture),
+        **space.table.cost(space.picks(architecture)),
+        "seed": done.task.seed,
+        "seconds": done.seconds,
+        "losses": list(done.losses),
+        **facts,
+    }
+    if done.failure is not None:
+        attributes |= {"failure": done.failure.kind, "message": done.failure.message}
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.COMPLETE if done.failure is None else TrialState.FAIL,
+            value=done.accuracies[-1] if done.failure is None else None,
+            params=space.encode(architecture),
+            distributions={n: CategoricalDistribution(allowed) for n, allowed in space.options().items()},
+            user_attrs=attributes,
+            intermediate_values=dict(enumerate(done.accuracies, start=1)),
+        )
+    )
+
+
+def trained(study: optuna.Study) -> dict[Task, FrozenTrial]:
+    """The trainings that are done, by their tasks; one that failed by an error of ours is not."""
+    trials = study.get_trials(deepcopy=False)
+    told = [trial for trial in trials if trial.user_attrs.get("failure") not in ("error", "interrupted")]
+    return {Task(*(t.user_attrs[key] for key in ("index", "fidelity", "seed"))): t for t in told}
+
+
+def scored(study: optuna.Study, index: int) -> dict[str, tuple[float, float]]:
+    """Value and seconds of each score that an architecture has."""
+    return {name: (told[0], told[1]) for name, told in study.user_attrs.get(_scores_key(index), {}).items()}
+
+
+def _scores_key(index: int) -> str:
+    return f"scores:{index}"

@@ -1,0 +1,166 @@
+"""A correlation study, really trained in processes of its own on a few digits; killed and gone on with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from nas_recalib.correlation.gather import gather
+from nas_recalib.correlation.plan import REFERENCE
+from nas_recalib.correlation.report import judge
+from nas_recalib.correlation.run import pending, run
+from nas_recalib.correlation.setup import Request, prepared
+from nas_recalib.correlation.study import scored, trained
+from nas_recalib.correlation.work import Worker
+from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError
+
+SPACE = """
+name: small
+backbone: resnet20
+granularity: stage
+convolution: [vanilla, scconv, psconv]
+recalibration: [none, ab, ab-plus]
+proxy: {width: 0.5}
+"""
+QUICK = "images: 100\nvalidation: 40\nresolution: 8\nepochs: 1\n"
+LONG = "images: 200\nvalidation: 40\nresolution: 8\nepochs: 2\n"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, content in (("small", SPACE), ("brief", QUICK), ("long", LONG)):
+        (tmp_path / f"{name}.yaml").write_text(content)
+    return tmp_path
+
+
+def request(files, **changes):
+    given = {
+        "space": str(files / "small.yaml"),
+        "budget": Budget(),
+        "within": 0.1,
+        "architectures": 3,
+        "seeds": 2,
+        "reference": str(files / "long.yaml"),
+        "fidelities": [str(files / "brief.yaml")],
+        "scores": ["params", "snip", "synflow"],
+        "data": "digits",
+        "study": "s",
+        "runs": files / "runs",
+        "storage": None,
+        "threads": 1,
+        "seed": 0,
+        "cache": files,
+    }
+    return Request(**{**given, **changes})
+
+
+def go_on(asked, told=lambda _: None):
+    with prepared(asked, CPU) as ready:
+        left = pending(ready.study, ready.plan, asked.architectures, asked.seeds, ready.scores)
+        run(ready, left, jobs=2, cache=asked.cache, device=CPU, told=told)
+        sizes = (ready.scores, asked.seeds)
+        return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
+
+
+def test_every_piece_is_done_once_and_more_may_be_asked_for(files):
+    count, ready, found = go_on(request(files))
+    assert count == 3 * (1 + 1 + 2)
+    done = trained(ready.study)
+    assert Counter(task.fidelity for task in done) == {"brief": 3, REFERENCE: 6}
+    for task, trial in done.items():
+        assert trial.value == trial.intermediate_values[ready.plan.fidelity(task.fidelity).epochs]
+        assert trial.user_attrs["architecture"] == str(ready.drawn[task.index])
+        assert trial.params == ready.space.encode(ready.drawn[task.index])
+    alone = Worker(ready.plan, files, "cpu").do(next(iter(done)), ready.drawn[next(iter(done)).index])
+    assert alone.accuracies == tuple(done[alone.task].intermediate_values.values())
+    assert list(alone.losses) == done[alone.task].user_attrs["losses"]
+
+    assert found.runs == tuple(
+        tuple(next(t.value for k, t in done.items() if (k.index, k.seed) == (i, s)) for s in (1, 2))
+        for i in range(3)
+    )
+    values = {signal.name: signal.values for signal in found.signals}
+    assert list(values) == [
+        *("params", "snip", "synflow", "mean rank of the scores", "brief, epoch 1", "brief, sum of losses")
+    ]
+    assert values["snip"] == tuple(scored(ready.study, i)["snip"][0] for i in range(3))
+    assert judge(found).verdict("snip").agreement.tau.value in (-1, -1 / 3, 1 / 3, 1, pytest.approx(1 / 3))
+
+    more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
+    assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
+    assert go_on(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
+    with pytest.raises(InputError, match="was made with another within"):
+        go_on(request(files, within=0.2))
+
+
+def test_a_killed_study_leaves_no_process_behind_and_goes_on(files):
+    names = ["--space=small.yaml", "--reference=long.yaml", "--fidelity=brief.yaml", "--score=none"]
+    sizes = ["--architectures=4", "--within=10", "--data=digits", "--study=s", "--jobs=2", "--threads=1"]
+    command = [sys.executable, "-m", "nas_recalib", "correlate", *names, *sizes]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=files, **quiet) as process:
+        deadline = time.monotonic() + 120
+        while not (known := finished(files)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGKILL)
+    assert known
+    assert children
+    while any(map(alive, children)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ended = finished(files)
+    assert {key: ended[key] for key in known} == known
+    assert len(ended) == 4 * (1 + 2)
+    assert "recommended" in done.stdout
+
+
+def finished(files):
+    if not (files / "runs/s/study.db").exists():
+        return {}
+    try:
+        study = optuna.load_study(study_name="s", storage=f"sqlite:///{files}/runs/s/study.db")
+    except KeyError:
+        return {}
+    told = [
+        (tuple(t.user_attrs[key] for key in ("index", "fidelity", "seed")), t.value) for t in study.trials
+    ]
+    assert len(dict(told)) == len(told)
+    return dict(told)
+
+
+def alive(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"within": 0.0}, "within: 0"),
+        ({"within": 1.0}, "within: 100"),
+        ({"scores": ["luck"]}, "score: unknown 'luck'; allowed: all, none, "),
+        ({"fidelities": ["reference.yaml"]}, "fidelity: 'reference' is what the others are held against"),
+        ({"reference": "eternal"}, "fidelity: unknown 'eternal'"),
+        ({"data": "nothing"}, "data: unknown set 'nothing'"),
+        ({"threads": 5000}, "threads: 5000 is more than"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(files, changes, complaint):
+    with pytest.raises(InputError, match=f"^{complaint}"), prepared(request(files, **changes), CPU):
+        pass
+    assert not (files / "runs").exists()

@@ -1,0 +1,70 @@
+"""What a correlation study is made of, and what may be added to one."""
+
+from dataclasses import replace
+
+import pytest
+
+from nas_recalib.correlation.plan import REFERENCE, Plan, Task, tasks
+from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError
+from nas_recalib.proxy.fidelity import Fidelity
+
+CHEAP = Fidelity(images=40, validation=20, resolution=8, width=0.25, epochs=1)
+PLAN = Plan(
+    space="name: small\n",
+    upper=Budget(macs=100, params=10),
+    within=0.05,
+    data="digits",
+    data_hash="abc",
+    reference=replace(CHEAP, epochs=3),
+    fidelities={"quick": CHEAP},
+    dtype="float32",
+    threads=1,
+    seed=5,
+)
+
+
+def test_a_plan_is_read_as_it_was_written():
+    assert Plan.from_dict(PLAN.as_dict()) == PLAN
+
+
+def test_an_architecture_is_done_before_the_next_is_begun():
+    told = list(tasks(PLAN, 2, 2, ["synflow"]))
+    assert [task.index for task in told] == [0] * 4 + [1] * 4
+    assert told[0] == Task(0, "", 5, ("synflow",))
+    assert len(set(told)) == len(told)
+
+
+def test_no_cheap_training_shares_a_seed_with_a_longer_one():
+    told = list(tasks(PLAN, 3, 4, []))
+    longer = {task.seed for task in told if task.fidelity == REFERENCE}
+    assert len(longer) == 4
+    assert longer.isdisjoint(task.seed for task in told if task.fidelity != REFERENCE)
+
+
+def test_fidelities_may_be_added_and_images_lie_elsewhere():
+    asked = replace(PLAN, fidelities={"long": replace(CHEAP, epochs=9)}, data="folder:/there")
+    extended = PLAN.extended("s", asked)
+    assert extended.fidelities == {**PLAN.fidelities, **asked.fidelities}
+    assert extended.data == "folder:/there"
+    assert PLAN.extended("s", PLAN) == PLAN
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("within", 0.1),
+        ("data_hash", "xyz"),
+        ("seed", 6),
+        ("threads", 2),
+        ("dtype", "bfloat16"),
+        ("upper", Budget(macs=99, params=10)),
+        ("reference", CHEAP),
+        ("space", "name: other\n"),
+        ("fidelities", {"quick": replace(CHEAP, epochs=2)}),
+    ],
+)
+def test_what_decides_the_outcome_may_not_change(key, value):
+    named = "fidelity quick" if key == "fidelities" else key
+    with pytest.raises(InputError, match=f"study 's' was made with another {named}: it has .*, asked was "):
+        PLAN.extended("s", replace(PLAN, **{key: value}))
