@@ -1,5 +1,6 @@
 """Commands about a study: search, show, export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,11 +45,16 @@ def search(
     data: Annotated[
         str | None,
         typer.Option(
-            help="auto, digits, cifar10, cifar100, folder:PATH or imagenet:PATH (default: auto, CIFAR-10 "
-            "if it is on disk or quickly downloaded, else the digits).",
+            help="auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH or, downsampled, "
+            "imagenet16:PATH, imagenet16-120:PATH and the like (default: auto, CIFAR-10 if it is on disk "
+            "or quickly downloaded, else the digits).",
             metavar="DATA",
         ),
     ] = None,
+    corrupt_images: Annotated[
+        str,
+        typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT"),
+    ] = "refuse",
     study: Annotated[
         str | None,
         typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
@@ -117,6 +123,7 @@ def search(
         seed=seed,
         cache=cache_folder(cache_dir),
         plugins=plugin or (),
+        corrupt=corrupt_images,
     )
     chosen = pick_device(device)
     keep_freed_memory()
@@ -124,6 +131,7 @@ def search(
         say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
         if config.data_note:
             say(f"data: {config.data_note}")
+        _say_skipped(ready.proxy.data.skipped)
         trained = finished(ready.study)
         complete = [trial for trial in trained if trial.state.name == "COMPLETE"]
         best = max(((float(trial.value or 0), trial.number) for trial in complete), default=None)
@@ -133,6 +141,13 @@ def search(
             say("every architecture of the space that is within the budget has been tried")
         measure_finalists(ready.study, say)
         print_table(study_tables(summarise(ready.study), top=10))
+
+
+def _say_skipped(skipped: Sequence[str], most: int = 10) -> None:
+    for image in skipped[:most]:
+        say(f"skipped {image}")
+    if len(skipped) > most:
+        say(f"skipped {len(skipped) - most} more such images")
 
 
 def show(

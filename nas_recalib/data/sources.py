@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas_recalib.data.cifar import CIFAR, cached, load_cifar
+from nas_recalib.data.folder import read_folder
 from nas_recalib.errors import InputError
 
 Labels = NDArray[np.int64]
 SPECS = "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 class Images(Protocol):
@@ -48,28 +48,9 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
     def describe(self) -> Iterable[bytes]:
-        return (self.pixels.tobytes(), self.labels.tobytes())
-
-
-@dataclass(frozen=True, eq=False)
-class FileImages:
-    """Images in files."""
-
-    paths: tuple[Path, ...]
-    labels: Labels
-
-    def open(self, index: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.paths[index]}: not an image that can be decoded: {error}") from error
-
-    def describe(self) -> Iterable[bytes]:
-        for path, label in zip(self.paths, self.labels, strict=True):
-            yield f"{label}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode(
-                errors="surrogateescape"
-            )
+        parts = max(1, self.pixels.nbytes >> 26)  # not all copied at once
+        yield from (part.tobytes() for part in np.array_split(self.pixels, parts))
+        yield self.labels.tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +97,11 @@ def open_source(spec: str, cache: Path) -> Source:
     kind, _, path = spec.partition(":")
     if kind in ("folder", "imagenet") and path:
         try:
-            return _folder(kind, Path(path).expanduser().resolve())
+            root = Path(path).expanduser().resolve()
+            classes, train, held_out = read_folder(kind, root)
         except (OSError, RuntimeError) as error:
             raise InputError(f"data: {path} cannot be read: {error}") from error
+        return Source(f"{kind}:{root}", classes, train, held_out, native_size=None, flips=True)
     if spec == "auto":
         return _auto(cache)
     if spec == "digits":
@@ -156,43 +139,3 @@ def _auto(cache: Path) -> Source:
         note = f"auto chose digits: {str(error).removeprefix('data: ')}"
         return replace(_digits(), note=note)
     return replace(source, note=f"auto chose cifar10, {'found' if found else 'downloaded'} in {cache}")
-
-
-def _folder(kind: str, root: Path) -> Source:
-    if not root.is_dir():
-        raise InputError(f"data: {root} is not a folder")
-    if not (root / "train").is_dir():
-        raise InputError(f"data: {root} has no folder train/ with one folder a class in it")
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
-    train = _read_tree(root / "train", classes)
-    empty = sorted(set(range(len(classes))) - set(train.labels.tolist()))
-    if not len(train.labels):
-        raise InputError(f"data: {root / 'train'} has no images; expected train/CLASS/*.jpg and the like")
-    if empty:
-        raise InputError(f"data: the class {classes[empty[0]]!r} of {root / 'train'} has no images")
-    if len(classes) < 2:
-        raise InputError(f"data: {root / 'train'} has one class, {classes[0]!r}; at least 2 are needed")
-    held_out = _held_out(root, ("val", "test") if kind == "imagenet" else ("test", "val"), classes)
-    return Source(f"{kind}:{root}", tuple(classes), train, held_out, native_size=None, flips=True)
-
-
-def _held_out(root: Path, parts: tuple[str, ...], classes: list[str]) -> FileImages | None:
-    """The first of the parts that has labelled images (ILSVRC's test/ has none)."""
-    for folder in (root / part for part in parts if (root / part).is_dir()):
-        strange = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
-        if strange:
-            raise InputError(f"data: {folder} has the class {strange[0]!r}, which train/ has not")
-        images = _read_tree(folder, classes)
-        if len(images.labels):
-            return images
-    return None
-
-
-def _read_tree(root: Path, classes: list[str]) -> FileImages:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-        paths += files
-        labels += [label] * len(files)
-    return FileImages(tuple(paths), np.array(labels, dtype=np.int64))

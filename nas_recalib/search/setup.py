@@ -57,8 +57,9 @@ class Request:
         pruner: Name of the pruner.
         threads: Of the CPU.
         seed: That every draw follows from.
-        cache: Folder that downloads are kept in.
+        cache: Folder that downloads and decoded images are kept in.
         plugins: Modules of the user's own operators; none is "as the study has it".
+        corrupt: What to do about images that cannot be decoded: refuse or skip.
     """
 
     space: str | None
@@ -83,6 +84,7 @@ class Request:
     seed: int | None
     cache: Path
     plugins: Sequence[str] = ()
+    corrupt: str = "refuse"
 
 
 @contextmanager
@@ -120,7 +122,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         refuse_difference(place.name, stored, config)
     _refuse_misfits(space, Fidelity(**config.fidelity))
     torch.set_num_threads(config.threads)
-    proxy = _proxy(config, source, device)
+    proxy = _proxy(config, request, source, device)
     with locked(place):
         study = create_study(place)
         written = read_config(study)
@@ -239,9 +241,17 @@ def _refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
         raise InputError(f"width: the twin at {fidelity.width:g} of the channels: {error}") from error
 
 
-def _proxy(config: SearchConfig, source: Source, device: torch.device) -> Proxy:
+def _proxy(config: SearchConfig, request: Request, source: Source, device: torch.device) -> Proxy:
     fidelity = Fidelity(**config.fidelity)
-    data = load_resident(source, fidelity.resolution, fidelity.images, fidelity.validation, config.seed)
+    data = load_resident(
+        source,
+        fidelity.resolution,
+        fidelity.images,
+        fidelity.validation,
+        config.seed,
+        cache=request.cache,
+        corrupt=request.corrupt,
+    )
     return Proxy(
         data=data.to(device),
         width=fidelity.width,
