@@ -1,6 +1,7 @@
-"""Labelled images by name: `digits`, `cifar10`, `cifar100`, `folder:PATH`, `imagenet:PATH`, `auto`."""
+"""Labelled images by name: built in, downloaded, or in folders of the user's own."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas_recalib.data.cifar import CIFAR, cached, load_cifar
+from nas_recalib.data.downsampled import DOWNSAMPLED, load_downsampled
 from nas_recalib.data.folder import read_folder
 from nas_recalib.errors import InputError
 
 Labels = NDArray[np.int64]
-SPECS = "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH"
+SPECS = (
+    "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH, imagenet8:PATH, imagenet16:PATH, "
+    "imagenet32:PATH, imagenet64:PATH, and of these the first K classes, such as imagenet16-120:PATH"
+)
 
 
 class Images(Protocol):
@@ -95,13 +100,13 @@ def open_source(spec: str, cache: Path) -> Source:
         InputError: If the name is unknown or the data cannot be used; the message says why.
     """
     kind, _, path = spec.partition(":")
-    if kind in ("folder", "imagenet") and path:
+    small = DOWNSAMPLED.fullmatch(kind)
+    if path and (small or kind in ("folder", "imagenet")):
         try:
             root = Path(path).expanduser().resolve()
-            classes, train, held_out = read_folder(kind, root)
+            return _downsampled(small, root) if small else _folder(kind, root)
         except (OSError, RuntimeError) as error:
             raise InputError(f"data: {path} cannot be read: {error}") from error
-        return Source(f"{kind}:{root}", classes, train, held_out, native_size=None, flips=True)
     if spec == "auto":
         return _auto(cache)
     if spec == "digits":
@@ -139,3 +144,17 @@ def _auto(cache: Path) -> Source:
         note = f"auto chose digits: {str(error).removeprefix('data: ')}"
         return replace(_digits(), note=note)
     return replace(source, note=f"auto chose cifar10, {'found' if found else 'downloaded'} in {cache}")
+
+
+def _folder(kind: str, root: Path) -> Source:
+    classes, train, held_out = read_folder(kind, root)
+    return Source(f"{kind}:{root}", classes, train, held_out, native_size=None, flips=True)
+
+
+def _downsampled(kind: re.Match[str], root: Path) -> Source:
+    """Classes are told by their numbers, from 1, which are not in the order of ImageNet's folders."""
+    side, count = int(kind[1]), int(kind[2] or 1000)
+    train, held_out = load_downsampled(root, side, count)
+    classes = tuple(str(number + 1) for number in range(count))
+    spec = f"{kind[0]}:{root}"
+    return Source(spec, classes, ArrayImages(*train), ArrayImages(*held_out), native_size=side, flips=True)

@@ -18,6 +18,7 @@ from nas_recalib.errors import InputError
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 COLOURS = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
+BLOCKS = np.kron(COLOURS, np.ones((8, 8, 1), np.uint8))
 ALPHA = Image.fromarray(RAMP[::-1].copy())
 
 
@@ -44,7 +45,7 @@ def palette():
 
 
 def cmyk():
-    return Image.fromarray(np.kron(COLOURS, np.ones((8, 8, 1), np.uint8))).convert("CMYK")
+    return Image.fromarray(BLOCKS).convert("CMYK")
 
 
 def turned():
@@ -97,20 +98,15 @@ def test_palettes_with_degrees_of_transparency_open_without_a_warning(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "last"),
-    [("1.png", 0, 255), ("L.png", 0, 252), ("LA.png", 0, 252), ("CMYK.jpg", 20, 233)],
+    ("name", "expected"),
+    [("1.png", np.where(RAMP > 100, 255, 0)), ("L.png", RAMP), ("LA.png", RAMP), ("CMYK.jpg", BLOCKS)],
 )
-def test_black_stays_black_and_white_white(name, first, last, tmp_path):
+def test_black_stays_black_and_white_white(name, expected, tmp_path):
     make, options = AS_TORCHVISION[name]
-    image = make()
-    image.save(tmp_path / name, **options)
+    make().save(tmp_path / name, **options)
     pixels = np.asarray(opened(tmp_path / name)).astype(int)
-    if name == "CMYK.jpg":
-        expected = np.kron(COLOURS, np.ones((8, 8, 1))).astype(int)
-        assert abs(pixels - expected).mean() < 12  # a lossy format, but not a negative
-    else:
-        assert (pixels[0, 0] == first).all()
-        assert (pixels[-1, -1] == last).all()
+    difference = abs(pixels - np.atleast_3d(expected))
+    assert difference.mean() < (12 if name == "CMYK.jpg" else 1e-9)  # lossy, but not a negative
 
 
 @pytest.mark.parametrize("form", ["png", "tif", "pgm", "big-endian tif"])
@@ -211,10 +207,11 @@ def test_damage_is_either_not_seen_or_refused_in_one_line(data, form, tmp_path_f
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            assert images.open(0).mode == "RGB"
+            told = images.open(0).mode
         except InputError as error:
-            assert str(error).startswith(f"{path}: not an image that can be decoded: ")
-            assert len(str(error).splitlines()) == 1
+            told = str(error)
+    assert told == "RGB" or told.startswith(f"{path}: not an image that can be decoded: ")
+    assert len(told.splitlines()) == 1
 
 
 def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
