@@ -34,9 +34,11 @@ class FileImages:
 
     def describe(self) -> Iterable[bytes]:
         for path, label in zip(self.paths, self.labels, strict=True):
-            yield f"{label}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode(
-                errors="surrogateescape"
-            )
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+            yield f"{label}/{path.parent.name}/{path.name}:{size}\n".encode(errors="surrogateescape")
 
     def stamp(self, index: int) -> bytes:
         """What changes on this machine whenever the file does."""

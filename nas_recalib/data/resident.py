@@ -124,14 +124,9 @@ def load_resident(
         others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise InputError(f"{faults[0]}{others}; --corrupt-images skip leaves such images out")
     (train_images, train_labels), (val_images, val_labels) = (
-        _sound(part, source.train.labels[indices]) for part, indices in zip(decoded, split, strict=True)
+        _sound(part, source.train.labels[indices], source.classes, purpose)
+        for part, indices, purpose in zip(decoded, split, ("train", "validate"), strict=True)
     )
-    for labels, purpose in ((train_labels, "train"), (val_labels, "validate")):
-        empty = np.flatnonzero(np.bincount(labels, minlength=len(source.classes)) == 0)
-        if len(empty):
-            raise InputError(
-                f"data: of the class {source.classes[empty[0]]!r} no image to {purpose} on can be decoded"
-            )
     pixels = train_images.transpose(0, 1).flatten(1).float()
     return Resident(
         train_images=train_images,
@@ -146,11 +141,15 @@ def load_resident(
     )
 
 
-def _sound(decoded: Decoded, labels: Labels) -> tuple[Tensor, Labels]:
-    """The images that could be decoded, with their labels."""
+def _sound(decoded: Decoded, labels: Labels, classes: Sequence[str], purpose: str) -> tuple[Tensor, Labels]:
+    """The images that could be decoded, with their labels; raises InputError if a class has none."""
     if not decoded.faults:
         return decoded.pixels, labels
     sound = np.delete(np.arange(len(labels)), list(decoded.faults))
+    absent = set(range(len(classes))) - set(labels[sound].tolist())
+    if absent:
+        name = classes[min(absent)]
+        raise InputError(f"data: of the class {name!r} no image to {purpose} on can be decoded")
     return decoded.pixels[torch.from_numpy(sound)], labels[sound]
 
 

@@ -230,6 +230,12 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, 
         read_folder("folder", tmp_path)
 
 
+def test_a_file_that_went_away_after_it_was_found_is_named(tmp_path):
+    images = FileImages((tmp_path / "0.png",), np.zeros(1, np.int64))
+    with pytest.raises(InputError, match=rf"^{tmp_path}/0\.png: cannot be read: No such file"):
+        list(images.describe())
+
+
 def test_files_are_found_as_their_names_sort_part_by_part(tmp_path):
     for name in ("b/0.png", "a b/0.png", "a/z.png", "a/a/1.png", "a/a.png", "a/B.PNG", "a-/0.png"):
         (tmp_path / "train" / "c" / name).parent.mkdir(parents=True, exist_ok=True)
