@@ -12,6 +12,7 @@ from nas_recalib.cli.options import (
     RUNS,
     AsJson,
     CacheDir,
+    CorruptImages,
     Device,
     MaxParams,
     Plugins,
@@ -19,7 +20,7 @@ from nas_recalib.cli.options import (
     Storage,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, print_json, say
+from nas_recalib.cli.output import cache_folder, print_json, say, say_skipped
 
 
 def correlate(
@@ -66,6 +67,7 @@ def correlate(
         ),
     ] = None,
     data: Annotated[str, typer.Option(help="As search takes it.", metavar="DATA")] = "auto",
+    corrupt_images: CorruptImages = "refuse",
     study: Annotated[
         str | None, typer.Option(help="Name of the study (default: SPACE-correlation).", metavar="NAME")
     ] = None,
@@ -128,6 +130,7 @@ def correlate(
         fidelities=fidelity or ("quick", "standard"),
         scores=score or ("all",),
         data=data,
+        corrupt=corrupt_images,
         study=study,
         runs=runs_dir,
         storage=storage,
@@ -142,9 +145,10 @@ def correlate(
         say(f"study {ready.study.study_name}: {plan.upper}, {plan.data}, {device_name(chosen, plan.threads)}")
         if ready.note:
             say(f"data: {ready.note}")
+        say_skipped(ready.skipped)
         left = pending(ready.study, plan, architectures, seeds, ready.scores)
         workers = jobs or default_jobs(chosen, plan.threads)
-        run(ready, left, jobs=workers, cache=request.cache, device=chosen, told=WorkTold(len(left), say))
+        run(ready, left, jobs=workers, device=chosen, told=WorkTold(len(left), say))
         command = shlex.join(["nas-recalib", *sys.argv[1:]])
         found = judge(gather(ready.study, plan, ready.space, ready.drawn, ready.scores, seeds, [command]))
     if page:

@@ -64,5 +64,8 @@ Batch = Annotated[
         metavar="N",
     ),
 ]
+CorruptImages = Annotated[
+    str, typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT")
+]
 RUNS = Path("runs")
 MANY = 10**9

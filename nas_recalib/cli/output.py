@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -26,3 +27,11 @@ def complain(line: str) -> None:
 
 def print_json(content: object) -> None:
     print(json.dumps(content, indent=2))
+
+
+def say_skipped(skipped: Sequence[str], most: int = 10) -> None:
+    """Names images that were left out."""
+    for image in skipped[:most]:
+        say(f"skipped {image}")
+    if len(skipped) > most:
+        say(f"skipped {len(skipped) - most} more such images")

@@ -11,6 +11,7 @@ from nas_recalib.cli.options import (
     AsJson,
     Batch,
     CacheDir,
+    CorruptImages,
     Device,
     LatencyFile,
     MaxLatency,
@@ -22,7 +23,7 @@ from nas_recalib.cli.options import (
     StudyName,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, print_json, say
+from nas_recalib.cli.output import cache_folder, print_json, say, say_skipped
 
 
 def search(
@@ -44,11 +45,13 @@ def search(
     data: Annotated[
         str | None,
         typer.Option(
-            help="auto, digits, cifar10, cifar100, folder:PATH or imagenet:PATH (default: auto, CIFAR-10 "
-            "if it is on disk or quickly downloaded, else the digits).",
+            help="auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH or, downsampled, "
+            "imagenet16:PATH, imagenet16-120:PATH and the like (default: auto, CIFAR-10 if it is on disk "
+            "or quickly downloaded, else the digits).",
             metavar="DATA",
         ),
     ] = None,
+    corrupt_images: CorruptImages = "refuse",
     study: Annotated[
         str | None,
         typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
@@ -125,6 +128,7 @@ def search(
         seed=seed,
         cache=cache_folder(cache_dir),
         plugins=plugin or (),
+        corrupt=corrupt_images,
     )
     chosen = pick_device(device)
     keep_freed_memory()
@@ -132,6 +136,7 @@ def search(
         say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
         if config.data_note:
             say(f"data: {config.data_note}")
+        say_skipped(ready.proxy.data.skipped)
         trained = finished(ready.study)
         complete = [trial for trial in trained if trial.state.name == "COMPLETE"]
         best = max(((float(trial.value or 0), trial.number) for trial in complete), default=None)

@@ -105,9 +105,8 @@ def _of_training(fidelity: str, trials: Sequence[FrozenTrial]) -> list[Signal]:
 
 
 def _seconds(trials: Sequence[FrozenTrial]) -> float:
-    return statistics.median(trial.user_attrs["seconds"] for trial in trials)
+    return float(statistics.median(trial.user_attrs["seconds"] for trial in trials))
 
 
 def _accuracy(trial: FrozenTrial) -> float:
-    value: float | None = trial.value
-    return math.nan if value is None else value
+    return math.nan if trial.value is None else float(trial.value)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from pathlib import Path
 
 import optuna
 import torch
@@ -40,7 +39,6 @@ def run(
     left: Sequence[Task],
     *,
     jobs: int,
-    cache: Path,
     device: torch.device,
     told: Callable[[Done], None],
 ) -> None:
@@ -50,7 +48,6 @@ def run(
         ready: The study.
         left: The tasks.
         jobs: Processes.
-        cache: Folder that downloads are kept in.
         device: Of all trainings.
         told: Is called for each piece that is done.
 
@@ -62,7 +59,7 @@ def run(
     facts = {"device": device_name(device, ready.plan.threads), "versions": versions()}
     context = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads, nor CUDA
     pool = ProcessPoolExecutor(
-        min(jobs, len(left)), context, initializer=begin, initargs=(ready.plan, cache, str(device))
+        min(jobs, len(left)), context, initializer=begin, initargs=(ready.plan, ready.images, str(device))
     )
     try:
         submitted = (pool.submit(do, task, str(ready.drawn[task.index])) for task in left)

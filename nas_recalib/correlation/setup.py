@@ -14,6 +14,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.draw import draw, slice_of
 from nas_recalib.correlation.plan import REFERENCE, Plan
 from nas_recalib.correlation.study import read_plan, write_plan
+from nas_recalib.correlation.work import Loader
 from nas_recalib.costs import Budget
 from nas_recalib.data import open_source
 from nas_recalib.device import default_threads, fast_dtype
@@ -40,6 +41,7 @@ class Request:
         fidelities: Names or files of those that are held against it.
         scores: Names of scores; "all" is all there are, "none" none.
         data: Name of a data set.
+        corrupt: What to do about images that cannot be decoded: refuse or skip.
         study: Name of the study (default: the space and "correlation").
         runs: Folder that studies are kept in.
         storage: URL of another storage than the study's own file.
@@ -58,6 +60,7 @@ class Request:
     fidelities: Sequence[str]
     scores: Sequence[str]
     data: str
+    corrupt: str
     study: str | None
     runs: Path
     storage: str | None
@@ -77,7 +80,9 @@ class Ready:
         space: What is drawn from.
         drawn: The architectures.
         scores: Names of the scores.
-        note: How the images were chosen.
+        images: Where the images come from, and how they are decoded.
+        note: How they were chosen.
+        skipped: Those that were left out, with what is wrong.
     """
 
     study: optuna.Study
@@ -85,7 +90,9 @@ class Ready:
     space: SearchSpace
     drawn: list[Architecture]
     scores: tuple[str, ...]
+    images: Loader
     note: str
+    skipped: tuple[str, ...]
 
 
 @contextmanager
@@ -113,12 +120,15 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     for fidelity in (plan.reference, *plan.fidelities.values()):
         refuse_misfits(space, fidelity)
     drawn = draw(space, plan.upper, plan.within, request.architectures, plan.seed)
+    images = Loader(plan.data, request.cache, request.corrupt, plan.seed)
+    fidelities = (plan.reference, *plan.fidelities.values())
+    skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
     with locked(place):
         study = create_study(place)
         try:
             if plan != stored:
                 write_plan(study, plan)
-            yield Ready(study, plan, space, drawn, scores, note)
+            yield Ready(study, plan, space, drawn, scores, images, note, tuple(skipped))
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 

@@ -13,9 +13,10 @@ import torch
 
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.correlation.plan import Plan, Task
-from nas_recalib.data import Resident, Source, load_resident, open_source
+from nas_recalib.data import Resident, load_resident, open_source
 from nas_recalib.device import keep_freed_memory
 from nas_recalib.plugins import load_plugins
+from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.scores import score_network
 from nas_recalib.proxy.train import default_recipe, normalise
@@ -44,17 +45,43 @@ class Done:
     failure: Failure | None = None
 
 
+@dataclass(frozen=True)
+class Loader:
+    """How images are decoded.
+
+    Attributes:
+        data: Name of a data set.
+        cache: Folder that downloads and decoded images are kept in.
+        corrupt: What to do about images that cannot be decoded: refuse or skip.
+        seed: Of the split.
+    """
+
+    data: str
+    cache: Path
+    corrupt: str
+    seed: int
+
+    def load(self, fidelity: Fidelity) -> Resident:
+        """What a fidelity needs, on the CPU; decoded once, from then on read from the cache.
+
+        Raises:
+            InputError: If an image cannot be decoded, and such are refused, or there are too few.
+        """
+        sizes = (fidelity.resolution, fidelity.images, fidelity.validation)
+        source = open_source(self.data, self.cache)
+        return load_resident(source, *sizes, self.seed, cache=self.cache, corrupt=self.corrupt)
+
+
 class Worker:
     """Does the tasks of one plan; images stay on the device from one to the next."""
 
-    def __init__(self, plan: Plan, cache_folder: Path, device: str) -> None:
+    def __init__(self, plan: Plan, images: Loader, device: str) -> None:
         load_plugins(plan.plugins)
         torch.set_num_threads(plan.threads)
         keep_freed_memory()
         self._plan = plan
         self._device = torch.device(device)
-        self._source: Source = open_source(plan.data, cache_folder)
-        self._resident = cache(self._load)
+        self._resident = cache(lambda fidelity: images.load(fidelity).to(self._device))
 
     def do(self, task: Task, architecture: Architecture) -> Done:
         start = time.monotonic()
@@ -62,7 +89,7 @@ class Worker:
             scores = self._scores(task, architecture)
             return Done(task, round(time.monotonic() - start, 2), scores=scores)
         fidelity = self._plan.fidelity(task.fidelity)
-        data = self._resident(fidelity.resolution, fidelity.images, fidelity.validation)
+        data = self._resident(fidelity)
         proxy = Proxy(
             data=data,
             width=fidelity.width,
@@ -79,7 +106,7 @@ class Worker:
 
     def _scores(self, task: Task, architecture: Architecture) -> dict[str, tuple[float, float]]:
         fidelity = self._plan.reference
-        data = self._resident(fidelity.resolution, fidelity.images, fidelity.validation)
+        data = self._resident(fidelity)
         shape = architecture.shape.twin(fidelity.width)
         network = build_seeded(shape, architecture.blocks, data.num_classes, 3, task.seed).to(self._device)
         images = normalise(data.train_images[:_BATCH], data)
@@ -90,19 +117,16 @@ class Worker:
             found[name] = (value, round(time.monotonic() - start, 4))
         return found
 
-    def _load(self, resolution: int, images: int | None, validation: int) -> Resident:
-        return load_resident(self._source, resolution, images, validation, self._plan.seed).to(self._device)
-
 
 _worker: Worker | None = None
 
 
-def begin(plan: Plan, cache_folder: Path, device: str) -> None:
+def begin(plan: Plan, images: Loader, device: str) -> None:
     """Makes this process a worker that ends with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     threading.Thread(target=_follow_parent, daemon=True).start()
     global _worker
-    _worker = Worker(plan, cache_folder, device)
+    _worker = Worker(plan, images, device)
 
 
 def do(task: Task, architecture: str) -> Done:

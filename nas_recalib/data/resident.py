@@ -1,18 +1,19 @@
 """Images as tensors on a device, for proxy training: decoded once, split once, never copied again."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from nas_recalib.data.sources import Images, Labels, Source
+from nas_recalib.data.decoded import Decoded, decode
+from nas_recalib.data.sources import Labels, Source
 from nas_recalib.errors import InputError
 
+CORRUPT = ("refuse", "skip")
 Indices = NDArray[np.int64]
 
 
@@ -29,6 +30,7 @@ class Resident:
         mean: Of each channel over the training images, 0 to 255, (3,).
         std: Likewise.
         flips: Whether mirror images may be trained on.
+        skipped: Images that were left out, each by name with what is wrong.
     """
 
     train_images: Tensor
@@ -39,6 +41,7 @@ class Resident:
     mean: Tensor
     std: Tensor
     flips: bool
+    skipped: tuple[str, ...] = ()
 
     @property
     def resolution(self) -> int:
@@ -50,37 +53,34 @@ class Resident:
             name: getattr(self, name).to(device)
             for name in ("train_images", "train_labels", "val_images", "val_labels", "mean", "std")
         }
-        return Resident(**tensors, num_classes=self.num_classes, flips=self.flips)
+        return replace(self, **tensors)
 
 
-def split_indices(labels: Labels, images: int | None, validation: int, seed: int) -> tuple[Indices, Indices]:
-    """Draws validation images, then training images from the rest, each class in proportion.
+def split_indices(
+    labels: Labels, images: int | None, validation: int, seed: int, classes: Sequence[str] = ()
+) -> tuple[Indices, Indices]:
+    """Draws validation images, then training images from the rest.
+
+    Each class is drawn from in proportion to its size, but one image at least is drawn for either part.
 
     Args:
         labels: Of all images.
         images: How many to train on; None takes the rest.
         validation: How many to validate on.
         seed: Of the draw.
+        classes: Their names, if they have any.
 
     Returns:
         Indices of the training and of the validation images, sorted.
 
     Raises:
-        InputError: If there are not enough images of some class.
+        InputError: If there are not enough images, or not enough of some class.
     """
-    counts = np.bincount(labels)
-    for_validation = _proportional(counts, validation)
+    counts = np.bincount(labels, minlength=len(classes))
+    _refuse_too_few(counts, images, validation, classes)
+    for_validation = _proportional(counts, validation, counts - 1)
     left = counts - for_validation
-    if images is not None and images > left.sum():
-        raise InputError(
-            f"images: {images} is more than the {left.sum()} that are left beside {validation} for validation"
-        )
-    for_training = left if images is None else _proportional(left, images)
-    if for_validation.min() < 1 or for_training.min() < 1:
-        raise InputError(
-            f"data: {len(labels)} images of {len(counts)} classes are too few to train on "
-            f"{'the rest' if images is None else images} and validate on {validation}, one a class at least"
-        )
+    for_training = left if images is None else _proportional(left, images, left)
     random = np.random.default_rng(seed)
     train, val = [], []
     for label, (n_val, n_train) in enumerate(zip(for_validation, for_training, strict=True)):
@@ -91,7 +91,14 @@ def split_indices(labels: Labels, images: int | None, validation: int, seed: int
 
 
 def load_resident(
-    source: Source, resolution: int, images: int | None, validation: int, seed: int
+    source: Source,
+    resolution: int,
+    images: int | None,
+    validation: int,
+    seed: int,
+    *,
+    cache: Path | None = None,
+    corrupt: str = "refuse",
 ) -> Resident:
     """Decodes what a proxy needs of a source, at its resolution.
 
@@ -101,50 +108,80 @@ def load_resident(
         images: How many to train on; None takes all but the validation images.
         validation: How many to validate on.
         seed: Of the split.
+        cache: Folder that decoded pixels of files are kept in.
+        corrupt: What to do about images that cannot be decoded: "refuse" them, or "skip" them, which leaves
+            them out of the split and changes nothing else in it.
 
     Raises:
         InputError: If an image cannot be decoded (it is named) or there are too few.
     """
-    train, val = split_indices(source.train.labels, images, validation, seed)
-    train_images = _decode(source.train, train, resolution)
+    if corrupt not in CORRUPT:
+        raise InputError(f"corrupt-images: unknown {corrupt!r}; allowed: {', '.join(CORRUPT)}")
+    split = split_indices(source.train.labels, images, validation, seed, source.classes)
+    decoded = [decode(source.train, part.tolist(), resolution, cache) for part in split]
+    faults = tuple(fault for part in decoded for fault in part.faults.values())
+    if faults and corrupt == "refuse":
+        others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise InputError(f"{faults[0]}{others}; --corrupt-images skip leaves such images out")
+    (train_images, train_labels), (val_images, val_labels) = (
+        _sound(part, source.train.labels[indices], source.classes, purpose)
+        for part, indices, purpose in zip(decoded, split, ("train", "validate"), strict=True)
+    )
     pixels = train_images.transpose(0, 1).flatten(1).float()
     return Resident(
         train_images=train_images,
-        train_labels=torch.from_numpy(source.train.labels[train]),
-        val_images=_decode(source.train, val, resolution),
-        val_labels=torch.from_numpy(source.train.labels[val]),
+        train_labels=torch.from_numpy(train_labels),
+        val_images=val_images,
+        val_labels=torch.from_numpy(val_labels),
         num_classes=len(source.classes),
         mean=pixels.mean(1),
         std=pixels.std(1).clamp_min(1.0),
         flips=source.flips,
+        skipped=faults,
     )
 
 
-def _decode(images: Images, indices: Indices, resolution: int) -> Tensor:
-    def one(index: int) -> NDArray[np.uint8]:
-        return np.asarray(fit_square(images.open(index), resolution))
-
-    with ThreadPoolExecutor() as pool:
-        pixels: Sequence[NDArray[np.uint8]] = list(pool.map(one, indices.tolist(), chunksize=256))
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-
-
-def fit_square(image: Image.Image, side: int) -> Image.Image:
-    """Scales the shorter side to `side` and cuts out the centre."""
-    if image.size == (side, side):
-        return image
-    scale = side / min(image.size)
-    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    resized = image.resize(size, Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + side, top + side))
+def _sound(decoded: Decoded, labels: Labels, classes: Sequence[str], purpose: str) -> tuple[Tensor, Labels]:
+    """The images that could be decoded, with their labels; raises InputError if a class has none."""
+    if not decoded.faults:
+        return decoded.pixels, labels
+    sound = np.delete(np.arange(len(labels)), list(decoded.faults))
+    absent = set(range(len(classes))) - set(labels[sound].tolist())
+    if absent:
+        name = classes[min(absent)]
+        raise InputError(f"data: of the class {name!r} no image to {purpose} on can be decoded")
+    return decoded.pixels[torch.from_numpy(sound)], labels[sound]
 
 
-def _proportional(counts: Indices, total: int) -> Indices:
-    """Splits `total` in proportion to counts, rounding by largest remainder; at most what there is."""
-    available = int(counts.sum())
-    exact = counts * min(total, available) / max(1, available)
-    shares: Indices = np.floor(exact).astype(np.int64)
-    missing = min(total, available) - int(shares.sum())
-    shares[np.argsort(shares - exact, kind="stable")[:missing]] += 1
+def _refuse_too_few(counts: Indices, images: int | None, validation: int, classes: Sequence[str]) -> None:
+    """Raises InputError unless every class can have an image in either part."""
+    total, smallest = int(counts.sum()), int(counts.argmin())
+    if counts[smallest] < 2:
+        name = repr(classes[smallest]) if len(classes) else smallest
+        raise InputError(
+            f"data: too few images of the class {name}: it has {counts[smallest]} and needs 2, one to train "
+            "on and one to validate on; add some or leave the class out"
+        )
+    left = max(0, total - validation)
+    if images is not None and images > left:
+        raise InputError(
+            f"images: {images} is more than the {left} that are left beside {validation} for validation"
+        )
+    each = f"too few for one of each of the {len(counts)} classes"
+    if validation < len(counts):
+        raise InputError(f"validation: {validation} images are {each}")
+    if images is None and left < len(counts):
+        raise InputError(f"validation: {validation} of the {total} images leave {left} to train on, {each}")
+    if images is not None and images < len(counts):
+        raise InputError(f"images: {images} are {each}")
+
+
+def _proportional(counts: Indices, total: int, most: Indices) -> Indices:
+    """Splits `total` in proportion to counts by largest remainder, each share between 1 and `most`."""
+    exact = counts * total / counts.sum()
+    shares: Indices = np.floor(exact).astype(np.int64).clip(1, most)
+    while shares.sum() < total:
+        shares[np.where(shares < most, exact - shares, -np.inf).argmax()] += 1
+    while shares.sum() > total:
+        shares[np.where(shares > 1, shares - exact, -np.inf).argmax()] -= 1
     return shares

@@ -1,6 +1,7 @@
-"""Labelled images by name: `digits`, `cifar10`, `cifar100`, `folder:PATH`, `imagenet:PATH`, `auto`."""
+"""Labelled images by name: built in, downloaded, or in folders of the user's own."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas_recalib.data.cifar import CIFAR, cached, load_cifar
+from nas_recalib.data.downsampled import DOWNSAMPLED, load_downsampled
+from nas_recalib.data.folder import read_folder
 from nas_recalib.errors import InputError
 
 Labels = NDArray[np.int64]
-SPECS = "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH"
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+SPECS = (
+    "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH, imagenet8:PATH, imagenet16:PATH, "
+    "imagenet32:PATH, imagenet64:PATH, and of these the first K classes, such as imagenet16-120:PATH"
+)
 
 
 class Images(Protocol):
@@ -48,28 +53,9 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
     def describe(self) -> Iterable[bytes]:
-        return (self.pixels.tobytes(), self.labels.tobytes())
-
-
-@dataclass(frozen=True, eq=False)
-class FileImages:
-    """Images in files."""
-
-    paths: tuple[Path, ...]
-    labels: Labels
-
-    def open(self, index: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.paths[index]}: not an image that can be decoded: {error}") from error
-
-    def describe(self) -> Iterable[bytes]:
-        for path, label in zip(self.paths, self.labels, strict=True):
-            yield f"{label}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode(
-                errors="surrogateescape"
-            )
+        parts = max(1, self.pixels.nbytes >> 26)  # not all copied at once
+        yield from (part.tobytes() for part in np.array_split(self.pixels, parts))
+        yield self.labels.tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +100,11 @@ def open_source(spec: str, cache: Path) -> Source:
         InputError: If the name is unknown or the data cannot be used; the message says why.
     """
     kind, _, path = spec.partition(":")
-    if kind in ("folder", "imagenet") and path:
+    small = DOWNSAMPLED.fullmatch(kind)
+    if path and (small or kind in ("folder", "imagenet")):
         try:
-            return _folder(kind, Path(path).expanduser().resolve())
+            root = Path(path).expanduser().resolve()
+            return _downsampled(small, root) if small else _folder(kind, root)
         except (OSError, RuntimeError) as error:
             raise InputError(f"data: {path} cannot be read: {error}") from error
     if spec == "auto":
@@ -159,40 +147,14 @@ def _auto(cache: Path) -> Source:
 
 
 def _folder(kind: str, root: Path) -> Source:
-    if not root.is_dir():
-        raise InputError(f"data: {root} is not a folder")
-    if not (root / "train").is_dir():
-        raise InputError(f"data: {root} has no folder train/ with one folder a class in it")
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
-    train = _read_tree(root / "train", classes)
-    empty = sorted(set(range(len(classes))) - set(train.labels.tolist()))
-    if not len(train.labels):
-        raise InputError(f"data: {root / 'train'} has no images; expected train/CLASS/*.jpg and the like")
-    if empty:
-        raise InputError(f"data: the class {classes[empty[0]]!r} of {root / 'train'} has no images")
-    if len(classes) < 2:
-        raise InputError(f"data: {root / 'train'} has one class, {classes[0]!r}; at least 2 are needed")
-    held_out = _held_out(root, ("val", "test") if kind == "imagenet" else ("test", "val"), classes)
-    return Source(f"{kind}:{root}", tuple(classes), train, held_out, native_size=None, flips=True)
+    classes, train, held_out = read_folder(kind, root)
+    return Source(f"{kind}:{root}", classes, train, held_out, native_size=None, flips=True)
 
 
-def _held_out(root: Path, parts: tuple[str, ...], classes: list[str]) -> FileImages | None:
-    """The first of the parts that has labelled images (ILSVRC's test/ has none)."""
-    for folder in (root / part for part in parts if (root / part).is_dir()):
-        strange = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
-        if strange:
-            raise InputError(f"data: {folder} has the class {strange[0]!r}, which train/ has not")
-        images = _read_tree(folder, classes)
-        if len(images.labels):
-            return images
-    return None
-
-
-def _read_tree(root: Path, classes: list[str]) -> FileImages:
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = sorted(p for p in (root / name).rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-        paths += files
-        labels += [label] * len(files)
-    return FileImages(tuple(paths), np.array(labels, dtype=np.int64))
+def _downsampled(kind: re.Match[str], root: Path) -> Source:
+    """Classes are told by their numbers, from 1, which are not in the order of ImageNet's folders."""
+    side, count = int(kind[1]), int(kind[2] or 1000)
+    train, held_out = load_downsampled(root, side, count)
+    classes = tuple(str(number + 1) for number in range(count))
+    spec = f"{kind[0]}:{root}"
+    return Source(spec, classes, ArrayImages(*train), ArrayImages(*held_out), native_size=side, flips=True)

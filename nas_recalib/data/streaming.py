@@ -146,7 +146,7 @@ def divide(source: Source, seed: int) -> tuple[Indices, Indices, Images]:
     if source.held_out is None:
         count = len(source.train.labels)
         train, held_out = split_indices(
-            source.train.labels, None, max(len(source.classes), count // 10), seed
+            source.train.labels, None, max(len(source.classes), count // 10), seed, source.classes
         )
         return train, held_out, source.train
     if not len(source.held_out.labels):

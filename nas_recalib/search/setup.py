@@ -57,8 +57,9 @@ class Request:
         pruner: Name of the pruner.
         threads: Of the CPU.
         seed: That every draw follows from.
-        cache: Folder that downloads are kept in.
+        cache: Folder that downloads and decoded images are kept in.
         plugins: Modules of the user's own operators; none is "as the study has it".
+        corrupt: What to do about images that cannot be decoded: refuse or skip.
     """
 
     space: str | None
@@ -84,6 +85,7 @@ class Request:
     seed: int | None
     cache: Path
     plugins: Sequence[str] = ()
+    corrupt: str = "refuse"
 
 
 @contextmanager
@@ -121,7 +123,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         refuse_difference(place.name, stored, config)
     refuse_misfits(space, Fidelity(**config.fidelity))
     torch.set_num_threads(config.threads)
-    proxy = _proxy(config, source, device)
+    proxy = _proxy(config, request, source, device)
     with locked(place):
         study = create_study(place)
         written = read_config(study)
@@ -230,9 +232,17 @@ def _config(
     )
 
 
-def _proxy(config: SearchConfig, source: Source, device: torch.device) -> Proxy:
+def _proxy(config: SearchConfig, request: Request, source: Source, device: torch.device) -> Proxy:
     fidelity = Fidelity(**config.fidelity)
-    data = load_resident(source, fidelity.resolution, fidelity.images, fidelity.validation, config.seed)
+    data = load_resident(
+        source,
+        fidelity.resolution,
+        fidelity.images,
+        fidelity.validation,
+        config.seed,
+        cache=request.cache,
+        corrupt=request.corrupt,
+    )
     return Proxy(
         data=data.to(device),
         width=fidelity.width,

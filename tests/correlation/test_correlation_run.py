@@ -53,6 +53,7 @@ def request(files, **changes):
         "fidelities": [str(files / "brief.yaml")],
         "scores": ["params", "snip", "synflow"],
         "data": "digits",
+        "corrupt": "refuse",
         "study": "s",
         "runs": files / "runs",
         "storage": None,
@@ -66,7 +67,7 @@ def request(files, **changes):
 def go_on(asked, told=lambda _: None):
     with prepared(asked, CPU) as ready:
         left = pending(ready.study, ready.plan, asked.architectures, asked.seeds, ready.scores)
-        run(ready, left, jobs=2, cache=asked.cache, device=CPU, told=told)
+        run(ready, left, jobs=2, device=CPU, told=told)
         sizes = (ready.scores, asked.seeds)
         return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
 
@@ -80,7 +81,7 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files):
         assert trial.value == trial.intermediate_values[ready.plan.fidelity(task.fidelity).epochs]
         assert trial.user_attrs["architecture"] == str(ready.drawn[task.index])
         assert trial.params == ready.space.encode(ready.drawn[task.index])
-    alone = Worker(ready.plan, files, "cpu").do(next(iter(done)), ready.drawn[next(iter(done)).index])
+    alone = Worker(ready.plan, ready.images, "cpu").do(next(iter(done)), ready.drawn[next(iter(done)).index])
     assert alone.accuracies == tuple(done[alone.task].intermediate_values.values())
     assert list(alone.losses) == done[alone.task].user_attrs["losses"]
 

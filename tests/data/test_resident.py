@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas_recalib.data.resident import fit_square, load_resident, split_indices
+from nas_recalib.data.resident import load_resident, split_indices
 from nas_recalib.data.sources import ArrayImages, Source
 from nas_recalib.errors import InputError
 
@@ -20,31 +20,44 @@ def shuffled(counts):
 
 
 @given(
-    counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    counts=st.lists(st.integers(1, 40) | st.integers(200, 900), min_size=1, max_size=6),
     images=st.none() | st.integers(0, 150),
     validation=st.integers(0, 100),
     seed=st.integers(0, 2**32),
 )
-def test_a_split_is_disjoint_exact_and_stratified_within_one(counts, images, validation, seed):
+def test_a_split_is_disjoint_exact_and_as_near_to_proportion_as_can_be(counts, images, validation, seed):
     labels, counts = shuffled(counts), np.array(counts)
-    wanted = counts.sum() - validation if images is None else images
-    share = validation * counts / counts.sum()
-    try:
-        train, val = split_indices(labels, images, validation, seed)
-    except InputError:  # some class has too few, but for rounding
-        rest = counts - share
-        assert min(share.min(), rest.min() - 1, (wanted * (rest - 1) / max(1, rest.sum())).min()) < 1
+    classes, most = len(counts), counts.sum() - validation
+    wanted = most if images is None else images
+    if counts.min() < 2 or validation < classes or not classes <= wanted <= most:
+        with pytest.raises(InputError):
+            split_indices(labels, images, validation, seed)
         return
+    train, val = split_indices(labels, images, validation, seed)
     assert not set(train) & set(val)
-    assert len(set(train)) == len(train) == min(wanted, counts.sum() - validation)
+    assert len(set(train)) == len(train) == wanted
     assert len(set(val)) == len(val) == validation
     assert np.array_equal(train, np.sort(train))
     assert np.array_equal(val, np.sort(val))
-    in_train, in_val = (np.bincount(labels[part], minlength=len(counts)) for part in (train, val))
+    in_train, in_val = (np.bincount(labels[part], minlength=classes) for part in (train, val))
     left = counts - in_val
-    assert (abs(in_val - share) < 1).all()
-    assert (abs(in_train - len(train) * left / left.sum()) < 1).all()
-    assert min(in_train.min(), in_val.min()) >= 1
+    for drawn, total, of, most in ((in_val, validation, counts, counts - 1), (in_train, wanted, left, left)):
+        assert drawn.min() >= 1
+        assert (drawn <= most).all()
+        excess = (
+            drawn - total * of / of.sum()
+        )  # no image more of one class and less of another would be nearer
+        from_, to = excess[drawn > 1], excess[drawn < most]
+        assert not len(from_) or not len(to) or from_.max() - to.min() < 1 + 1e-9
+
+
+def test_rare_classes_are_in_both_parts():
+    labels = shuffled([2, 3, 5, 5000])
+    for images, validation in ((None, 500), (1000, 100), (4, 4)):
+        train, val = split_indices(labels, images, validation, seed=0)
+        for part in (train, val):
+            assert np.bincount(labels[part], minlength=4).min() == 1
+        assert len(val) == validation
 
 
 def test_a_split_follows_from_the_seed_and_validation_from_nothing_else():
@@ -65,51 +78,29 @@ def test_the_largest_remainders_are_rounded_up():
 
 
 @pytest.mark.parametrize(
-    ("counts", "images", "validation"),
+    ("counts", "images", "validation", "told"),
     [
-        ([5, 5], None, 10),
-        ([5, 5], None, 11),
-        ([5, 5], None, 0),
-        ([5, 5], None, 1),
-        ([5, 5], 1, 4),
-        ([5, 5], 0, 4),
-        ([1, 9], None, 5),
-        ([5, 0, 5], None, 4),
+        ([5, 5], None, 10, "validation: 10 of the 10 images leave 0 to train on, too few for one of each"),
+        ([5, 5], None, 11, "validation: 11 of the 10 images leave 0 to train on, too few for one of each"),
+        ([5, 5], None, 0, "validation: 0 images are too few for one of each of the 2 classes"),
+        ([5, 5], None, 1, "validation: 1 images are too few for one of each of the 2 classes"),
+        ([5, 5], 1, 4, "images: 1 are too few for one of each of the 2 classes"),
+        ([5, 5], 0, 4, "images: 0 are too few for one of each of the 2 classes"),
+        ([5, 5], 7, 4, "images: 7 is more than the 6 that are left beside 4 for validation"),
+        ([5, 5], 7, 14, "images: 7 is more than the 0 that are left beside 14 for validation"),
+        ([9, 1], None, 5, "too few images of the class 'b': it has 1 and needs 2"),
+        ([5, 0, 5], None, 4, "too few images of the class 'b': it has 0 and needs 2"),
+        ([5, 5, 0], None, 4, "too few images of the class 'c': it has 0 and needs 2"),
     ],
 )
-def test_too_few_images_are_refused(counts, images, validation):
-    with pytest.raises(InputError, match=f"{sum(counts)} images of {len(counts)} classes are too few"):
-        split_indices(shuffled(counts), images, validation, seed=0)
+def test_too_few_images_are_refused(counts, images, validation, told):
+    with pytest.raises(InputError, match=rf"{told}.*\Z"):
+        split_indices(shuffled(counts), images, validation, 0, ("a", "b", "c")[: len(counts)])
 
 
-@pytest.mark.parametrize(("size", "left", "top"), [((40, 20), 10, 0), ((20, 40), 0, 10), ((21, 20), 0, 0)])
-def test_fit_square_cuts_the_centre_out_where_nothing_need_be_scaled(size, left, top):
-    pixels = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
-    fitted = np.asarray(fit_square(Image.fromarray(pixels), 20))
-    assert np.array_equal(fitted, pixels[top : top + 20, left : left + 20])
-
-
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("factor", [0.25, 0.5, 2])
-def test_fit_square_scales_about_the_centre(axis, factor):
-    long, short = 200, 80
-    side = int(short * factor)
-    ramp = np.arange(long, dtype=np.uint8)
-    pixels = np.broadcast_to(ramp if axis else ramp[:, None], (short, long) if axis else (long, short))
-    fitted = np.asarray(fit_square(Image.fromarray(np.ascontiguousarray(pixels)), side), dtype=float)
-    centres = (np.arange(side) - (side - 1) / 2) / factor + (long - 1) / 2
-    expected = np.broadcast_to(centres if axis else centres[:, None], (side, side))
-    assert abs(fitted - expected).max() <= 1
-
-
-@given(width=st.integers(1, 90), height=st.integers(1, 90), side=st.integers(8, 40))
-def test_fit_square_gives_the_side_asked_for(width, height, side):
-    assert fit_square(Image.new("RGB", (width, height)), side).size == (side, side)
-
-
-def test_fit_square_leaves_a_square_of_that_side_as_it_is():
-    pixels = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
-    assert np.array_equal(np.asarray(fit_square(Image.fromarray(pixels), 16)), pixels)
+def test_a_class_without_a_name_is_told_by_its_number():
+    with pytest.raises(InputError, match="of the class 1: it has 1"):
+        split_indices(shuffled([9, 1]), None, 5, 0)
 
 
 @dataclass
@@ -118,11 +109,11 @@ class Numbered:
 
     labels: np.ndarray
     opened: list = field(default_factory=list)
-    broken: int = -1
+    broken: tuple = ()
 
     def open(self, index):
-        if index == self.broken:
-            raise InputError("12.png: not an image")
+        if index in self.broken:
+            raise InputError(f"{index}.png: not an image")
         self.opened.append(index)
         return Image.new("RGB", (30, 20), (index, 10 * int(self.labels[index]), 7))
 
@@ -174,10 +165,47 @@ def test_mean_and_deviation_are_those_of_the_training_images(source):
     assert data.std[2] == 1  # the third channel is one colour, and will be divided by this
 
 
-def test_an_image_that_cannot_be_decoded_is_named(source):
-    source.train.broken = split_indices(source.train.labels, 60, 24, seed=0)[1][5]
-    with pytest.raises(InputError, match=r"12\.png"):
+@pytest.mark.parametrize("part", [0, 1])
+def test_an_image_that_cannot_be_decoded_is_named(source, part):
+    broken = split_indices(source.train.labels, 60, 24, seed=0)[part][5]
+    source.train.broken = (broken,)
+    with pytest.raises(InputError, match=rf"^{broken}\.png: not an image; --corrupt-images skip leaves.*\Z"):
         load_resident(source, 8, 60, 24, seed=0)
+
+
+def test_with_several_that_cannot_be_decoded_their_number_is_told(source):
+    source.train.broken = tuple(split_indices(source.train.labels, 60, 24, seed=0)[0][[3, 4, 9]])
+    with pytest.raises(InputError, match=rf"^{source.train.broken[0]}\.png: .* \(and 2 more\); "):
+        load_resident(source, 8, 60, 24, seed=0)
+
+
+def test_images_that_cannot_be_decoded_are_skipped_and_the_rest_stay_where_they_were(source):
+    whole = load_resident(source, 8, 60, 24, seed=0)
+    assert whole.skipped == ()
+    train, val = split_indices(source.train.labels, 60, 24, seed=0)
+    source.train.broken = (*train[[0, 30]], val[-1])
+    data = load_resident(source, 8, 60, 24, seed=0, corrupt="skip")
+    assert data.skipped == tuple(f"{index}.png: not an image" for index in source.train.broken)
+    kept = np.delete(np.arange(60), [0, 30])
+    assert torch.equal(data.train_images, whole.train_images[kept])
+    assert torch.equal(data.train_labels, whole.train_labels[kept])
+    assert torch.equal(data.val_images, whole.val_images[:-1])
+    assert torch.equal(data.val_labels, whole.val_labels[:-1])
+    assert data.mean[0] == data.train_images[:, 0].float().mean()
+    assert data.to(torch.device("cpu")).skipped == data.skipped
+
+
+@pytest.mark.parametrize(("part", "purpose"), [(0, "train"), (1, "validate")])
+def test_a_class_of_which_nothing_is_left_is_refused(source, part, purpose):
+    indices = split_indices(source.train.labels, 60, 24, seed=0)[part]
+    source.train.broken = tuple(indices[source.train.labels[indices] == 1])
+    with pytest.raises(InputError, match=f"of the class 'b' no image to {purpose} on can be decoded"):
+        load_resident(source, 8, 60, 24, seed=0, corrupt="skip")
+
+
+def test_another_way_with_corrupt_images_is_refused(source):
+    with pytest.raises(InputError, match="corrupt-images: unknown 'ignore'; allowed: refuse, skip"):
+        load_resident(source, 8, 60, 24, seed=0, corrupt="ignore")
 
 
 def test_to_moves_every_tensor(source):
