@@ -1,8 +1,10 @@
 """Short training of a network on resident images: what a trial is made of."""
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +56,116 @@ class Epoch:
     accuracy: float
 
 
+class Training:
+    """A short training of a network on resident images; one seed fixes batches and augmentation.
+
+    Iterating trains an epoch at a time. After any of them it can be left, and another one of the same
+    network, data, epochs, seed and recipe goes on from its state bit for bit as if it had not been: the
+    schedule is always that of all epochs, so that a rung of a ladder is a part of the way and not a way of
+    its own.
+
+    Args:
+        network: On the data's device.
+        data: Training and validation images.
+        epochs: Passes over the training images.
+        seed: Of shuffling and augmentation.
+        dtype: Of convolutions and products; float32 switches autocast off.
+        recipe: The rest.
+
+    Attributes:
+        curve: The epochs trained.
+
+    Raises:
+        Diverged: From iterating, if the loss stops being finite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Resident,
+        epochs: int,
+        *,
+        seed: int,
+        dtype: torch.dtype,
+        recipe: Recipe,
+    ) -> None:
+        self.curve: list[Epoch] = []
+        self._data = data
+        self._epochs = epochs
+        self._dtype = dtype
+        self._recipe = recipe
+        self._generator = torch.Generator(data.train_images.device).manual_seed(seed)
+        self._network = network.to(device=data.train_images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.SGD(
+            self._network.parameters(),
+            lr=recipe.peak_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=True,
+            fused=True,
+        )
+
+    def __iter__(self) -> Iterator[Epoch]:
+        while len(self.curve) < self._epochs:
+            number = len(self.curve) + 1
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+                loss = self._train_epoch()
+                if not math.isfinite(loss):
+                    raise Diverged(f"the training loss is {loss} in epoch {number}")
+                self.curve.append(Epoch(number, loss, accuracy(self._network, self._data, self._dtype)))
+            yield self.curve[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that going on needs; tensors and plain values, that torch.load takes with weights_only.
+
+        The tensors are the training's own, not copies.
+        """
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "curve": [astuple(epoch) for epoch in self.curve],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from where another training was left."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        self.curve = [Epoch(*told) for told in state["curve"]]
+
+    def _train_epoch(self) -> float:
+        """One pass; waits for the device once, at its end."""
+        self._network.train()
+        device = self._data.train_images.device
+        total, steps = torch.zeros((), device=device), 0
+        for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
+            self._optimizer.param_groups[0]["lr"] = rate
+            total += train_step(self._network, self._optimizer, images, labels, self._dtype, self._recipe)
+            steps += 1
+        return total.item() / steps
+
+    def _rates(self) -> Iterator[float]:
+        """Of the next epoch's steps."""
+        steps = len(self._data.train_labels) // self._batch
+        rates = one_cycle(self._epochs * steps, self._recipe.peak_rate, self._recipe.warmup)
+        return islice(rates, len(self.curve) * steps, (len(self.curve) + 1) * steps)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of the next epoch, normalised; a last partial one is left for another epoch."""
+        data, batch = self._data, self._batch
+        count = len(data.train_labels)
+        order = torch.randperm(count, generator=self._generator, device=data.train_labels.device)
+        order = order[: count // batch * batch]
+        images = augment_epoch(data.train_images, order, data.flips, self._generator)
+        for some, labels in zip(images.split(batch), data.train_labels[order].split(batch), strict=True):
+            yield normalise(some, data), labels
+
+    @property
+    def _batch(self) -> int:
+        return min(self._recipe.batch_size, len(self._data.train_labels))
+
+
 def train_proxy(
     network: nn.Module,
     data: Resident,
@@ -64,16 +176,7 @@ def train_proxy(
     recipe: Recipe,
     report: Callable[[Epoch], bool],
 ) -> list[Epoch]:
-    """Trains a network on resident images; one seed fixes batches and augmentation.
-
-    Args:
-        network: On the data's device.
-        data: Training and validation images.
-        epochs: Passes over the training images.
-        seed: Of shuffling and augmentation.
-        dtype: Of convolutions and products; float32 switches autocast off.
-        recipe: The rest.
-        report: Called after every epoch; a true answer ends the training there.
+    """Trains until the last epoch, or until a report is answered with true; see `Training`.
 
     Returns:
         The epochs trained.
@@ -81,29 +184,29 @@ def train_proxy(
     Raises:
         Diverged: If the loss stops being finite.
     """
-    device = data.train_images.device
-    generator = torch.Generator(device).manual_seed(seed)
-    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.peak_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
-    batch = min(recipe.batch_size, len(data.train_labels))
-    rates = one_cycle(epochs * (len(data.train_labels) // batch), recipe.peak_rate, recipe.warmup)
-    curve: list[Epoch] = []
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        for number in range(1, epochs + 1):
-            loss = _train_epoch(network, optimizer, data, rates, generator, batch, dtype, recipe)
-            if not math.isfinite(loss):
-                raise Diverged(f"the training loss is {loss} in epoch {number}")
-            curve.append(Epoch(number, loss, accuracy(network, data, dtype)))
-            if report(curve[-1]):
-                break
-    return curve
+    training = Training(network, data, epochs, seed=seed, dtype=dtype, recipe=recipe)
+    for epoch in training:
+        if report(epoch):
+            break
+    return training.curve
+
+
+def train_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    dtype: torch.dtype,
+    recipe: Recipe,
+) -> Tensor:
+    """One step on a batch; its loss, without waiting for the device."""
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        logits = network(images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
@@ -111,36 +214,6 @@ def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
     rising = max(1, round(steps * warmup))
     for step in range(steps):
         yield peak * ((step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising + 1))
-
-
-def _train_epoch(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    data: Resident,
-    rates: Iterator[float],
-    generator: torch.Generator,
-    batch: int,
-    dtype: torch.dtype,
-    recipe: Recipe,
-) -> float:
-    """One pass; waits for the device once, at its end. A last partial batch is left for another epoch."""
-    network.train()
-    device = data.train_images.device
-    order = torch.randperm(len(data.train_labels), generator=generator, device=device)
-    order = order[: len(order) // batch * batch]
-    images = augment_epoch(data.train_images, order, data.flips, generator)
-    labels = data.train_labels[order]
-    total = torch.zeros((), device=device)
-    for batch_images, batch_labels in zip(images.split(batch), labels.split(batch), strict=True):
-        optimizer.param_groups[0]["lr"] = next(rates)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(normalise(batch_images, data))
-        loss = F.cross_entropy(logits.float(), batch_labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach()
-    return total.item() / max(1, len(order) // batch)
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from nas_recalib.data import load_resident, open_source
 from nas_recalib.proxy.train import (
     Diverged,
     Recipe,
+    Training,
     accuracy,
     default_recipe,
     normalise,
@@ -94,6 +95,26 @@ def test_a_true_answer_ends_the_training_after_that_epoch(few):
     curve = train(stopped, few, 5, report=lambda epoch: epoch.number == 2)
     assert curve == rest[:2]
     assert not torch.equal(stopped[1].weight, whole[1].weight)
+
+
+@pytest.mark.parametrize("left_after", [1, 2])
+def test_a_training_goes_on_bit_for_bit_from_where_it_was_left(few, tmp_path, left_after):
+    given = {"seed": 3, "dtype": torch.bfloat16, "recipe": Recipe(batch_size=32)}
+    whole = Training(small("scconv+ab"), few, 3, **given)
+    assert [epoch.number for epoch in whole] == [1, 2, 3]
+    left = Training(small("scconv+ab"), few, 3, **given)
+    for epoch in left:
+        if epoch.number == left_after:
+            break
+    torch.save(left.state_dict(), tmp_path / "left.pt")
+    resumed = Training(small("scconv+ab"), few, 3, **given | {"seed": 4})
+    resumed.load_state_dict(torch.load(tmp_path / "left.pt", weights_only=True))
+    assert resumed.curve == whole.curve[:left_after]
+    assert len(list(resumed)) == 3 - left_after
+    assert resumed.curve == whole.curve
+    ended, expected = (training.state_dict()["network"] for training in (resumed, whole))
+    assert all(value.equal(ended[name]) for name, value in expected.items())
+    assert list(resumed) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
