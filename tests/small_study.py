@@ -14,6 +14,7 @@ CONFIG = SearchConfig(
     data="digits",
     data_note="",
     data_hash="x",
+    split_hash="y",
     fidelity={"images": 10, "validation": 400, "resolution": 16, "width": 1.0, "epochs": 2},
     recipe={},
     dtype="float32",

@@ -1,5 +1,6 @@
 """Images as tensors on a device, for proxy training: decoded once, split once, never copied again."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ class Resident:
         mean: Of each channel over the training images, 0 to 255, (3,).
         std: Likewise.
         flips: Whether mirror images may be trained on.
+        split: A hash of which images of the source are where.
         skipped: Images that were left out, each by name with what is wrong.
     """
 
@@ -41,6 +43,7 @@ class Resident:
     mean: Tensor
     std: Tensor
     flips: bool
+    split: str
     skipped: tuple[str, ...] = ()
 
     @property
@@ -137,6 +140,7 @@ def load_resident(
         mean=pixels.mean(1),
         std=pixels.std(1).clamp_min(1.0),
         flips=source.flips,
+        split=hashlib.sha256(b"|".join(part.tobytes() for part in split)).hexdigest()[:16],
         skipped=faults,
     )
 

@@ -124,6 +124,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     refuse_misfits(space, Fidelity(**config.fidelity))
     torch.set_num_threads(config.threads)
     proxy = _proxy(config, request, source, device)
+    config = replace(config, split_hash=proxy.data.split)
     with locked(place):
         study = create_study(place)
         written = read_config(study)
@@ -221,6 +222,7 @@ def _config(
         data=source.spec,
         data_note=source.note or (stored.data_note if stored else ""),
         data_hash=source.fingerprint(),
+        split_hash=stored.split_hash if stored else "",
         fidelity=fidelity.as_dict(),
         recipe=recipe,
         dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),

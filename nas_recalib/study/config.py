@@ -21,6 +21,7 @@ class SearchConfig:
         data: How the images were asked for; never `auto`.
         data_note: How they were chosen, in one line.
         data_hash: Of the training images.
+        split_hash: Of which of them are trained on, and which are validated on.
         fidelity: Of the proxy, as `Fidelity.as_dict` gives it.
         recipe: Of the proxy training, by name of its fields.
         dtype: Of convolutions in training.
@@ -38,6 +39,7 @@ class SearchConfig:
     data: str
     data_note: str
     data_hash: str
+    split_hash: str
     fidelity: dict[str, Any]
     recipe: dict[str, Any]
     dtype: str
