@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,24 @@ def train_proxy(
     device = data.train_images.device
     generator = torch.Generator(device).manual_seed(seed)
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
+    optimizer = make_optimizer(network, recipe)
+    batch = min(recipe.batch_size, len(data.train_labels))
+    rates = one_cycle(epochs * (len(data.train_labels) // batch), recipe.peak_rate, recipe.warmup)
+    curve: list[Epoch] = []
+    with reproducible():
+        for number in range(1, epochs + 1):
+            loss = train_epoch(network, optimizer, data, rates, generator, batch, dtype, recipe)
+            if not math.isfinite(loss):
+                raise Diverged(f"the training loss is {loss} in epoch {number}")
+            curve.append(Epoch(number, loss, accuracy(network, data, dtype)))
+            if report(curve[-1]):
+                break
+    return curve
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Of a network that lies where it will be trained."""
+    return torch.optim.SGD(
         network.parameters(),
         lr=recipe.peak_rate,
         momentum=recipe.momentum,
@@ -92,18 +110,13 @@ def train_proxy(
         nesterov=True,
         fused=True,
     )
-    batch = min(recipe.batch_size, len(data.train_labels))
-    rates = one_cycle(epochs * (len(data.train_labels) // batch), recipe.peak_rate, recipe.warmup)
-    curve: list[Epoch] = []
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        for number in range(1, epochs + 1):
-            loss = _train_epoch(network, optimizer, data, rates, generator, batch, dtype, recipe)
-            if not math.isfinite(loss):
-                raise Diverged(f"the training loss is {loss} in epoch {number}")
-            curve.append(Epoch(number, loss, accuracy(network, data, dtype)))
-            if report(curve[-1]):
-                break
-    return curve
+
+
+def reproducible() -> AbstractContextManager[None]:
+    """Has cuDNN take the same convolutions every time."""
+    flags = {"enabled": True, "benchmark": False, "deterministic": True}
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(**flags)
+    return context
 
 
 def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
@@ -113,7 +126,7 @@ def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
         yield peak * ((step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising + 1))
 
 
-def _train_epoch(
+def train_epoch(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Resident,
@@ -123,7 +136,11 @@ def _train_epoch(
     dtype: torch.dtype,
     recipe: Recipe,
 ) -> float:
-    """One pass; waits for the device once, at its end. A last partial batch is left for another epoch."""
+    """One pass; waits for the device once, at its end. A last partial batch is left for another epoch.
+
+    Returns:
+        The mean loss.
+    """
     network.train()
     device = data.train_images.device
     order = torch.randperm(len(data.train_labels), generator=generator, device=device)
@@ -133,14 +150,26 @@ def _train_epoch(
     total = torch.zeros((), device=device)
     for batch_images, batch_labels in zip(images.split(batch), labels.split(batch), strict=True):
         optimizer.param_groups[0]["lr"] = next(rates)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(normalise(batch_images, data))
-        loss = F.cross_entropy(logits.float(), batch_labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += loss.detach()
+        total += train_step(network, optimizer, normalise(batch_images, data), batch_labels, dtype, recipe)
     return total.item() / max(1, len(order) // batch)
+
+
+def train_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    dtype: torch.dtype,
+    recipe: Recipe,
+) -> Tensor:
+    """One step on normalised images; its loss is left on the device."""
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        logits = network(images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 @torch.no_grad()
