@@ -152,7 +152,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes of the plain recipe's loader")
     parser.add_argument("--steps", type=int, default=30, help="of each side in each round, and of pieces")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--compile", action="store_true", help="also ours with compiled blocks")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="also with compiled blocks; minutes of set-up, fewer where caches are warm",
+    )
     parser.add_argument("--spaces", nargs="*", default=["resnet20", "resnet50"], help="to time trials of")
     parser.add_argument("--architectures", type=int, default=4, help="drawn from each space")
     parser.add_argument("--whole", action="store_true", help="run whole trials")
