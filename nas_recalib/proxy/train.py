@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
@@ -71,6 +72,7 @@ class Training:
         seed: Of shuffling and augmentation.
         dtype: Of convolutions and products; float32 switches autocast off.
         recipe: The rest.
+        memory_format: Of the weights.
 
     Attributes:
         curve: The epochs trained.
@@ -88,6 +90,7 @@ class Training:
         seed: int,
         dtype: torch.dtype,
         recipe: Recipe,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.curve: list[Epoch] = []
         self._data = data
@@ -95,24 +98,17 @@ class Training:
         self._dtype = dtype
         self._recipe = recipe
         self._generator = torch.Generator(data.train_images.device).manual_seed(seed)
-        self._network = network.to(device=data.train_images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._optimizer = torch.optim.SGD(
-            self._network.parameters(),
-            lr=recipe.peak_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=True,
-            fused=True,
-        )
+        layout: dict[str, Any] = {"device": data.train_images.device, "memory_format": memory_format}
+        self._network = network.to(**layout)
+        self._optimizer = make_optimizer(self._network, recipe)
 
     def __iter__(self) -> Iterator[Epoch]:
         while len(self.curve) < self._epochs:
             number = len(self.curve) + 1
-            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-                loss = self._train_epoch()
-                if not math.isfinite(loss):
-                    raise Diverged(f"the training loss is {loss} in epoch {number}")
-                self.curve.append(Epoch(number, loss, accuracy(self._network, self._data, self._dtype)))
+            loss = self.train_epoch()
+            if not math.isfinite(loss):
+                raise Diverged(f"the training loss is {loss} in epoch {number}")
+            self.curve.append(Epoch(number, loss, accuracy(self._network, self._data, self._dtype)))
             yield self.curve[-1]
 
     def state_dict(self) -> dict[str, Any]:
@@ -134,15 +130,19 @@ class Training:
         self._generator.set_state(state["generator"].cpu())
         self.curve = [Epoch(*told) for told in state["curve"]]
 
-    def _train_epoch(self) -> float:
-        """One pass; waits for the device once, at its end."""
+    def train_epoch(self) -> float:
+        """One pass over the training images; waits for the device once, at its end.
+
+        Returns:
+            The mean loss.
+        """
         self._network.train()
-        device = self._data.train_images.device
-        total, steps = torch.zeros((), device=device), 0
-        for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
-            self._optimizer.param_groups[0]["lr"] = rate
-            total += train_step(self._network, self._optimizer, images, labels, self._dtype, self._recipe)
-            steps += 1
+        total, steps = torch.zeros((), device=self._data.train_images.device), 0
+        with reproducible():
+            for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
+                self._optimizer.param_groups[0]["lr"] = rate
+                total += train_step(self._network, self._optimizer, images, labels, self._dtype, self._recipe)
+                steps += 1
         return total.item() / steps
 
     def _rates(self) -> Iterator[float]:
@@ -191,6 +191,25 @@ def train_proxy(
     return training.curve
 
 
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Of a network that lies where it will be trained."""
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.peak_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=True,
+        fused=True,
+    )
+
+
+def reproducible() -> AbstractContextManager[None]:
+    """Has cuDNN take the same convolutions every time."""
+    flags = {"enabled": True, "benchmark": False, "deterministic": True}
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(**flags)
+    return context
+
+
 def train_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -199,7 +218,7 @@ def train_step(
     dtype: torch.dtype,
     recipe: Recipe,
 ) -> Tensor:
-    """One step on a batch; its loss, without waiting for the device."""
+    """One step on normalised images; its loss is left on the device."""
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         logits = network(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
@@ -224,7 +243,7 @@ def accuracy(network: nn.Module, data: Resident, dtype: torch.dtype) -> float:
     right = torch.zeros((), dtype=torch.int64, device=device)
     for images, labels in zip(data.val_images.split(500), data.val_labels.split(500), strict=True):
         batch = normalise(images, data).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with reproducible(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             right += (network(batch).argmax(1) == labels).sum()
     return right.item() / len(data.val_labels)
 
