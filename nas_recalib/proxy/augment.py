@@ -21,12 +21,11 @@ def augment_epoch(images: Tensor, order: Tensor, flips: bool, generator: torch.G
     reach = side // 8
     padded = F.pad(images, (reach,) * 4, mode="reflect") if reach else images
     count, device = len(order), images.device
-    offsets = torch.randint(2 * reach + 1, (2, count, 1), generator=generator, device=device)
-    rows = offsets[0] + torch.arange(side, device=device)
-    columns = offsets[1] + torch.arange(side, device=device)
+    rows, columns = torch.randint(2 * reach + 1, (2, count), generator=generator, device=device)
+    # Every window of every image, (N, shifts, shifts, R, R, C): a view, of which whole windows are taken.
+    windows = padded.permute(0, 2, 3, 1).contiguous().unfold(1, side, 1).unfold(2, side, 1)
+    picked = windows.permute(0, 1, 2, 4, 5, 3)[order, rows, columns]
     if flips:
-        mirrored = torch.rand(count, 1, generator=generator, device=device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    # The channels, indexed by a slice between index tensors, come out last: (M, R, R, C).
-    picked = padded[order[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        mirrored = (torch.rand(count, generator=generator, device=device) < 0.5)[:, None, None, None]
+        picked = torch.where(mirrored, picked.flip(2), picked)
     return picked.permute(0, 3, 1, 2)
