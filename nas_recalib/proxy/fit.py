@@ -11,7 +11,8 @@ def refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
     """Builds every choice once, at the proxy's width and resolution.
 
     Raises:
-        InputError: If one that fits the full-size network does not fit its narrower twin; it is named.
+        InputError: If one that fits the full-size network does not fit its twin, which is narrower and sees
+            smaller images; it is named.
     """
     twin = get_backbone(space.backbone).twin(fidelity.width)
     specs = twin.blocks()
@@ -22,4 +23,5 @@ def refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
                 for choice in position.choices:
                     named_block_cost(block, specs[block], choice, shapes[block])
     except ValueError as error:
-        raise InputError(f"width: the twin at {fidelity.width:g} of the channels: {error}") from error
+        told = f"the twin at {fidelity.width:g} of the channels, on images of {fidelity.resolution} pixels"
+        raise InputError(f"fidelity: {told}: {error}") from error
