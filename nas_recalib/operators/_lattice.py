@@ -7,7 +7,7 @@ pair of blocks stands in one bundle, so that all terms together have the weights
 of nn.Conv2d.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, reduce
 from typing import Any
@@ -17,12 +17,10 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
+from nas_recalib.operators._blocks import Blocks, inverse, reader, sum_up, take
 from nas_recalib.operators._dilated import autocast_dtype, dilated_conv2d, is_sound
 from nas_recalib.operators._eager import differentiates_eagerly
-from nas_recalib.operators._layout import laid_out, memory_format
-
-Blocks = tuple[int, ...]
-Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in its order
+from nas_recalib.operators._layout import laid_out
 
 _LANES = 16  # channels a block needs for a bundle of its own to run quickly on a CPU ...
 _WORTH = 2**25  # ... and the multiply-accumulates of one, for its call to be worth while
@@ -71,15 +69,15 @@ class Lattice:
         """The same by operations that each know their gradient."""
         parts = []
         for term in self.terms:
-            source = _take(x, self.inputs(term), self.size)
+            source = take(x, self.inputs(term), self.size)
             y = dilated_conv2d(
                 source, self.kernels(weight, term), self.stride, term.dilation, self._width(term)
             )
             parts.append((y, self.outputs(term)))
         if all(len(order) == self.size for _, order in parts):
-            return reduce(torch.add, (_take(y, _inverse(order), self.size) for y, order in parts))
+            return reduce(torch.add, (take(y, inverse(order), self.size) for y, order in parts))
         joined = torch.cat([y for y, _ in parts], dim=1)
-        return _take(joined, _inverse([block for _, order in parts for block in order]), self.size)
+        return take(joined, inverse([block for _, order in parts for block in order]), self.size)
 
     def sum_of_dense(self, x: Tensor, weight: Tensor) -> Tensor:
         """The same by one whole convolution for each dilation, the kernels of others zero in it."""
@@ -187,14 +185,14 @@ class _Convolve(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, lattice: Lattice) -> Tensor:
         ctx.lattice = lattice
-        read = _reader(x, lattice.size)
+        read = reader(x, lattice.size)
         sources = [read(lattice.inputs(term)) for term in lattice.terms]
         ctx.save_for_backward(x, weight, *sources)
         parts = [
             (lattice.run(term, source, lattice.kernels(weight, term)), lattice.outputs(term))
             for term, source in zip(lattice.terms, sources, strict=True)
         ]
-        return _sum_up(parts, lattice.size)
+        return sum_up(parts, lattice.size)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -205,7 +203,7 @@ class _Convolve(Function):
             y = lattice.sum_of_terms(x, weight)
             found = iter(torch.autograd.grad(y, needed, g, create_graph=True))
             return *(next(found) if need else None for need in needs), None
-        read, parts = _reader(g, lattice.size), []
+        read, parts = reader(g, lattice.size), []
         of_weight = torch.empty_like(weight) if needs[1] else None
         for term, source in zip(lattice.terms, sources, strict=True):
             kernels, outputs = lattice.kernels(weight, term), read(lattice.outputs(term))
@@ -214,7 +212,7 @@ class _Convolve(Function):
                 parts.append((of_source, lattice.inputs(term)))
             if of_weight is not None:
                 lattice.write_kernels(of_weight, term, of_kernels)
-        return _sum_up(parts, lattice.size) if needs[0] else None, of_weight, None
+        return sum_up(parts, lattice.size) if needs[0] else None, of_weight, None
 
 
 def _gradients(
@@ -245,65 +243,3 @@ def _gradients(
 def _extend(x: Tensor, rows: int, columns: int) -> Tensor:
     """Zeros below and to the right of a map."""
     return laid_out(F.pad(x, (0, columns, 0, rows)), x)
-
-
-def _reader(x: Tensor, size: int) -> Callable[[Blocks], Tensor]:
-    """Takes blocks out of x, the same ones only once."""
-    return cache(lambda order: _take(x, order, size))
-
-
-def _take(x: Tensor, order: Sequence[int], size: int) -> Tensor:
-    """The named ones among the blocks of x, which are `size` in number, in the order given."""
-    runs = list(_runs(order))
-    if runs == [(0, 0, size)]:
-        return x
-    channels = x.shape[1] // size
-    return torch.cat([x.narrow(1, block * channels, length * channels) for _, block, length in runs], dim=1)
-
-
-def _sum_up(parts: list[Part], size: int) -> Tensor:
-    """Sums parts, each at its own blocks. One that has all of them in order takes the others in."""
-    whole = [y for y, order in parts if order == tuple(range(size))]
-    total = whole[0] if whole else _empty_like(*parts[0], size)
-    channels = total.shape[1] // size
-    if whole:
-        for y, order in parts:
-            if y is total:
-                continue
-            # Adding a few numbers at a time is slow in half precision.
-            if y.dtype.itemsize == 2 and len(order) == size:
-                total.add_(_take(y, _inverse(order), size))
-                continue
-            for start, block, length in _runs(order):
-                place = total.narrow(1, block * channels, length * channels)
-                place.add_(y.narrow(1, start * channels, length * channels))
-        return total
-    pieces: dict[int, list[Tensor]] = {}
-    for y, order in parts:
-        for block, piece in zip(order, y.split(channels, dim=1), strict=True):
-            pieces.setdefault(block, []).append(piece)
-    for block, (first, *others) in pieces.items():
-        place = total.narrow(1, block * channels, channels)
-        if not others:
-            place.copy_(first)
-        for index, other in enumerate(others):
-            torch.add(place if index else first, other, out=place)
-    return total
-
-
-def _empty_like(part: Tensor, order: Blocks, size: int) -> Tensor:
-    shape = (part.shape[0], part.shape[1] // len(order) * size, *part.shape[2:])
-    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=memory_format(part))
-
-
-def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Stretches of consecutive blocks: place in the order, first block, number of blocks."""
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or order[end] != order[end - 1] + 1:
-            yield start, order[start], end - start
-            start = end
-
-
-def _inverse(order: Sequence[int]) -> list[int]:
-    return sorted(range(len(order)), key=order.__getitem__)
