@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 
 import optuna
 import pytest
 import torch
 
+from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.gather import gather
 from nas_recalib.correlation.plan import REFERENCE
 from nas_recalib.correlation.report import judge
@@ -72,7 +74,22 @@ def go_on(asked, told=lambda _: None):
         return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
 
 
-def test_every_piece_is_done_once_and_more_may_be_asked_for(files):
+class Here:
+    """In the place of a pool of processes."""
+
+    def __init__(self, jobs, context, initializer, initargs):
+        self._worker = Worker(*initargs)
+
+    def submit(self, do, task, architecture):
+        future = Future()
+        future.set_result(self._worker.do(task, Architecture.parse(architecture)))
+        return future
+
+    def shutdown(self, **_):
+        pass
+
+
+def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
     count, ready, found = go_on(request(files))
     assert count == 3 * (1 + 1 + 2)
     done = trained(ready.study)
@@ -96,6 +113,7 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files):
     assert values["snip"] == tuple(scored(ready.study, i)["snip"][0] for i in range(3))
     assert judge(found).verdict("snip").agreement.tau.value in (-1, -1 / 3, 1 / 3, 1, pytest.approx(1 / 3))
 
+    monkeypatch.setattr("nas_recalib.correlation.run.ProcessPoolExecutor", Here)
     more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
     assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
     assert go_on(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
