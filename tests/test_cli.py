@@ -420,7 +420,7 @@ def test_an_interruption_is_status_130(here, capsys, monkeypatch):
 
 
 def test_a_hopeless_search_is_status_1(here, capsys, monkeypatch):
-    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("nas_recalib.proxy.objective.Training", lambda *_, **__: 1 / 0)
     assert search() == 1
     told = capsys.readouterr().err
     assert "3 trials in a row ended in an error" in told

@@ -1,7 +1,7 @@
 """One trial's training: an architecture in, its learning curve or the kind of its failure out."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Resident
 from nas_recalib.errors import Diverged
-from nas_recalib.proxy.train import Epoch, Recipe, train_proxy
+from nas_recalib.proxy.train import Epoch, Recipe, State, Training
 
 # The CPU's allocator and the CUDA libraries raise a RuntimeError of no class of its own.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -44,44 +44,52 @@ class Proxy:
     dtype: torch.dtype
     seed: int
 
-    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
+    def train(
+        self,
+        architecture: Architecture,
+        report: Callable[[Epoch], bool],
+        *,
+        start: State | None = None,
+        keep: Callable[[State], None] = lambda _: None,
+    ) -> list[Epoch] | Failure:
         """Trains the twin of an architecture.
 
         Args:
             architecture: Whose twin.
-            report: Called after every epoch; a true answer prunes the trial.
+            report: Called after every epoch; a true answer ends the trial there.
+            start: What `keep` was given when a training of the same proxy and architecture ended early;
+                this one goes on from there, as if it had not.
+            keep: Called with that, if a report ends the trial.
 
         Returns:
-            The learning curve, or why there is none.
+            The whole learning curve, or why there is none.
         """
-        stopped_by_report = False
+        curve = [Epoch(*told) for told in start["curve"]] if start else []
+        for step in self._steps(architecture, start):
+            if isinstance(step, Failure):
+                return step
+            curve = step.curve
+            if report(curve[-1]):
+                keep(step.state_dict())
+                break
+        return curve
 
-        def relay(epoch: Epoch) -> bool:
-            nonlocal stopped_by_report
-            try:
-                return report(epoch)
-            except BaseException:
-                stopped_by_report = True
-                raise
-
+    def _steps(self, architecture: Architecture, start: State | None) -> Iterator[Training | Failure]:
+        """The training after each of its epochs, or why there are no more."""
         try:
             shape = architecture.shape.twin(self.width)
             network = build_seeded(shape, architecture.blocks, self.data.num_classes, 3, self.seed)
-            return train_proxy(
-                network.to(self.data.train_images.device),
-                self.data,
-                self.epochs,
-                seed=self.seed,
-                dtype=self.dtype,
-                recipe=self.recipe,
-                report=relay,
+            training = Training(
+                network, self.data, self.epochs, seed=self.seed, dtype=self.dtype, recipe=self.recipe
             )
+            if start is not None:
+                training.load_state_dict(start)
+            for _ in training:
+                yield training
         except Diverged as error:
-            return Failure("diverged", str(error))
+            yield Failure("diverged", str(error))
         except Exception as error:
-            if stopped_by_report:  # the study's trouble, not the architecture's
-                raise
-            return _explain(error)
+            yield _explain(error)
 
 
 def _explain(error: Exception) -> Failure:

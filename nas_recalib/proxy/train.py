@@ -1,7 +1,7 @@
 """Short training of a network on resident images: what a trial is made of."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from itertools import islice
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from nas_recalib.data import Resident
 from nas_recalib.errors import Diverged
 from nas_recalib.proxy.augment import augment_epoch
+
+State = Mapping[str, Any]  # tensors and plain values, by name
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Training:
             self.curve.append(Epoch(number, loss, accuracy(self._network, self._data, self._dtype)))
             yield self.curve[-1]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything that going on needs; tensors and plain values, that torch.load takes with weights_only.
 
         The tensors are the training's own, not copies.
@@ -123,7 +125,7 @@ class Training:
             "curve": [astuple(epoch) for epoch in self.curve],
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Goes on from where another training was left."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -164,31 +166,6 @@ class Training:
     @property
     def _batch(self) -> int:
         return min(self._recipe.batch_size, len(self._data.train_labels))
-
-
-def train_proxy(
-    network: nn.Module,
-    data: Resident,
-    epochs: int,
-    *,
-    seed: int,
-    dtype: torch.dtype,
-    recipe: Recipe,
-    report: Callable[[Epoch], bool],
-) -> list[Epoch]:
-    """Trains until the last epoch, or until a report is answered with true; see `Training`.
-
-    Returns:
-        The epochs trained.
-
-    Raises:
-        Diverged: If the loss stops being finite.
-    """
-    training = Training(network, data, epochs, seed=seed, dtype=dtype, recipe=recipe)
-    for epoch in training:
-        if report(epoch):
-            break
-    return training.curve
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

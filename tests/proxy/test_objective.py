@@ -65,14 +65,30 @@ def test_a_trial_follows_from_its_architecture_and_seed(proxy):
 
 
 def test_initial_weights_follow_from_the_seed(proxy, monkeypatch):
-    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", lambda network, *_, **__: network)
-    first, again, other = (replace(proxy, seed=s).train(PLAIN, bool).fc.weight for s in (0, 0, 1))
+    networks = []
+    monkeypatch.setattr(
+        "nas_recalib.proxy.objective.Training", lambda network, *_, **__: networks.append(network)
+    )
+    for seed in (0, 0, 1):
+        replace(proxy, seed=seed).train(PLAIN, bool)
+    first, again, other = (network.fc.weight for network in networks)
     assert first.equal(again)
     assert not first.equal(other)
 
 
 def test_a_true_answer_prunes(proxy):
     assert len(replace(proxy, epochs=3).train(PLAIN, lambda epoch: epoch.number == 2)) == 2
+
+
+def test_a_promoted_trial_goes_on_from_its_rung(proxy):
+    whole = replace(proxy, epochs=3)
+    kept, reported = [], []
+    assert len(whole.train(PLAIN, lambda epoch: epoch.number == 2, keep=kept.append)) == 2
+    assert whole.train(PLAIN, reported.append, start=kept[0]) == whole.train(PLAIN, lambda _: False)
+    assert [epoch.number for epoch in reported] == [3]
+    whole.train(PLAIN, lambda epoch: epoch.number == 3, keep=kept.append)
+    assert whole.train(PLAIN, reported.append, start=kept[1]) == whole.train(PLAIN, lambda _: False)
+    assert len(reported) == 1
 
 
 def test_a_training_that_diverges_is_told_apart(proxy):
@@ -116,14 +132,14 @@ def test_failures_are_told_by_kind_in_one_line(proxy, monkeypatch, error, kind, 
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", fail)
+    monkeypatch.setattr("nas_recalib.proxy.objective.Training", fail)
     failure = proxy.train(PLAIN, lambda _: False)
     assert (failure.kind, failure.message) == (kind, message)
     assert ("in fail" in failure.details) == (kind == "error")
 
 
 def test_the_allocator_of_this_machine_is_understood(proxy, monkeypatch):
-    monkeypatch.setattr("nas_recalib.proxy.objective.train_proxy", lambda *_, **__: torch.empty(1 << 55))
+    monkeypatch.setattr("nas_recalib.proxy.objective.Training", lambda *_, **__: torch.empty(1 << 55))
     assert proxy.train(PLAIN, lambda _: False).kind == "out-of-memory"
 
 

@@ -22,7 +22,6 @@ from nas_recalib.proxy.train import (
     default_recipe,
     normalise,
     one_cycle,
-    train_proxy,
 )
 
 
@@ -50,7 +49,11 @@ def linear(data):
 
 def train(network, data, epochs=2, *, seed=0, dtype=torch.float32, recipe=None, report=lambda _: False):
     recipe = recipe or Recipe(batch_size=32, peak_rate=0.05)
-    return train_proxy(network, data, epochs, seed=seed, dtype=dtype, recipe=recipe, report=report)
+    training = Training(network, data, epochs, seed=seed, dtype=dtype, recipe=recipe)
+    for epoch in training:
+        if report(epoch):
+            break
+    return training.curve
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
