@@ -61,7 +61,7 @@ def search(
     fidelity: Annotated[
         str | None,
         typer.Option(
-            help="quick, standard (default), thorough or a .yaml file; the next five change it.",
+            help="quick (default), standard, thorough or a .yaml file; the next five change it.",
             metavar="FIDELITY",
         ),
     ] = None,

@@ -9,9 +9,12 @@ import torch
 from nas_recalib.data import Source
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, read_yaml
+from nas_recalib.networks import get_backbone
 from nas_recalib.space import SearchSpace
 
 _IMAGES_AND_EPOCHS_ON_CPU = {"quick": (5000, 2), "standard": (5000, 4), "thorough": (10_000, 6)}
+_QUICK_BLOCKS = 9  # up to which, as in ResNet-20, a quick trial on a CPU sees all its images
+_LEAST_QUICK = 1000
 _EPOCHS_ON_GPU = {"quick": 4, "standard": 12, "thorough": 36}
 LADDER = tuple(_EPOCHS_ON_GPU)
 
@@ -61,7 +64,7 @@ def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device:
     """A fidelity by name, fitted to the kind of device, or from a file.
 
     Images have 16 pixels a side at least, so that the last stage still has a map to look at. What a file
-    leaves out is as in `standard`.
+    leaves out is as in `quick`.
 
     Args:
         name_or_path: One of `LADDER`, or the path of a .yaml file with some of a fidelity's attributes.
@@ -76,7 +79,7 @@ def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device:
     if total < 5:
         raise InputError(f"data: {total} images are too few to split some off for validation")
     if name_or_path.endswith((".yaml", ".yml")):
-        base = find_fidelity("standard", space, source, device)
+        base = find_fidelity("quick", space, source, device)
         given = read_yaml(Path(name_or_path), _FidelityFile).model_dump(exclude_none=True)
         try:
             return replace(base, **given)
@@ -89,4 +92,8 @@ def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device:
         side = min(space.proxy_resolution, source.native_size or space.proxy_resolution)
         return Fidelity(None, validation, max(16, side), space.proxy_width, _EPOCHS_ON_GPU[name_or_path])
     images, epochs = _IMAGES_AND_EPOCHS_ON_CPU[name_or_path]
+    if name_or_path == "quick":  # seconds follow the number of blocks more than their width
+        images = max(
+            _LEAST_QUICK, min(images, _QUICK_BLOCKS * images // len(get_backbone(space.backbone).blocks()))
+        )
     return Fidelity(min(images, total - validation), validation, 16, space.proxy_width, epochs)

@@ -41,7 +41,7 @@ class Recipe:
 
 def default_recipe(images: int) -> Recipe:
     """A recipe for a set of that many images: small sets take smaller batches, for enough steps."""
-    return Recipe() if images >= 5000 else Recipe(batch_size=32)
+    return Recipe() if images >= 2500 else Recipe(batch_size=32)
 
 
 @dataclass(frozen=True)

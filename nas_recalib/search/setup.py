@@ -201,7 +201,7 @@ def _config(
     base = (
         Fidelity(**stored.fidelity)
         if stored
-        else find_fidelity(request.fidelity or "standard", space, source, device)
+        else find_fidelity(request.fidelity or "quick", space, source, device)
     )
     names = ("images", "validation", "resolution", "width", "epochs")
     fidelity = replace(base, **{n: getattr(request, n) for n in names if getattr(request, n) is not None})

@@ -111,8 +111,8 @@ def test_a_file_changes_what_it_names(tmp_path):
     space, source, cpu = SearchSpace.load("resnet20"), source_of(50_000, 32), torch.device("cpu")
     path = tmp_path / "mine.yaml"
     path.write_text("images: 700\nresolution: 24\n")
-    standard = find_fidelity("standard", space, source, cpu)
-    expected = replace(standard, images=700, resolution=24)
+    quick = find_fidelity("quick", space, source, cpu)
+    expected = replace(quick, images=700, resolution=24)
     assert find_fidelity(str(path), space, source, cpu) == expected
 
 
@@ -130,3 +130,14 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, complaint):
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(InputError, match=r"'fast'; allowed: quick, standard, thorough, or a \.yaml file"):
         find_fidelity("fast", SearchSpace.load("resnet20"), source_of(100, 32), torch.device("cpu"))
+
+
+def test_a_quick_trial_on_a_cpu_shows_deep_networks_fewer_images():
+    source, cpu = source_of(50_000, 32), torch.device("cpu")
+
+    def images(space):
+        return find_fidelity("quick", SearchSpace.load(space), source, cpu).images
+
+    assert images("resnet20") == images("resnet18") == 5000
+    assert images("resnet50") == 9 * 5000 // 16
+    assert images("resnet152") == 1000

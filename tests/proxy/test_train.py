@@ -248,5 +248,5 @@ def test_one_cycle_climbs_once_and_falls_once(steps, warmup):
 
 
 def test_small_sets_take_smaller_batches():
-    assert default_recipe(4999).batch_size < default_recipe(5000).batch_size
-    assert default_recipe(5000) == Recipe()
+    assert default_recipe(2499).batch_size < default_recipe(2500).batch_size
+    assert default_recipe(2500) == Recipe()
