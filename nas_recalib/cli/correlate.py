@@ -104,11 +104,12 @@ def correlate(
 
     from nas_recalib.correlation.gather import gather
     from nas_recalib.correlation.report import judge
-    from nas_recalib.correlation.run import default_jobs, pending, run
+    from nas_recalib.correlation.run import pending, run
     from nas_recalib.correlation.setup import Request, prepared
     from nas_recalib.costs import Budget
     from nas_recalib.device import device_name, pick_device
     from nas_recalib.files import require_writable, write_atomically
+    from nas_recalib.proxy.pool import default_jobs
     from nas_recalib.report.correlation import (
         WorkTold,
         correlation_markdown,

@@ -14,7 +14,6 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.draw import draw, slice_of
 from nas_recalib.correlation.plan import REFERENCE, Plan
 from nas_recalib.correlation.study import read_plan, write_plan
-from nas_recalib.correlation.work import Loader
 from nas_recalib.costs import Budget
 from nas_recalib.data import open_source
 from nas_recalib.device import default_threads, fast_dtype
@@ -23,6 +22,7 @@ from nas_recalib.plugins import load_study_plugins
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.scores import score_names
+from nas_recalib.proxy.trainer import Loader
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import StudyPlace, create_study, find_study, locked
 

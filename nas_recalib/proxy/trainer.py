@@ -1,0 +1,91 @@
+"""Trains one architecture after the other, at any fidelity; their images are read once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.data import Resident, load_resident, open_source
+from nas_recalib.device import keep_freed_memory
+from nas_recalib.plugins import load_plugins
+from nas_recalib.proxy.fidelity import Fidelity
+from nas_recalib.proxy.objective import Failure, Proxy
+from nas_recalib.proxy.train import Epoch, default_recipe
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How images are decoded.
+
+    Attributes:
+        data: Name of a data set.
+        cache: Folder that downloads and decoded images are kept in.
+        corrupt: What to do about images that cannot be decoded: refuse or skip.
+        seed: Of the split.
+    """
+
+    data: str
+    cache: Path
+    corrupt: str
+    seed: int
+
+    def load(self, fidelity: Fidelity) -> Resident:
+        """What a fidelity needs, on the CPU; decoded once, from then on read from the cache.
+
+        Raises:
+            InputError: If an image cannot be decoded, and such are refused, or there are too few.
+        """
+        sizes = (fidelity.resolution, fidelity.images, fidelity.validation)
+        source = open_source(self.data, self.cache)
+        return load_resident(source, *sizes, self.seed, cache=self.cache, corrupt=self.corrupt)
+
+
+class Trainer:
+    """Makes its process one that trains; images stay on the device from one training to the next.
+
+    Args:
+        images: Where they come from.
+        device: Of the trainings.
+        dtype: Of convolutions and products, by name.
+        threads: Of the CPU.
+        plugins: Modules of the user's own operators.
+
+    Attributes:
+        device: Of the trainings.
+    """
+
+    def __init__(
+        self, images: Loader, device: str, *, dtype: str, threads: int, plugins: Sequence[str] = ()
+    ) -> None:
+        load_plugins(plugins)
+        torch.set_num_threads(threads)
+        keep_freed_memory()
+        self.device = torch.device(device)
+        self._dtype = getattr(torch, dtype)
+        self._resident = cache(lambda fidelity: images.load(fidelity).to(self.device))
+
+    def data(self, fidelity: Fidelity) -> Resident:
+        """The images that a fidelity sees."""
+        return self._resident(fidelity)
+
+    def train(
+        self,
+        architecture: Architecture,
+        fidelity: Fidelity,
+        seed: int,
+        report: Callable[[Epoch], bool] = lambda _: False,
+    ) -> list[Epoch] | Failure:
+        """The learning curve of an architecture's twin, or why there is none; see `Proxy.train`."""
+        data = self.data(fidelity)
+        proxy = Proxy(
+            data=data,
+            width=fidelity.width,
+            epochs=fidelity.epochs,
+            recipe=default_recipe(len(data.train_labels)),
+            dtype=self._dtype,
+            seed=seed,
+        )
+        return proxy.train(architecture, report)
