@@ -1,6 +1,7 @@
 """The files of search spaces: where they are, what may stand in them, and what that allows at each block."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,7 @@ class Position:
     convolutions: tuple[Part, ...]
     recalibrations: tuple[Part, ...]
 
-    @property
+    @cached_property
     def choices(self) -> tuple[BlockChoice, ...]:
         """Every allowed pair, the convolution varying slowest."""
         return tuple(BlockChoice(c, r) for c in self.convolutions for r in self.recalibrations)

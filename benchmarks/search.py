@@ -1,0 +1,170 @@
+"""Runs every strategy with every pruner on benchmarks where trainings are looked up, in simulated time.
+
+    python benchmarks/search.py --jobs 2
+
+On the tabular benchmark that tabular/make_table.py made, and on made-up functions of 16 blocks, one for each
+seed. Every search is given the time of as many whole trainings. Tells regret against simulated hours, when a
+search's best is among the truly best hundredth, and how that compares with drawing at random. Interrupt it at
+will: the same command goes on. Prints a table and writes JSON and a chart.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import optuna
+from search_chart import chart
+from search_summary import headings, shown, summarise
+from tabular.journal import open_journal
+from tabular.simulator import Benchmark, Point, simulate
+from tabular.synthetic import synthetic
+from tabular.table import Table
+
+import nas_recalib.search
+from nas_recalib.device import versions
+from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.files import require_writable
+from nas_recalib.proxy.pool import spread
+from nas_recalib.report.terminal import print_table
+from nas_recalib.search.local import PRUNERS
+from nas_recalib.search.samplers import STRATEGIES
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "docs" / "results"
+TABLE = HERE / "tabular" / "resnet20-stage.json.gz"
+BENCHMARKS = ("tabular", "synthetic")
+REFERENCES = ("random", "mutation")  # that others are held against, without a pruner
+
+_load_table = cache(Table.load)
+
+
+def find_benchmark(name: str, table: Path, seed: int) -> Benchmark:
+    return _load_table(table) if name == "tabular" else synthetic(seed)
+
+
+def begin() -> None:
+    """Makes this process quiet."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def search(
+    benchmark: str, strategy: str, pruner: str, seed: int, table: Path, trials: int, workers: int
+) -> dict[str, Any]:
+    """One search, as the journal keeps it."""
+    found = find_benchmark(benchmark, table, seed)
+    seconds = trials * found.seconds / workers
+    points = simulate(found, strategy, pruner, seed, workers=workers, seconds=seconds)
+    key = {"benchmark": benchmark, "strategy": strategy, "pruner": pruner, "seed": seed}
+    return {**key, "given": seconds, **told(points, found)}
+
+
+def told(points: list[Point], benchmark: Benchmark) -> dict[str, Any]:
+    """Where the best so far changed, with its regret, and when it was among the best hundredth."""
+    steps, top, last = [], None, None
+    for point in points:
+        if point.quality is None:
+            continue
+        if point.quality != last:
+            steps.append([point.seconds, point.trials, benchmark.best - point.quality])
+        if top is None and point.quality >= benchmark.top:
+            top = [point.seconds, point.trials]
+        last = point.quality
+    return {"trials": len(points), "steps": steps, "top": top}
+
+
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs the searches that are left.
+
+    Raises:
+        InputError: If something asked for cannot be had, or the journal is of something else.
+        StopSearch: If a worker dies.
+    """
+    asked = list(
+        product(range(arguments.seeds), arguments.benchmarks, arguments.strategies, arguments.pruners)
+    )
+    for benchmark in arguments.benchmarks:
+        find_benchmark(benchmark, arguments.table, 0)
+    header = {
+        "trials": arguments.trials,
+        "workers": arguments.workers,
+        "table": fingerprint(arguments.table) if "tabular" in arguments.benchmarks else None,
+        "search": fingerprint(*sorted(Path(nas_recalib.search.__file__).parent.rglob("*.py"))),
+        "versions": versions(),
+    }
+    with open_journal(arguments.journal, header) as journal:
+        done = {_key(row): row for row in journal.rows}
+        given = (arguments.table, arguments.trials, arguments.workers)
+        left = [(name, *how, seed, *given) for seed, name, *how in asked if (seed, name, *how) not in done]
+        print(f"{len(asked)} searches, of which {len(left)} are left", file=sys.stderr, flush=True)
+
+        def keep(row: dict[str, Any]) -> None:
+            journal.add(row)
+            done[_key(row)] = row
+            count = sum(key in done for key in asked)
+            if count % 20 == 0 or count == len(asked):
+                print(f"{count}/{len(asked)}", file=sys.stderr, flush=True)
+
+        spread(search, left, keep, jobs=arguments.jobs, begin=begin, given=())
+    return [done[key] for key in asked]
+
+
+def _key(row: dict[str, Any]) -> tuple[int, str, str, str]:
+    return row["seed"], row["benchmark"], row["strategy"], row["pruner"]
+
+
+def fingerprint(*paths: Path) -> str:
+    """Of what files hold."""
+    return hashlib.sha256(b"|".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--benchmarks", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
+    parser.add_argument("--table", type=Path, default=TABLE, help="the packed tabular benchmark")
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=list(PRUNERS))
+    parser.add_argument("--seeds", type=int, default=50, help="searches of each")
+    parser.add_argument("--trials", type=int, default=100, help="whole trainings that a search has time for")
+    parser.add_argument("--workers", type=int, default=1, help="simulated; each trains one at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="searches at once, really")
+    parser.add_argument("--journal", type=Path, default=Path("runs") / "search-benchmark.jsonl")
+    parser.add_argument("--output", type=Path, default=RESULTS / "search.json", help="JSON; .svg beside it")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    drawing = arguments.output.with_suffix(".svg")
+    try:
+        for name, least in (("seeds", 2), ("trials", 1), ("workers", 1), ("jobs", 1)):
+            if getattr(arguments, name) < least:
+                raise InputError(f"{name}: {getattr(arguments, name)} is not at least {least}")
+        require_writable(arguments.output)
+        rows = measure(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except StopSearch as error:
+        sys.exit(f"stopped: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    results = summarise(rows, REFERENCES)
+    content = {
+        "command": " ".join(["python", "benchmarks/search.py", *sys.argv[1:]]),
+        "versions": versions(),
+        **{name: getattr(arguments, name) for name in ("seeds", "trials", "workers")},
+        "results": results,
+    }
+    arguments.output.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    drawing.write_text(chart(results))
+    print(headings(arguments.seeds, arguments.trials, arguments.workers))
+    print_table(shown(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Trains every architecture of a small space, and packs the learning curves into one file.
+
+    python benchmarks/tabular/make_table.py --data folder:/data/cifar10 --jobs 2
+
+Interrupt or kill it at will: the same command goes on, and nothing is trained twice. All are trained with one
+seed; every fourth, drawn by the seed, with a second one. When all is done the table is packed.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tabular.journal import open_journal
+from tabular.table import Picks, Run, Table, every_architecture, gather, row_of, spread_of_costs
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.cli.output import cache_folder
+from nas_recalib.costs import format_quantity
+from nas_recalib.data import open_source
+from nas_recalib.device import default_threads, device_name, fast_dtype, pick_device, versions
+from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.files import require_writable
+from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
+from nas_recalib.proxy.fit import refuse_misfits
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.pool import default_jobs, spread
+from nas_recalib.proxy.train import Epoch
+from nas_recalib.proxy.trainer import Loader, Trainer
+from nas_recalib.report.terminal import duration
+from nas_recalib.space import SearchSpace
+
+HERE = Path(__file__).parent
+JOURNALS = Path("runs") / "tabular"
+
+
+def all_trainings(space: SearchSpace, every: int, seed: int) -> list[tuple[Picks, int]]:
+    """Picks and seed of each: all architectures in a random order, then some of them again."""
+    picks = every_architecture(space)
+    order = [picks[index] for index in np.random.default_rng(seed).permutation(len(picks))]
+    return [*((one, seed) for one in order), *((one, seed + 1) for one in order[::every])]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What every worker needs: `Trainer`'s arguments and the fidelity."""
+
+    images: Loader
+    fidelity: Fidelity
+    device: str
+    dtype: str
+    threads: int
+
+
+_means: Means
+_trainer: Trainer
+
+
+def begin(means: Means) -> None:
+    """Makes this process one that trains; its images are there before anything is timed."""
+    global _means, _trainer
+    _means = means
+    _trainer = Trainer(means.images, means.device, dtype=means.dtype, threads=means.threads)
+    _trainer.data(means.fidelity)
+
+
+def train(picks: Picks, architecture: str, seed: int) -> tuple[Picks, Run]:
+    """One training, and the seconds of each of its epochs."""
+    ends, curve = [time.monotonic()], []
+
+    def note(epoch: Epoch) -> bool:
+        ends.append(time.monotonic())
+        curve.append(epoch)
+        return False
+
+    outcome = _trainer.train(Architecture.parse(architecture), _means.fidelity, seed, note)
+    failure = None
+    if isinstance(outcome, Failure):
+        if outcome.kind == "error":
+            raise StopSearch(f"{architecture}: {outcome.details}")
+        failure = outcome.kind
+        ends.append(time.monotonic())
+    return picks, Run(
+        seed=seed,
+        accuracies=tuple(round(epoch.accuracy, 6) for epoch in curve),
+        losses=tuple(round(epoch.loss, 5) for epoch in curve),
+        seconds=tuple(np.diff(ends).round(3).tolist()),
+        failure=failure,
+    )
+
+
+def make(space: SearchSpace, arguments: argparse.Namespace) -> Table:
+    """Trains what is left.
+
+    Raises:
+        InputError: If something asked for cannot be had, or the journal is of something else.
+        StopSearch: If a worker dies.
+    """
+    device = pick_device(arguments.device)
+    source = open_source(arguments.data, cache_folder(None))
+    fidelity = find_fidelity(arguments.fidelity, space, source, device)
+    refuse_misfits(space, fidelity)
+    images = Loader(source.spec, cache_folder(None), "refuse", arguments.seed)
+    split = images.load(fidelity).split  # decoded once, before several processes ask for it
+    means = Means(images, fidelity, str(device), str(fast_dtype(device))[6:], arguments.threads)
+    header = {
+        "space": space.describe(),
+        "fidelity": fidelity.as_dict(),
+        "data": source.spec.partition(":")[0],
+        "data_hash": source.fingerprint(),
+        "split_hash": split,
+        "dtype": means.dtype,
+        "threads": means.threads,
+        "seed": arguments.seed,
+    }
+    jobs = arguments.jobs or default_jobs(device, means.threads)
+    here = {"device": device_name(device, means.threads), "jobs": jobs}
+    origin = {**here, "versions": versions(), "commit": commit()}
+    wanted = all_trainings(space, arguments.every, arguments.seed)
+    say(describe(space))
+    with open_journal(arguments.journal or JOURNALS / f"{space.name}.jsonl", header) as journal:
+        done = {(tuple(row["picks"]), row["seed"]) for row in journal.rows}
+        left = [(picks, str(space.at(picks)), seed) for picks, seed in wanted if (picks, seed) not in done]
+        say(f"{len(wanted)} trainings, of which {len(left)} are left; {origin['device']}")
+        begun, before = time.monotonic(), len(journal.rows)
+
+        def keep(result: tuple[Picks, Run]) -> None:
+            journal.add(row_of(*result, origin))
+            count = len(journal.rows) - before
+            rest = (time.monotonic() - begun) / count * (len(left) - count)
+            say(f"{count}/{len(left)}: {told(result[1])}; about {duration(rest)} left")
+
+        spread(train, left, keep, jobs=jobs, begin=begin, given=(means,))
+        return gather(space, header, journal.rows, wanted)
+
+
+def told(run: Run) -> str:
+    return run.failure or f"accuracy {run.accuracies[-1]:.4f} in {sum(run.seconds):.1f} s"
+
+
+def describe(space: SearchSpace) -> str:
+    """How many different networks there are, and how their costs are spread."""
+    picks = every_architecture(space)
+    costs = spread_of_costs(space, picks)
+    spreads = (
+        f"{name} from {format_quantity(low)} to {format_quantity(high)}, median {format_quantity(median)}"
+        for name, (low, _, median, _, high) in costs.items()
+    )
+    return f"{space.name}: {len(picks)} different networks; {'; '.join(spreads)}"
+
+
+def commit() -> str:
+    """Of the working tree, marked where it has been changed."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def summarise(table: Table, size: int) -> str:
+    runs = [run for found in table.runs.values() for run in found]
+    seeds = Counter(len(found) for found in table.runs.values())
+    failed = sum(run.failure is not None for run in runs)
+    return (
+        f"{len(table.runs)} networks, {seeds[2]} of them with a second seed, {failed} trainings failed; "
+        f"{table.seconds:.1f} s each; best {table.best:.4f}, best hundredth from {table.top:.4f}; "
+        f"{size:,} bytes"
+    )
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", required=True, help="as `nas-recalib search --data` takes it")
+    parser.add_argument("--space", default=str(HERE / "space.yaml"), help="name or file")
+    parser.add_argument("--fidelity", default="quick", help="quick, standard, thorough or a .yaml file")
+    parser.add_argument("--every", type=int, default=4, help="which are trained with a second seed")
+    parser.add_argument(
+        "--jobs", type=int, help="trainings at once (default: as many as there are threads for)"
+    )
+    parser.add_argument("--threads", type=int, default=default_threads(), help="of the CPU, for one training")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--journal", type=Path, help="kept meanwhile (default: runs/tabular/SPACE.jsonl)")
+    parser.add_argument("--output", type=Path, help="packed (default: benchmarks/tabular/SPACE.json.gz)")
+    parser.add_argument("--count", action="store_true", help="only say how many networks there are")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    try:
+        for name in ("every", "threads", "jobs"):
+            value = getattr(arguments, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}: {value} is not at least 1")
+        space = SearchSpace.load(arguments.space)
+        if arguments.count:
+            print(describe(space))
+            return
+        output = arguments.output or HERE / f"{space.name}.json.gz"
+        require_writable(output)
+        table = make(space, arguments)
+        print(summarise(table, table.pack(output)))
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except StopSearch as error:
+        sys.exit(f"stopped: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Searches whose trainings are looked up: everything but the training and the clock is real."""
+
+import heapq
+import math
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from tabular.table import Picks, Run
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.train import Epoch
+from nas_recalib.search.local import Search
+from nas_recalib.space import SearchSpace
+
+
+class Benchmark(Protocol):
+    """What a simulated search runs on.
+
+    Attributes:
+        space: Whose architectures.
+        epochs: Of a whole training.
+        seconds: Of a whole training, in the mean.
+        best: The greatest quality.
+        top: The least quality of the best hundredth.
+    """
+
+    space: SearchSpace
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def best(self) -> float: ...
+    @property
+    def top(self) -> float: ...
+
+    def observe(self, picks: Picks, seed: int) -> Run:
+        """The training that a search of that seed would see."""
+
+    def quality(self, picks: Picks) -> float:
+        """How good an architecture truly is."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a search stands when a trial has ended.
+
+    Attributes:
+        seconds: Simulated, since its start.
+        trials: Ended so far.
+        observed: Accuracy of the best trial that ran to the end, as the search saw it; None before the first.
+        quality: What that architecture is truly worth.
+    """
+
+    seconds: float
+    trials: int
+    observed: float | None
+    quality: float | None
+
+
+class TimeIsUp(Exception):
+    """The simulated time that a search was given has passed."""
+
+
+class Clock:
+    """Simulated seconds, shared by workers of which one runs at a time: always the one that is due first."""
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.now = 0.0
+        self._limit = limit
+        self._numbers = count()
+        self._waiting: list[tuple[float, int, threading.Semaphore]] = []
+
+    def run(self, workers: Sequence[Callable[[], object]]) -> None:
+        """Runs workers, each in a thread of its own, until all have ended or the time is up.
+
+        What one of them raises ends the others, too, and is raised.
+        """
+        with ThreadPoolExecutor(len(workers)) as threads:
+            turns = [self._line_up(0.0) for _ in workers]
+            ends = [threads.submit(self._work, *one) for one in zip(workers, turns, strict=True)]
+            self._hand_on()
+        for end in ends:
+            end.result()
+
+    def wait(self, seconds: float) -> None:
+        """Has the worker that calls it wait while simulated time passes, in which others run.
+
+        Raises:
+            TimeIsUp: If there is not as much.
+        """
+        turn = self._line_up(self.now + seconds)
+        self._hand_on()
+        turn.acquire()
+        if self.now > self._limit:
+            raise TimeIsUp
+
+    def _work(self, worker: Callable[[], object], turn: threading.Semaphore) -> None:
+        turn.acquire()
+        try:
+            worker()
+        except TimeIsUp:
+            pass
+        except BaseException:
+            self._limit = -math.inf
+            raise
+        finally:
+            self._hand_on()
+
+    def _line_up(self, due: float) -> threading.Semaphore:
+        turn = threading.Semaphore(0)
+        heapq.heappush(self._waiting, (due, next(self._numbers), turn))
+        return turn
+
+    def _hand_on(self) -> None:
+        if self._waiting:
+            self.now, _, turn = heapq.heappop(self._waiting)
+            turn.release()
+
+
+@dataclass
+class Trainings:
+    """Stands in the place of the proxy training; an epoch that was trained before is not paid for again.
+
+    Attributes:
+        benchmark: Where curves are looked up.
+        clock: Waits for the recorded seconds.
+        seed: Of the search.
+        trained: Epochs that each architecture has been trained for.
+    """
+
+    benchmark: Benchmark
+    clock: Clock
+    seed: int
+    trained: dict[Architecture, int] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        return self.benchmark.epochs
+
+    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
+        run = self.benchmark.observe(self.benchmark.space.picks(architecture), self.seed)
+        curve: list[Epoch] = []
+        for number, seconds in enumerate(run.seconds, start=1):
+            if number > self.trained.get(architecture, 0):
+                self.clock.wait(seconds)
+                self.trained[architecture] = number
+            if number > len(run.accuracies):
+                return Failure("diverged", run.failure or "")
+            curve.append(Epoch(number, run.losses[number - 1], run.accuracies[number - 1]))
+            if report(curve[-1]):
+                break
+        return curve
+
+
+@dataclass
+class Recorder:
+    """Writes down where a search stands whenever a trial ends; is its observer."""
+
+    benchmark: Benchmark
+    clock: Clock
+    points: list[Point] = field(default_factory=list)
+
+    def started(self, number: int, architecture: Architecture) -> None: ...
+
+    def epoch(self, number: int, epoch: Epoch) -> None: ...
+
+    def ended(self, trial: FrozenTrial) -> None:
+        last = self.points[-1] if self.points else Point(0.0, 0, None, None)
+        observed, quality = last.observed, last.quality
+        if trial.state == TrialState.COMPLETE and (observed is None or trial.value > observed):
+            picks = self.benchmark.space.picks(Architecture.parse(trial.user_attrs["architecture"]))
+            observed, quality = trial.value, self.benchmark.quality(picks)
+        self.points.append(Point(self.clock.now, last.trials + 1, observed, quality))
+
+
+def simulate(
+    benchmark: Benchmark,
+    strategy: str,
+    pruner: str,
+    seed: int,
+    *,
+    workers: int = 1,
+    trials: int | None = None,
+    seconds: float = math.inf,
+) -> list[Point]:
+    """A search as users run it, by as many processes on one study, in simulated time.
+
+    Args:
+        benchmark: What it searches.
+        strategy: Name of the sampler.
+        pruner: Name of the pruner.
+        seed: Of the search; what it sees follows from it, too.
+        workers: Processes, each of which trains one architecture at a time.
+        trials: Trained ones to end with (default: all there are).
+        seconds: Simulated, to end after.
+
+    Returns:
+        Where it stood after every trial.
+    """
+    storage = optuna.storages.InMemoryStorage()
+    name = optuna.create_study(storage=storage, direction="maximize").study_name
+    clock = Clock(seconds)
+    trainings, recorder = Trainings(benchmark, clock, seed), Recorder(benchmark, clock)
+    feasible = benchmark.space.feasible()
+    goal = trials or feasible.count()
+
+    def search(worker: int) -> Search:
+        return Search(
+            study=optuna.load_study(study_name=name, storage=storage),
+            space=benchmark.space,
+            feasible=feasible,
+            proxy=trainings,  # type: ignore[arg-type]
+            strategy=strategy,
+            pruner=pruner,
+            facts={},
+            logs=Path(),
+            worker=f"worker {worker}",
+            owned=False,
+        )
+
+    searches = [search(worker) for worker in range(workers)]
+    clock.run([lambda one=one: one.run(goal, recorder) for one in searches])
+    return recorder.points

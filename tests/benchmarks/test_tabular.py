@@ -1,0 +1,344 @@
+"""The tabular benchmark, really trained on a few digits, and searches that are simulated on made-up ones."""
+
+import argparse
+import gzip
+import importlib
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from nas_recalib.errors import InputError
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.space import SearchSpace
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SPACE = """
+name: small
+backbone: resnet20
+granularity: stage
+convolution: [vanilla, psconv]
+recalibration: [none]
+proxy: {width: 0.25}
+"""
+LARGER = SPACE.replace("[none]", "[none, se, ab, ab-plus]").replace("psconv", "scconv, scconv(r=2)")
+TINY = "images: 60\nvalidation: 20\nresolution: 8\nepochs: 2\n"
+NAMES = ("journal", "table", "make_table", "simulator", "synthetic")
+
+
+@pytest.fixture(scope="module")
+def modules():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sys.path.insert(0, str(FOLDER))  # as running a script there does
+    before = set(sys.modules)
+    yield argparse.Namespace(**{name: importlib.import_module(f"tabular.{name}") for name in NAMES})
+    while str(FOLDER) in sys.path:
+        sys.path.remove(str(FOLDER))
+    for name in [name for name in sys.modules if name.startswith("tabular") and name not in before]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def small():
+    return SearchSpace.parse(SPACE, "small")
+
+
+@pytest.fixture(scope="module")
+def larger():
+    return SearchSpace.parse(LARGER, "larger")
+
+
+def made_up(modules, space, *, seconds=(1.0, 1.0), seed=0, noise=0.0):
+    """A table with a seed or two for every architecture, where all take the same seconds."""
+    random = np.random.default_rng(seed)
+
+    def runs():
+        quality = random.uniform(0.3, 0.8)
+        for number in range(random.integers(1, 3)):
+            end = quality + noise * random.normal()
+            curve = [end * (1 + epoch) / len(seconds) for epoch in range(len(seconds))]
+            yield modules.table.Run(number, tuple(curve), tuple(1 - one for one in curve), tuple(seconds))
+
+    header = {"space": space.describe(), "fidelity": {"epochs": len(seconds)}}
+    found = {picks: tuple(runs()) for picks in modules.table.every_architecture(space)}
+    return modules.table.Table(space, header, ({"device": "none"},), found)
+
+
+def test_the_space_has_many_networks_and_every_papers_operators(modules):
+    space = SearchSpace.load(FOLDER / "tabular" / "space.yaml")
+    networks = {space.at(picks) for picks in modules.table.every_architecture(space)}
+    assert len(networks) == space.count() >= 500
+    for position in space.positions:
+        taken = {
+            part.name for choice in position.choices for part in (choice.convolution, choice.recalibration)
+        }
+        assert taken >= {"scconv", "psconv", "msar", "ab", "vanilla", "none"}
+    costs = sorted(network.cost().macs for network in list(networks)[::60])
+    low, *_, high = modules.table.spread_of_costs(space, modules.table.every_architecture(space))["macs"]
+    assert low <= costs[0] < costs[-1] <= high
+    assert (low, high) == tuple(vars(cost)["macs"] for cost in (_extreme(space, min), _extreme(space, max)))
+
+
+def _extreme(space, choose):
+    picks = tuple(
+        int(choose(range(len(rows)), key=lambda i, r=rows: r[i, 0])) for rows in space.table.entries
+    )
+    return space.at(picks).cost()
+
+
+def test_a_journal_keeps_whole_rows_and_is_one_process_alone(modules, tmp_path):
+    path, opened = tmp_path / "new" / "j.jsonl", modules.journal.open_journal
+    with opened(path, {"seed": 1, "sizes": (2, 3)}) as journal:
+        journal.add({"a": 1})
+        with pytest.raises(InputError, match="another process writes to it"), opened(path, {}):
+            pass
+    with path.open("ab") as file:
+        file.write(b'{"a": 2, "b')
+    with opened(path, {"sizes": (2, 3), "seed": 1}) as journal:
+        assert journal.rows == [{"a": 1}]
+        journal.add({"a": 3})
+    assert path.read_text().splitlines()[1:] == ['{"a": 1}', '{"a": 3}']
+    with pytest.raises(InputError, match="was begun with another seed: it has 1, asked was 2"):
+        opened(path, {"seed": 2, "sizes": [2, 3]}).__enter__()
+    path.write_text("a list\n")
+    with pytest.raises(InputError, match="jsonl:1: not a row of a journal"):
+        opened(path, {}).__enter__()
+
+
+def test_what_is_packed_is_read_back_equal(modules, small, tmp_path):
+    table = made_up(modules, small, noise=0.1)
+    failed = modules.table.Run(5, (0.25,), (2.0,), (1.5, 0.25), 0, "diverged")
+    table.runs[0, 1, 0] = (*table.runs[0, 1, 0], failed)
+    size = table.pack(tmp_path / "t.json.gz")
+    assert size == (tmp_path / "t.json.gz").stat().st_size
+    assert modules.table.Table.load(tmp_path / "t.json.gz") == table
+    table.pack(tmp_path / "again.json.gz")
+    assert (tmp_path / "again.json.gz").read_bytes() == (tmp_path / "t.json.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "not there; benchmarks/tabular/make_table.py makes it"),
+        (b"plain", "cannot be read as a packed table"),
+        (gzip.compress(b"[1, 2")[:-4], "cannot be read as a packed table"),
+        (gzip.compress(b'{"format": "other"}'), "is not of the format nas-recalib/tabular/1"),
+    ],
+)
+def test_other_files_are_refused(modules, tmp_path, content, complaint):
+    path = tmp_path / "t.json.gz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=complaint):
+        modules.table.Table.load(path)
+
+
+def test_quality_is_the_mean_of_seeds_and_the_best_hundredth_is_of_it(modules, larger):
+    table = made_up(modules, larger, noise=0.05)
+    ends = {picks: [run.accuracies[-1] for run in runs] for picks, runs in table.runs.items()}
+    assert {picks: table.quality(picks) for picks in ends} == pytest.approx(
+        {picks: np.mean(some) for picks, some in ends.items()}
+    )
+    ranked = sorted(map(table.quality, ends), reverse=True)
+    assert len(ranked) == 12**3
+    assert (table.best, table.top) == (ranked[0], ranked[17])
+    twice = next(picks for picks, runs in table.runs.items() if len(runs) == 2)
+    seen = [table.observe(twice, seed) for seed in range(20)]
+    assert set(seen) == set(table.runs[twice])
+    assert seen == [table.observe(twice, seed) for seed in range(20)]
+    broken = {**table.runs, twice: (table.runs[twice][0], replace(seen[0], failure="diverged"))}
+    assert replace(table, runs=broken).quality(twice) == ends[twice][0]
+
+
+def command(folder, *options):
+    """In a process of its own, on a space of eight networks of which two get a second seed."""
+    files = [f"--{name}={folder / name}.yaml" for name in ("space", "fidelity")]
+    quick = ["--data=digits", "--device=cpu", "--threads=1", "--jobs=1", "--seed=3"]
+    script = FOLDER / "tabular" / "make_table.py"
+    return [sys.executable, script, *quick, *files, f"--output={folder}/out.json.gz", *options]
+
+
+def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "fidelity.yaml").write_text(TINY)
+    journal = tmp_path / "runs/tabular/small.jsonl"
+    with subprocess.Popen(command(tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    before = journal.read_bytes()
+    before = before[: before.rfind(b"\n") + 1]
+    journal.write_bytes(before + b'{"picks": [0, 1')
+    assert before.count(b"\n") < 11, "killed in the middle"
+    done = subprocess.run(command(tmp_path), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "small: 8 different networks; macs from" in done.stderr
+    assert done.stdout.startswith("8 networks, 2 of them with a second seed, 0 trainings failed; ")
+
+    assert journal.read_bytes().startswith(before)
+    header, *rows = map(json.loads, journal.read_text().splitlines())
+    trained = [(tuple(row["picks"]), row["seed"]) for row in rows]
+    assert len(trained) == len(set(trained)) == 8 + 2
+    assert {picks for picks, seed in trained if seed == 3} == set(itertools.product((0, 1), repeat=3))
+    assert sum(seed == 4 for _, seed in trained) == 2
+    assert header["fidelity"] == {"images": 60, "validation": 20, "resolution": 8, "width": 0.25, "epochs": 2}
+    origin = {"device", "jobs", "versions", "commit"}
+    assert all(row["origin"].keys() == origin and min(row["seconds"]) > 0 for row in rows)
+
+    table = modules.table.Table.load(tmp_path / "out.json.gz")
+    told = {(picks, run.seed): run for picks, runs in table.runs.items() for run in runs}
+    assert {key: list(run.accuracies) for key, run in told.items()} == {
+        (tuple(row["picks"]), row["seed"]): row["accuracies"] for row in rows
+    }
+    check_against_a_training_here(modules, tmp_path, table)
+
+
+def check_against_a_training_here(modules, folder, table):
+    make_table = modules.make_table
+    space, fidelity = table.space, modules.make_table.Fidelity(**table.header["fidelity"])
+    loader = make_table.Loader("digits", folder, "refuse", 3)
+    trainer = make_table.Trainer(loader, "cpu", dtype=table.header["dtype"], threads=1)
+    picks, (run, *_) = next(iter(table.runs.items()))
+    curve = trainer.train(space.at(picks), fidelity, run.seed)
+    assert not isinstance(curve, Failure)
+    assert [round(epoch.accuracy, 6) for epoch in curve] == list(run.accuracies)
+    assert [round(epoch.loss, 5) for epoch in curve] == list(run.losses)
+
+    rows = [modules.table.row_of(picks, one, {}) for picks, runs in table.runs.items() for one in runs]
+    with pytest.raises(InputError, match="1 of 10 trainings are not done"):
+        wanted = make_table.all_trainings(space, 4, 3)
+        modules.table.gather(space, table.header, rows[1:], wanted)
+
+
+def epochs_of(points):
+    """Simulated seconds between the ends of trials, of one worker."""
+    return np.diff([0.0, *(point.seconds for point in points)]).tolist()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("strategy", "pruner"), [("random", "median"), ("tpe", "halving")])
+def test_the_clock_never_goes_back_and_the_same_search_is_the_same(
+    modules, larger, workers, strategy, pruner
+):
+    table = made_up(modules, larger, seconds=(3.0, 1.0, 2.0, 1.5), noise=0.1)
+    asked = (table, strategy, pruner, 5)
+    points = modules.simulator.simulate(*asked, workers=workers, trials=20)
+    assert min(epochs_of(points)) >= 0
+    assert 20 <= len(points) < 20 + workers
+    assert [point.trials for point in points] == list(range(1, len(points) + 1))
+    assert points == modules.simulator.simulate(*asked, workers=workers, trials=20)
+
+
+def test_so_many_workers_end_so_many_times_as_many_trials(modules, larger):
+    table = made_up(modules, larger, seconds=(1.0, 2.0))
+    ended = {
+        workers: modules.simulator.simulate(table, "random", "none", 0, workers=workers, seconds=24.5)
+        for workers in (1, 2, 4)
+    }
+    assert {workers: len(points) for workers, points in ended.items()} == {1: 8, 2: 16, 4: 32}
+    assert ended[1][-1].seconds == 24.0
+
+
+def test_a_pruned_trial_takes_its_epochs_and_no_more(modules, larger):
+    table = made_up(modules, larger, seconds=(1.0, 10.0, 100.0, 1000.0))
+    points = modules.simulator.simulate(table, "random", "median", 0, trials=30)
+    costs = epochs_of(points)
+    assert set(costs[:5]) == {1111.0}, "the median of nothing prunes nothing"
+    assert set(costs) == {111.0, 1111.0}
+    pruned = [point for point, cost in zip(points, costs, strict=True) if cost == 111.0]
+    assert all(points[point.trials - 2].observed == point.observed for point in pruned), "and are never best"
+
+
+def test_what_goes_on_pays_for_the_epochs_that_are_left(modules, larger):
+    table = made_up(modules, larger, seconds=(1.0, 10.0, 100.0))
+    clock = modules.simulator.Clock()
+    trainings = modules.simulator.Trainings(table, clock, 0)
+    architecture = larger.at((1, 2, 3))
+    spent, curves = [], []
+
+    def worker():
+        for stop in (1, 2, 3, 3):
+            curves.append(trainings.train(architecture, lambda epoch, stop=stop: epoch.number == stop))
+            spent.append(clock.now)
+
+    clock.run([worker])
+    assert spent == [1.0, 11.0, 111.0, 111.0]
+    assert [len(curve) for curve in curves] == [1, 2, 3, 3]
+    assert curves[2][:2] == curves[1]
+
+
+def test_the_best_is_by_what_was_seen_and_its_worth_by_what_is_true(modules, small):
+    table = made_up(modules, small, noise=0.3, seed=2)
+    for seed in range(4):
+        seen = {picks: table.observe(picks, seed).accuracies[-1] for picks in table.runs}
+        best = max(seen, key=seen.get)
+        *_, end = modules.simulator.simulate(table, "random", "none", seed)
+        assert (end.trials, end.seconds) == (8, 16.0), "all there are"
+        assert (end.observed, end.quality) == (seen[best], table.quality(best))
+
+
+def test_failures_take_time_and_are_never_best(modules, small):
+    table = made_up(modules, small, seconds=(1.0, 1.0))
+    best = max(table.runs, key=table.quality)
+    broken = modules.table.Run(0, (0.9,), (0.5,), (1.0, 0.5), 0, "diverged")
+    table = replace(table, runs={**table.runs, best: (broken,)})
+    *_, end = modules.simulator.simulate(table, "random", "none", 0)
+    assert (end.trials, end.seconds) == (8, 7 * 2 + 1.5)
+    assert end.quality == table.best < 0.9
+
+
+def test_what_a_worker_raises_ends_all(modules, larger):
+    clock = modules.simulator.Clock()
+    told = []
+
+    def fail():
+        clock.wait(2.5)
+        raise KeyError("broken")
+
+    def work():
+        while True:
+            clock.wait(1.0)
+            told.append(clock.now)
+
+    with pytest.raises(KeyError, match="broken"):
+        clock.run([work, fail])
+    assert told == [1.0, 2.0]
+
+
+def test_the_synthetic_best_is_that_of_all(modules):
+    space = SearchSpace.parse(LARGER.replace("se, ab, ab-plus", "se"), "three")
+    function = modules.synthetic.Synthetic(space, 3)
+    every = [function.quality(picks) for picks in modules.table.every_architecture(space)]
+    assert function.best == pytest.approx(max(every), abs=1e-12)
+    assert np.mean([quality >= function.top for quality in every]) == pytest.approx(0.01, abs=0.01)
+    assert np.mean(every) == pytest.approx(0.6, abs=0.002)
+    again, other = modules.synthetic.Synthetic(space, 3), modules.synthetic.Synthetic(space, 4)
+    assert again.quality((0, 1, 2)) == function.quality((0, 1, 2)) != other.quality((0, 1, 2))
+
+
+def test_synthetic_curves_approach_the_truth(modules, larger):
+    function = modules.synthetic.Synthetic(larger, 0)
+    picks = [tuple(one) for one in np.random.default_rng(0).integers(12, size=(200, 3)).tolist()]
+    truth = np.array([function.quality(one) for one in picks])
+    curves = np.array([function.observe(one, 7).accuracies for one in picks])
+    agreement = [np.corrcoef(truth, curves[:, epoch])[0, 1] for epoch in range(function.epochs)]
+    assert agreement == sorted(agreement)
+    assert agreement[0] > 0.3
+    assert 0.93 < agreement[-1] < 0.99, "what is left is the noise of seeds"
+    assert (np.diff(curves.mean(axis=0)) > 0).all()
+    ends = [function.observe(picks[0], seed).accuracies[-1] for seed in range(300)]
+    assert np.mean(ends) == pytest.approx(truth[0], abs=0.001)
+    seconds = [sum(function.observe(one, 7).seconds) for one in picks]
+    assert np.mean(seconds) == pytest.approx(function.seconds, rel=0.05)
+    macs = [larger.table.cost(one)["macs"] for one in picks]
+    assert np.corrcoef(macs, seconds)[0, 1] > 0.8
