@@ -108,8 +108,8 @@ def _known(value: Any) -> Any:
 def headings(seeds: int, trials: int, workers: int) -> str:
     return (
         f"Medians over {seeds} searches, each with the time of {trials} whole trainings on {workers} "
-        "simulated workers;\nin brackets 95% intervals. Regret at the end in percentage points; `top` is when a search's\n"
-        "best is among the truly best hundredth, held against strategies without a pruner: times as fast."
+        "simulated workers;\nin brackets 95% intervals. Regret is at the end, in percentage points. The top "
+        "is the truly best hundredth;\nratios tell how many times as fast it is reached as without a pruner."
     )
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +49,14 @@ def all_trainings(space: SearchSpace, every: int, seed: int) -> list[tuple[Picks
 
 @dataclass(frozen=True)
 class Means:
-    """What every worker needs: `Trainer`'s arguments and the fidelity."""
+    """What every worker needs: `Trainer`'s arguments, the fidelity, and what to train before it is timed."""
 
     images: Loader
     fidelity: Fidelity
     device: str
     dtype: str
     threads: int
+    first: str
 
 
 _means: Means
@@ -63,10 +64,11 @@ _trainer: Trainer
 
 
 def begin(means: Means) -> None:
-    """Makes this process one that trains; its images are there before anything is timed."""
+    """Makes this process one that trains; what is slow only once is done before anything is timed."""
     global _means, _trainer
     _means = means
     _trainer = Trainer(means.images, means.device, dtype=means.dtype, threads=means.threads)
+    _trainer.train(Architecture.parse(means.first), replace(means.fidelity, epochs=1), seed=0)
     _trainer.data(means.fidelity)
 
 
@@ -108,7 +110,9 @@ def make(space: SearchSpace, arguments: argparse.Namespace) -> Table:
     refuse_misfits(space, fidelity)
     images = Loader(source.spec, cache_folder(None), "refuse", arguments.seed)
     split = images.load(fidelity).split  # decoded once, before several processes ask for it
-    means = Means(images, fidelity, str(device), str(fast_dtype(device))[6:], arguments.threads)
+    dtype = str(fast_dtype(device)).removeprefix("torch.")
+    first = str(space.at((0,) * len(space.positions)))
+    means = Means(images, fidelity, str(device), dtype, arguments.threads, first)
     header = {
         "space": space.describe(),
         "fidelity": fidelity.as_dict(),

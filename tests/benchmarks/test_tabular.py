@@ -25,11 +25,11 @@ SPACE = """
 name: small
 backbone: resnet20
 granularity: stage
-convolution: [vanilla, psconv]
+convolution: [vanilla, scconv]
 recalibration: [none]
 proxy: {width: 0.25}
 """
-LARGER = SPACE.replace("[none]", "[none, se, ab, ab-plus]").replace("psconv", "scconv, scconv(r=2)")
+LARGER = SPACE.replace("[none]", "[none, se, ab]")
 TINY = "images: 60\nvalidation: 20\nresolution: 8\nepochs: 2\n"
 NAMES = ("journal", "table", "make_table", "simulator", "synthetic")
 
@@ -68,7 +68,8 @@ def made_up(modules, space, *, seconds=(1.0, 1.0), seed=0, noise=0.0):
             yield modules.table.Run(number, tuple(curve), tuple(1 - one for one in curve), tuple(seconds))
 
     header = {"space": space.describe(), "fidelity": {"epochs": len(seconds)}}
-    found = {picks: tuple(runs()) for picks in modules.table.every_architecture(space)}
+    choices = (range(len(position.choices)) for position in space.positions)
+    found = {picks: tuple(runs()) for picks in itertools.product(*choices)}
     return modules.table.Table(space, header, ({"device": "none"},), found)
 
 
@@ -81,17 +82,15 @@ def test_the_space_has_many_networks_and_every_papers_operators(modules):
             part.name for choice in position.choices for part in (choice.convolution, choice.recalibration)
         }
         assert taken >= {"scconv", "psconv", "msar", "ab", "vanilla", "none"}
-    costs = sorted(network.cost().macs for network in list(networks)[::60])
-    low, *_, high = modules.table.spread_of_costs(space, modules.table.every_architecture(space))["macs"]
-    assert low <= costs[0] < costs[-1] <= high
-    assert (low, high) == tuple(vars(cost)["macs"] for cost in (_extreme(space, min), _extreme(space, max)))
+    low, *_, high = modules.table.spread_of_costs(space, list(map(space.picks, networks)))["macs"]
+    assert (low, high) == (_extreme(space, min), _extreme(space, max))
 
 
 def _extreme(space, choose):
     picks = tuple(
         int(choose(range(len(rows)), key=lambda i, r=rows: r[i, 0])) for rows in space.table.entries
     )
-    return space.at(picks).cost()
+    return space.at(picks).cost().macs
 
 
 def test_a_journal_keeps_whole_rows_and_is_one_process_alone(modules, tmp_path):
@@ -148,8 +147,8 @@ def test_quality_is_the_mean_of_seeds_and_the_best_hundredth_is_of_it(modules, l
         {picks: np.mean(some) for picks, some in ends.items()}
     )
     ranked = sorted(map(table.quality, ends), reverse=True)
-    assert len(ranked) == 12**3
-    assert (table.best, table.top) == (ranked[0], ranked[17])
+    assert len(ranked) == 6**3
+    assert (table.best, table.top) == (ranked[0], ranked[2])
     twice = next(picks for picks, runs in table.runs.items() if len(runs) == 2)
     seen = [table.observe(twice, seed) for seed in range(20)]
     assert set(seen) == set(table.runs[twice])
@@ -171,9 +170,8 @@ def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path):
     (tmp_path / "fidelity.yaml").write_text(TINY)
     journal = tmp_path / "runs/tabular/small.jsonl"
     with subprocess.Popen(command(tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
         while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-            assert time.monotonic() < deadline
+            assert process.poll() is None, "ended too early"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     before = journal.read_bytes()
@@ -215,8 +213,8 @@ def check_against_a_training_here(modules, folder, table):
     assert [round(epoch.loss, 5) for epoch in curve] == list(run.losses)
 
     rows = [modules.table.row_of(picks, one, {}) for picks, runs in table.runs.items() for one in runs]
+    wanted = make_table.all_trainings(space, 4, 3)
     with pytest.raises(InputError, match="1 of 10 trainings are not done"):
-        wanted = make_table.all_trainings(space, 4, 3)
         modules.table.gather(space, table.header, rows[1:], wanted)
 
 
@@ -254,8 +252,8 @@ def test_a_pruned_trial_takes_its_epochs_and_no_more(modules, larger):
     points = modules.simulator.simulate(table, "random", "median", 0, trials=30)
     costs = epochs_of(points)
     assert set(costs[:5]) == {1111.0}, "the median of nothing prunes nothing"
-    assert set(costs) == {111.0, 1111.0}
-    pruned = [point for point, cost in zip(points, costs, strict=True) if cost == 111.0]
+    assert {1111.0} < set(costs) <= {1.0, 11.0, 111.0, 1111.0}
+    pruned = [point for point, cost in zip(points, costs, strict=True) if cost < 1111]
     assert all(points[point.trials - 2].observed == point.observed for point in pruned), "and are never best"
 
 
@@ -263,7 +261,7 @@ def test_what_goes_on_pays_for_the_epochs_that_are_left(modules, larger):
     table = made_up(modules, larger, seconds=(1.0, 10.0, 100.0))
     clock = modules.simulator.Clock()
     trainings = modules.simulator.Trainings(table, clock, 0)
-    architecture = larger.at((1, 2, 3))
+    architecture = larger.at((1, 2, 5))
     spent, curves = [], []
 
     def worker():
@@ -315,20 +313,19 @@ def test_what_a_worker_raises_ends_all(modules, larger):
     assert told == [1.0, 2.0]
 
 
-def test_the_synthetic_best_is_that_of_all(modules):
-    space = SearchSpace.parse(LARGER.replace("se, ab, ab-plus", "se"), "three")
-    function = modules.synthetic.Synthetic(space, 3)
-    every = [function.quality(picks) for picks in modules.table.every_architecture(space)]
+def test_the_synthetic_best_is_that_of_all(modules, larger):
+    function = modules.synthetic.Synthetic(larger, 3)
+    every = [function.quality(picks) for picks in itertools.product(range(6), repeat=3)]
     assert function.best == pytest.approx(max(every), abs=1e-12)
     assert np.mean([quality >= function.top for quality in every]) == pytest.approx(0.01, abs=0.01)
     assert np.mean(every) == pytest.approx(0.6, abs=0.002)
-    again, other = modules.synthetic.Synthetic(space, 3), modules.synthetic.Synthetic(space, 4)
+    again, other = modules.synthetic.Synthetic(larger, 3), modules.synthetic.Synthetic(larger, 4)
     assert again.quality((0, 1, 2)) == function.quality((0, 1, 2)) != other.quality((0, 1, 2))
 
 
 def test_synthetic_curves_approach_the_truth(modules, larger):
     function = modules.synthetic.Synthetic(larger, 0)
-    picks = [tuple(one) for one in np.random.default_rng(0).integers(12, size=(200, 3)).tolist()]
+    picks = [tuple(one) for one in np.random.default_rng(0).integers(6, size=(200, 3)).tolist()]
     truth = np.array([function.quality(one) for one in picks])
     curves = np.array([function.observe(one, 7).accuracies for one in picks])
     agreement = [np.corrcoef(truth, curves[:, epoch])[0, 1] for epoch in range(function.epochs)]
