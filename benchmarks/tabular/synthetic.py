@@ -11,6 +11,7 @@ from nas_recalib.space import SearchSpace
 
 SPACE = "resnet50"
 _MEAN, _DEVIATION = 0.6, 0.02  # of qualities over the space
+_EVERYWHERE = 0.15  # of a choice's effect, to what it is in one block: networks of one operator are ordinary
 _NOISE = 0.25  # of a training, in deviations of quality
 _SECONDS = 10.0  # of an epoch, in the mean
 _DRAWN = 20_000  # to standardise qualities, and to say which are the best hundredth
@@ -78,7 +79,7 @@ class Synthetic:
         first = self.space.positions[0]
         shape = (len(first.convolutions), len(first.recalibrations))
         convolution, recalibration = random.normal(size=(shape[0], 1)), random.normal(size=(1, shape[1]))
-        everywhere = convolution + recalibration + 0.5 * random.normal(size=shape)
+        everywhere = _EVERYWHERE * (convolution + recalibration + 0.5 * random.normal(size=shape))
         own = [(everywhere + random.normal(size=shape)).ravel() for _ in self.space.positions]
         size = shape[0] * shape[1]
         return own, [0.5 * random.normal(size=(size, size)) for _ in own[1:]]
