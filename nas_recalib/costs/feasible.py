@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import islice, product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas_recalib.costs.budget import Budget, format_cost, format_latency, format_memory, format_quantity
 from nas_recalib.costs.front import Fronts
@@ -80,6 +81,13 @@ class Feasible:
     def allows(self, picks: Sequence[int]) -> bool:
         """Whether the architecture of these picks is within the budget."""
         return self.budget.allows(self.table.cost(picks))
+
+    def allows_many(self, picks: Integers) -> NDArray[np.bool_]:
+        """As `allows`, (n, positions) to (n,)."""
+        limits = self.budget.limits()
+        columns = [self.table.names.index(name) for name in limits]
+        allowed = self.table.costs(picks)[:, columns] <= np.array([*limits.values()], dtype=np.int64)
+        return np.asarray(allowed.all(axis=1))
 
     def count(self) -> int:
         """How many there are: exact up to 2**53 but for the slack, 15 digits beyond."""

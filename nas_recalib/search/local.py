@@ -18,7 +18,7 @@ from nas_recalib.files import write_atomically
 from nas_recalib.operators import BlockChoice
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Epoch
-from nas_recalib.search.samplers import STRATEGIES, UntriedSampler
+from nas_recalib.search.samplers import STRATEGIES, Picks, UntriedSampler
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import FINISHED, finished
 
@@ -83,8 +83,8 @@ class Search:
     logs: Path
     worker: str
     owned: bool
-    known: dict[Architecture, FrozenTrial] = field(default_factory=dict)
-    claimed: dict[Architecture, FrozenTrial] = field(default_factory=dict)
+    known: dict[Picks, FrozenTrial] = field(default_factory=dict)
+    claimed: dict[Picks, FrozenTrial] = field(default_factory=dict)
     seen: set[int] = field(default_factory=set)
 
     def run(self, trials: int, observer: Observer) -> bool:
@@ -131,13 +131,13 @@ class Search:
                 self.seen.add(trial.number)
                 self._remember(trial)
             elif trial.state == TrialState.RUNNING and trial.params.keys() == self.space.options().keys():
-                self.claimed[self.space.decode(trial.params)] = trial
+                self.claimed[self._picks(trial)] = trial
 
     def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
         architecture = self.space.decode(trial.params)
         picks = self.space.picks(architecture)
         cost = self.feasible.table.cost(picks)
-        known = self.known.get(architecture)
+        known = self.known.get(picks)
         if known is not None:
             self._replay(trial, known)
             return None
@@ -192,7 +192,7 @@ class Search:
             self.logs.mkdir(parents=True, exist_ok=True)
             write_atomically(self.logs / f"{trial.number:05d}.txt", failure.details)
         ended = self.study.tell(trial, state=TrialState.FAIL)
-        self.known[self.space.decode(ended.params)] = ended  # not again in this run, even if a bug did it
+        self.known[self._picks(ended)] = ended  # not again in this run, even if a bug did it
         observer.ended(ended)
         return failure
 
@@ -210,7 +210,10 @@ class Search:
         """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
         telling = trial.state in FINISHED or trial.user_attrs.get("failure") in ("out-of-memory", "diverged")
         if telling and "architecture" in trial.user_attrs and "replayed_from" not in trial.user_attrs:
-            self.known[Architecture.parse(trial.user_attrs["architecture"])] = trial
+            self.known[self._picks(trial)] = trial
+
+    def _picks(self, trial: FrozenTrial) -> Picks:
+        return self.space.picks(self.space.decode(trial.params))
 
     def _bury_the_dead(self) -> None:
         """Fails what a killed search left running; the lock on the study's folder says it is not alive."""
@@ -227,9 +230,10 @@ class Search:
             return True
         for name in BASELINES:
             architecture = uniform(self.space, name)
-            if architecture is None or architecture in self.known:
+            if architecture is None:
                 continue
-            if self.feasible.allows(self.space.picks(architecture)):
+            picks = self.space.picks(architecture)
+            if picks not in self.known and self.feasible.allows(picks):
                 self.study.enqueue_trial(self.space.encode(architecture), user_attrs={"baseline": name})
                 return True
         return False

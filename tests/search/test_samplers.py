@@ -1,28 +1,11 @@
-import numpy as np
 import optuna
 import pytest
-from optuna.samplers import BaseSampler
-from stand_in import SPACE, all_architectures, formula
+from optuna.trial import TrialState
+from stand_in import SPACE, all_architectures
 
 from nas_recalib.costs import Budget, Feasible
-from nas_recalib.search.samplers import STRATEGIES, UntriedSampler
+from nas_recalib.search.samplers import Known, UntriedSampler, uniform
 from nas_recalib.space import SearchSpace
-
-
-class Stubborn(BaseSampler):
-    """Proposes the same architecture for ever."""
-
-    def __init__(self, parameters):
-        self.parameters = parameters
-
-    def infer_relative_search_space(self, study, trial):
-        return {}
-
-    def sample_relative(self, study, trial, search_space):
-        return self.parameters
-
-    def sample_independent(self, study, trial, param_name, param_distribution):
-        raise AssertionError
 
 
 @pytest.fixture
@@ -30,89 +13,93 @@ def space():
     return SearchSpace.parse(SPACE, "tiny")
 
 
+def all_picks(space):
+    return [space.picks(architecture) for architecture in all_architectures(space)]
+
+
 def sampler_of(space, strategy, tried, budget=None, seed=0):
     return UntriedSampler(strategy, space, Feasible(space.table, budget or Budget()), tried, seed)
 
 
-def ask(sampler, study=None):
-    study = study or optuna.create_study(direction="maximize")
+def ask(sampler, study):
     study.sampler = sampler
     return study.ask(sampler.distributions)
 
 
+def picks_of(sampler, trial):
+    space = sampler._space
+    return space.picks(space.decode(trial.params))
+
+
+def asked(sampler, study=None):
+    return picks_of(sampler, ask(sampler, study or optuna.create_study(direction="maximize")))
+
+
 def test_a_stubborn_strategy_is_led_to_everything_else_once(space):
-    every = all_architectures(space)
+    every = all_picks(space)
     tried = {every[0]}
-    sampler = sampler_of(space, lambda _: Stubborn(space.encode(every[0])), tried)
+    sampler = sampler_of(space, lambda _: every[0], tried)
     study = optuna.create_study(direction="maximize")
     for _ in every[1:]:
-        architecture = space.decode(ask(sampler, study).params)
-        assert architecture not in tried
-        tried.add(architecture)
+        assert not sampler.exhausted()
+        picks = asked(sampler, study)
+        assert picks not in tried
+        tried.add(picks)
     assert sampler.exhausted()
 
 
 def test_a_proposal_over_budget_is_moved_next_to_it(space):
-    every = all_architectures(space)
-    dear = max(every, key=lambda a: a.cost().macs)
-    budget = Budget(macs=dear.cost().macs - 1)
-    sampler = sampler_of(space, lambda _: Stubborn(space.encode(dear)), set(), budget)
-    proposed = space.decode(ask(sampler).params)
-    assert budget.allows(vars(proposed.cost()))
-    assert sum(a != b for a, b in zip(space.picks(proposed), space.picks(dear), strict=True)) == 1
+    dear = max(all_picks(space), key=lambda one: space.table.cost(one)["macs"])
+    budget = Budget(macs=space.table.cost(dear)["macs"] - 1)
+    sampler = sampler_of(space, lambda _: dear, set(), budget)
+    proposed = asked(sampler)
+    assert budget.allows(space.table.cost(proposed))
+    assert sum(a != b for a, b in zip(proposed, dear, strict=True)) == 1
 
 
 def test_what_was_proposed_is_kept_where_something_else_is_trained(space):
-    every = all_architectures(space)
-    dear, cheap = (choose(every, key=lambda a: a.cost().macs) for choose in (max, min))
-    budget = Budget(macs=dear.cost().macs - 1)
-    for proposal, told in ((dear, {0: space.picks(dear)}), (cheap, {})):
-        sampler = sampler_of(space, lambda _, p=proposal: Stubborn(space.encode(p)), set(), budget)
-        ask(sampler)
+    dear, cheap = (
+        choose(all_picks(space), key=lambda a: space.table.cost(a)["macs"]) for choose in (max, min)
+    )
+    budget = Budget(macs=space.table.cost(dear)["macs"] - 1)
+    for proposal, told in ((dear, {0: dear}), (cheap, {}), (None, {})):
+        sampler = sampler_of(space, lambda _, p=proposal: p, set(), budget)
+        asked(sampler)
         assert sampler.proposed == told
 
 
-@pytest.mark.parametrize("name", list(STRATEGIES))
-def test_every_strategy_stays_within_the_budget_and_repeats_nothing(space, name):
-    costs = sorted(a.cost().macs for a in all_architectures(space))
-    budget = Budget(macs=costs[40])
-    tried = set()
-    sampler = sampler_of(space, STRATEGIES[name], tried, budget)
+def test_a_strategy_is_told_what_the_study_holds(space):
+    situations = []
+    sampler = sampler_of(space, situations.append, set())
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    trials = [ask(sampler, study) for _ in range(5)]
+    picks = [picks_of(sampler, trial) for trial in trials]
+    trials[0].set_user_attr("replayed_from", 7)
+    study.tell(trials[0], (0.1, 10))
+    study.tell(trials[2], (0.3, 30))
+    study.tell(trials[1], (0.2, 20))
+    study.tell(trials[3], state=TrialState.PRUNED)
+    ask(sampler, study)
+    now = situations[-1]
+    assert now.known == [Known(2, picks[2], (0.3, -30)), Known(1, picks[1], (0.2, -20))], "in order of ending"
+    assert now.pruned == [picks[3]]
+    assert now.running == [picks[4]]
+    assert picks[4] in now.tried
+
+
+def test_what_another_worker_trains_is_not_proposed(space):
     study = optuna.create_study(direction="maximize")
-    for _ in range(30):
-        trial = ask(sampler, study)
-        architecture = space.decode(trial.params)
-        assert budget.allows(vars(architecture.cost()))
-        assert architecture not in tried
-        tried.add(architecture)
-        study.tell(trial, formula(architecture))
-
-
-def test_tpe_learns_where_random_does_not():
-    space = SearchSpace.parse(SPACE.replace("stage", "block"), "blocks")
-
-    def best_of_last(name, seed):
-        tried = set()
-        sampler = sampler_of(space, STRATEGIES[name], tried, seed=seed)
-        study = optuna.create_study(direction="maximize")
-        values = []
-        for _ in range(60):
-            trial = ask(sampler, study)
-            architecture = space.decode(trial.params)
-            tried.add(architecture)
-            values.append(formula(architecture))
-            study.tell(trial, values[-1])
-        return np.mean(values[-15:])
-
-    gains = [best_of_last("tpe", seed) - best_of_last("random", seed) for seed in range(3)]
-    assert min(gains) > 0.05, gains
+    first = all_picks(space)[0]
+    proposals = [asked(sampler_of(space, lambda _: first, set()), study) for _ in range(6)]
+    assert proposals[0] == first
+    assert len(set(proposals)) == 6
 
 
 def test_draws_follow_from_seed_and_trial_number(space):
     def proposals(seed):
-        sampler = sampler_of(space, STRATEGIES["random"], set(), seed=seed)
+        sampler = sampler_of(space, uniform, set(), seed=seed)
         study = optuna.create_study(direction="maximize")
-        return [ask(sampler, study).params for _ in range(5)]
+        return [asked(sampler, study) for _ in range(5)]
 
     assert proposals(1) == proposals(1)
     assert proposals(1) != proposals(2)

@@ -1,22 +1,37 @@
 """Strategies: how the next architecture is proposed."""
 
-from collections.abc import Callable
-
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-
+from nas_recalib.search.samplers.evolution import evolution
+from nas_recalib.search.samplers.gp import gp
+from nas_recalib.search.samplers.local import local
+from nas_recalib.search.samplers.nsga2 import nsga2
+from nas_recalib.search.samplers.predictor import predictor
+from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
+from nas_recalib.search.samplers.tpe import tpe
+from nas_recalib.search.samplers.uniform import uniform
 from nas_recalib.search.samplers.untried import UntriedSampler
 
-Strategy = Callable[[int], BaseSampler]
+STRATEGIES: dict[str, Strategy] = {
+    "tpe": tpe(),
+    "random": uniform,
+    "gp": gp(),
+    "nsga2": nsga2(),
+    "evolution": evolution(),
+    "local": local(),
+    "predictor": predictor(),
+}
 
-
-def _tpe(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=True, n_startup_trials=8)
-
-
-def _random(seed: int) -> BaseSampler:
-    return RandomSampler(seed=seed)
-
-
-STRATEGIES: dict[str, Strategy] = {"tpe": _tpe, "random": _random}
-
-__all__ = ["STRATEGIES", "Strategy", "UntriedSampler"]
+__all__ = [
+    "STRATEGIES",
+    "Known",
+    "Picks",
+    "Situation",
+    "Strategy",
+    "UntriedSampler",
+    "evolution",
+    "gp",
+    "local",
+    "nsga2",
+    "predictor",
+    "tpe",
+    "uniform",
+]

@@ -1,0 +1,334 @@
+import itertools
+import logging
+
+import numpy as np
+import optuna
+import pytest
+from stand_in import SPACE, formula
+
+from nas_recalib.costs import Budget, Feasible
+from nas_recalib.search.samplers import (
+    STRATEGIES,
+    Known,
+    Situation,
+    UntriedSampler,
+    evolution,
+    gp,
+    local,
+    nsga2,
+    predictor,
+    tpe,
+    uniform,
+)
+from nas_recalib.search.samplers.moves import mutants, neighbours
+from nas_recalib.space import SearchSpace
+
+TINY = SearchSpace.parse(SPACE, "tiny")
+BLOCKS = SearchSpace.parse(SPACE.replace("stage", "block"), "blocks")  # 9 blocks of 6 choices
+SMALL = {  # so that every strategy is soon at work
+    "tpe": tpe(),
+    "random": uniform,
+    "gp": gp(),
+    "nsga2": nsga2(population=6),
+    "evolution": evolution(population=6, sample=3),
+    "local": local(start=6),
+    "predictor": predictor(start=6),
+}
+every_strategy = pytest.mark.parametrize("name", list(SMALL))
+
+
+def value(space, picks):
+    return formula(space.at(picks))
+
+
+class Run:
+    """A search by one strategy for an architecture of high value."""
+
+    def __init__(self, strategy, space=TINY, seed=0, budget=None, values=value, directions=("maximize",)):
+        self.strategy, self.space, self.seed, self.values = strategy, space, seed, values
+        self.feasible = Feasible(space.table, budget or Budget())
+        self.study = optuna.create_study(directions=list(directions))
+        self.tried = {}
+        self.start()
+
+    def start(self):
+        """As a new process does."""
+        self.sampler = UntriedSampler(self.strategy, self.space, self.feasible, self.tried, self.seed)
+        self.study.sampler = self.sampler
+
+    def ask(self):
+        trial = self.study.ask(self.sampler.distributions)
+        return trial, self.space.picks(self.space.decode(trial.params))
+
+    def tell(self, trial, picks):
+        assert picks not in self.tried
+        self.tried[picks] = self.values(self.space, picks)
+        self.study.tell(trial, self.tried[picks])
+
+    def go(self, trials):
+        for _ in range(trials):
+            self.tell(*self.ask())
+        return list(self.tried)
+
+
+def situation(known, space=TINY, pruned=(), tried=(), seed=0, budget=None):
+    return Situation(
+        space=space,
+        feasible=Feasible(space.table, budget or Budget()),
+        known=[Known(number, picks, (score,)) for number, (picks, score) in enumerate(known)],
+        pruned=list(pruned),
+        running=[],
+        tried={*(picks for picks, _ in known), *pruned, *tried},
+        random=np.random.default_rng(seed),
+        study=None,
+        trial=None,
+    )
+
+
+def around(space, picks):
+    return {tuple(one) for one in neighbours(space, picks).tolist()}
+
+
+def test_all_strategies_are_checked():
+    assert SMALL.keys() == STRATEGIES.keys()
+
+
+@every_strategy
+def test_stays_within_the_budget_and_repeats_nothing(name):
+    costs = sorted(TINY.table.costs(np.array(list(itertools.product(range(6), repeat=3))))[:, 0])
+    budget = Budget(macs=int(costs[60]))
+    within = sum(cost <= costs[60] for cost in costs)
+    run = Run(SMALL[name], budget=budget)
+    tried = run.go(14 if name == "gp" else within - 5)
+    assert all(budget.allows(TINY.table.cost(picks)) for picks in tried)
+    assert len(set(tried)) == len(tried)
+
+
+@every_strategy
+def test_follows_from_the_seed(name):
+    first, again, other = (Run(SMALL[name], seed=seed).go(13) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+@every_strategy
+def test_a_search_that_was_interrupted_proposes_what_it_would_have(name):
+    whole = Run(SMALL[name]).go(14)
+    parts = Run(SMALL[name])
+    for trials in (7, 4, 1, 2):
+        parts.go(trials)
+        parts.start()
+    assert list(parts.tried) == whole
+
+
+@every_strategy
+def test_workers_who_ask_at_once_get_different_answers(name):
+    run = Run(SMALL[name])
+    run.go(12)
+    asked = [run.ask() for _ in range(2 if name == "gp" else 6)]
+    assert len({*run.tried, *(picks for _, picks in asked)}) == 12 + len(asked)
+    for trial, picks in asked:
+        run.tell(trial, picks)
+    run.go(1)
+
+
+@every_strategy
+def test_exhausts_a_small_space_with_each_exactly_once(name):
+    text = SPACE.replace("[vanilla, scconv, psconv]", "[vanilla, psconv]").replace("[none, ab]", "[none]")
+    run = Run(SMALL[name], SearchSpace.parse(text, "eight"))
+    for _ in range(8):
+        assert not run.sampler.exhausted()
+        run.go(1)
+    assert run.sampler.exhausted()
+    assert len(run.tried) == 8
+
+
+@every_strategy
+def test_one_convolution_and_one_recalibration_are_a_space_too(name):
+    text = SPACE.replace("[vanilla, scconv, psconv]", "[psconv]").replace("[none, ab]", "[ab]")
+    run = Run(SMALL[name], SearchSpace.parse(text, "one"))
+    run.go(1)
+    assert run.sampler.exhausted()
+
+
+@pytest.mark.parametrize("name", ["tpe", "evolution", "local", "predictor"])
+def test_learns_where_random_does_not(name):
+    def best(strategy, seed):
+        return max(value(BLOCKS, picks) for picks in Run(strategy, BLOCKS, seed).go(60))
+
+    gains = [best(STRATEGIES[name], seed) - best(uniform, seed) for seed in range(3)]
+    assert np.mean(gains) > 0.05, gains
+
+
+def test_neighbours_differ_in_one_convolution_or_one_recalibration():
+    picks = (0, 3, 5)
+    found = around(TINY, picks)
+    for one in itertools.product(range(6), repeat=3):
+        changed = [p for p in range(3) if one[p] != picks[p]]
+        apart = [(one[p] // 2 != picks[p] // 2) + (one[p] % 2 != picks[p] % 2) for p in changed]
+        assert (one in found) == (apart == [1])
+    assert len(found) == 9
+
+
+def test_mutants_differ_in_one_position_and_reach_all_of_it():
+    parents = np.tile([0, 3, 5], (2000, 1))
+    children = mutants(TINY, parents, np.random.default_rng(0))
+    assert ((children != parents).sum(axis=1) == 1).all()
+    assert len(np.unique(children, axis=0)) == 15
+
+
+class TestEvolution:
+    def test_the_oldest_dies_however_good_it_is(self):
+        known = [((0, 0, 0), 9.0), ((5, 5, 5), 1.0), ((2, 2, 2), 3.0), ((4, 4, 4), 2.0)]
+        strategy = evolution(population=3, sample=3)
+        children = {strategy(situation(known, seed=seed)) for seed in range(60)}
+        assert children <= around(TINY, (2, 2, 2))
+        assert len(children) == 9, "every mutation is possible"
+
+    def test_a_parent_is_the_best_of_a_few(self):
+        corners = [(0, 0, 0), (1, 5, 5), (5, 1, 2), (3, 3, 4)]
+        known = [(picks, float(score)) for score, picks in enumerate(corners)]
+        strategy = evolution(population=4, sample=2)
+        children = [strategy(situation(known, seed=seed)) for seed in range(300)]
+        shares = [sum(child in around(TINY, corner) for child in children) / 300 for corner in corners]
+        assert shares == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6], abs=0.09)
+
+    def test_begins_with_a_population_of_uniform_draws(self):
+        known = [((0, 0, 0), 1.0), ((1, 1, 1), 2.0)]
+        assert evolution(population=3, sample=2)(situation(known)) is None
+        assert evolution(population=2, sample=2)(situation(known)) is not None
+
+    def test_mutations_of_something_at_the_limit_are_moved_within(self):
+        edge = (5, 5, 5)
+        budget = Budget(macs=TINY.table.cost((3, 5, 5))["macs"])
+        feasible = Feasible(TINY.table, budget)
+        known = [(feasible.nearest(edge, np.random.default_rng(0)), 1.0)]
+        strategy = evolution(population=1, sample=1)
+        children = [strategy(situation(known, seed=seed, budget=budget)) for seed in range(40)]
+        assert all(feasible.allows(child) for child in children)
+        assert known[0][0] not in children
+
+    @pytest.mark.parametrize("sample", [0, 4])
+    def test_refuses_a_sample_that_is_not_of_the_population(self, sample):
+        with pytest.raises(ValueError, match=f"sample: {sample} is not from 1 to the population of 3"):
+            evolution(population=3, sample=sample)
+
+
+class TestLocal:
+    def test_visits_all_neighbours_of_the_best_before_it_goes_elsewhere(self):
+        start = (5, 5, 5)
+        known = [(start, 9.0)]
+        strategy = local(start=1)
+        for number in range(9):
+            known.append((strategy(situation(known, seed=number)), -float(number)))
+        assert {picks for picks, _ in known[1:]} == around(TINY, start)
+        assert strategy(situation(known)) is None, "a uniform draw"
+
+    def test_moves_on_to_what_is_better(self):
+        known = [((0, 0, 0), 1.0), ((0, 0, 1), 2.0), ((0, 0, 2), 0.0)]
+        for seed in range(20):
+            assert local(start=1)(situation(known, seed=seed)) in around(TINY, (0, 0, 1))
+
+    def test_climbs_next_from_the_best_that_is_on_no_slope(self):
+        summit, other = (5, 5, 5), (0, 0, 0)
+        known = [(summit, 9.0), (other, 1.0), *((picks, 5.0) for picks in sorted(around(TINY, summit)))]
+        assert local(start=1)(situation(known)) in around(TINY, other)
+
+    def test_neighbours_over_the_budget_are_not_waited_for(self):
+        dear = max(itertools.product(range(6), repeat=3), key=lambda one: TINY.table.cost(one)["macs"])
+        budget = Budget(macs=TINY.table.cost(dear)["macs"] - 1)
+        edge = next(one for one in sorted(around(TINY, dear)) if budget.allows(TINY.table.cost(one)))
+        known, strategy = [(edge, 9.0)], local(start=1)
+        for number in range(20):
+            proposal = strategy(situation(known, seed=number, budget=budget))
+            if proposal is None:
+                break
+            assert proposal != dear
+            known.append((proposal, 0.0))
+        assert len(known) == 1 + sum(budget.allows(TINY.table.cost(one)) for one in around(TINY, edge))
+
+
+class TestPredictor:
+    def test_finds_the_best_of_an_additive_function_in_few_trials(self):
+        random = np.random.default_rng(3)
+        table = random.normal(size=(9, 6))
+        table[:, 4] += 1
+
+        def additive(space, picks):
+            return float(table[range(9), picks].sum())
+
+        best = table.max(axis=1).sum()
+        for seed in range(2):
+            found = [
+                additive(BLOCKS, picks) for picks in Run(predictor(), BLOCKS, seed, values=additive).go(120)
+            ]
+            assert max(found) == pytest.approx(best), "of 10,077,696"
+
+    def test_collapsed_trainings_change_little(self):
+        def collapsing(space, picks):
+            return -1e9 if sum(picks) % 11 == 0 else value(space, picks)
+
+        best = max(value(BLOCKS, one) for one in Run(predictor(), BLOCKS, values=collapsing).go(50))
+        assert best > 0.85
+
+    def test_what_was_pruned_counts_as_poor(self):
+        random = np.random.default_rng(0)
+        known = [
+            (tuple(picks), 0.5 + 0.01 * random.normal())
+            for picks in random.integers(6, size=(12, 3)).tolist()
+        ]
+        pruned = [(first, second, 5) for first in range(6) for second in range(3)]
+        kept = [(picks, score) for picks, score in known if picks[2] != 5]
+
+        def share(pruned):
+            strategy = predictor(start=2)
+            proposals = [strategy(situation(kept, pruned=pruned, seed=seed)) for seed in range(40)]
+            return np.mean([picks[2] == 5 for picks in proposals])
+
+        assert share(pruned) < 0.5 * share([])
+
+    def test_scores_without_training_are_asked_for_few_and_used(self):
+        hidden = {}
+        asked = []
+
+        def luck(picks):
+            return hidden.setdefault(picks, np.random.default_rng(picks).normal())
+
+        def scores(picks):
+            asked.append(picks)
+            return (luck(picks), 7.0)
+
+        def values(space, picks):
+            return value(space, picks) + 3 * luck(picks)
+
+        run = Run(predictor(start=6, features=scores), BLOCKS, values=values)
+        tried = run.go(30)
+        assert len(asked) == len(set(asked)) <= 30 + 8 * 24
+        told = np.mean([luck(picks) for picks in tried[15:]])
+        blind = np.mean([luck(picks) for picks in Run(predictor(start=6), BLOCKS, values=values).go(30)[15:]])
+        assert told > blind + 0.5
+
+
+class TestOptunas:
+    def test_beyond_what_it_can_fit_gp_is_tpe_and_says_so(self, caplog):
+        with caplog.at_level(logging.WARNING, logger="nas_recalib"):
+            beyond = Run(gp(most=9)).go(16)
+        assert "from 9 trials on proposals are tpe's" in caplog.text
+        assert beyond == Run(tpe()).go(16)[:10] + beyond[10:]
+        assert len(caplog.records) == 1
+
+    def test_nsga2_spreads_over_the_front_of_two_objectives(self):
+        def both(space, picks):
+            return value(space, picks), space.table.cost(picks)["params"]
+
+        def volume(strategy, seed):
+            tried = Run(strategy, BLOCKS, seed, values=both, directions=("maximize", "minimize")).go(120)
+            points = np.array([both(BLOCKS, picks) for picks in tried])
+            worst = BLOCKS.table.greatest()["params"]
+            accuracies = np.linspace(0, 0.9, 91)
+            least = [points[points[:, 0] >= accuracy, 1].min(initial=worst) for accuracy in accuracies]
+            return np.mean(1 - np.array(least) / worst)
+
+        assert all(volume(nsga2(), seed) > 1.02 * volume(uniform, seed) for seed in range(2))
+
+    def test_one_that_knows_only_some_parameters_leaves_the_rest_to_chance(self):
+        assert len(Run(nsga2(population=2)).go(30)) == 30
