@@ -13,9 +13,9 @@ _PATIENCE = 16
 def evolution(population: int = 32, sample: int = 8) -> Strategy:
     """Mutates the best of a few drawn from the youngest.
 
-    Algorithm 1 of Real et al., AAAI 2019: the population is what ended last, so that the oldest dies however good it is. A
-    mutation changes one convolution or one recalibration, and where that is over the budget what else it
-    takes to be within.
+    Algorithm 1 of Real et al., AAAI 2019: the population is what ended last, so that the oldest dies however
+    good it is. A mutation changes one convolution or one recalibration, and where that is over the budget
+    what else it takes to be within.
 
     Args:
         population: Architectures that are alive; so many are drawn uniformly at first.

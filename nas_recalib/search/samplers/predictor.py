@@ -56,7 +56,7 @@ def predictor(
         middle, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), _TINY)
         posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, _targets(situation))
         drawn = posterior.draw(situation.random, boldness)
-        choices, others = np.split(drawn, [len(beliefs.precision)])
+        choices, weights = np.split(drawn, [len(beliefs.precision)])
 
         def score(picks: Integers) -> Floats:
             return np.asarray(choices[beliefs.first + picks].sum(axis=1))
@@ -72,7 +72,7 @@ def predictor(
         few = _highest(fresh, score, _SHORTLIST)
         if len(few) == 0:
             return None
-        final = score(few) + (more(tuples(few)) - middle) / spread @ others
+        final = score(few) + (more(tuples(few)) - middle) / spread @ weights
         return tuples(few)[int(final.argmax())]
 
     return propose
@@ -96,7 +96,9 @@ def _highest(picks: Integers, score: Callable[[Integers], Floats], count: int) -
     return picks[np.argsort(-score(picks), kind="stable")[:count]]
 
 
-def _untried(situation: Situation, picks: Integers, besides: Iterable[Picks]) -> Integers:
-    """Those within the budget, once each, that have not been tried and are not among some others."""
-    within = dict.fromkeys(tuples(picks[situation.feasible.allows_many(picks)])).keys() - {*besides}
-    return np.array(sorted(within - situation.tried), dtype=np.int64).reshape(-1, picks.shape[1])
+def _untried(situation: Situation, picks: Integers, others: Iterable[Picks]) -> Integers:
+    """Those within the budget, once each, that have not been tried and are none of the others."""
+    within = set(tuples(picks[situation.feasible.allows_many(picks)]))
+    return np.array(sorted(within.difference(situation.tried, others)), dtype=np.int64).reshape(
+        -1, picks.shape[1]
+    )

@@ -13,11 +13,11 @@ from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position
 
 Floats = NDArray[np.float64]
-_NETWORK, _STAGE, _BLOCK = 0.4, 0.2, 0.4
+_NETWORK, _STAGE, _BLOCK = 0.3, 0.2, 1.0
 _NAMES, _PART, _PAIR = 0.5, 0.35, 0.15
 _OFFSET = 1.0
 _MORE = 0.25
-_NOISES = (0.03, 0.2, 1.0)
+_NOISES = (0.01, 0.1, 0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +39,12 @@ def prior(space: SearchSpace) -> Prior:
 
     Two coefficients' covariance is a product. One factor is from where they are: anywhere, in one stage, in
     one block. The other is from what they choose: operators of one name, the same operators, the same pair.
-    In variance of the accuracy that is spread evenly over architectures, the whole is one.
     """
     choices = [choice for position in space.positions for choice in position.choices]
     counts = [len(position.choices) for position in space.positions]
     where = _shares(space.positions).repeat(counts, axis=0).repeat(counts, axis=1)
     covariance = where * _kinship(choices) + _OFFSET / len(counts) ** 2
-    precision: Floats = np.linalg.inv(covariance)
-    return Prior(np.cumsum([0, *counts[:-1]]), precision)
+    return Prior(np.cumsum([0, *counts[:-1]]), np.asarray(np.linalg.inv(covariance), dtype=np.float64))
 
 
 def _shares(positions: Sequence[Position]) -> Floats:
