@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -77,18 +76,12 @@ def go_on(asked, told=lambda _: None):
 
 
 class Here:
-    """In the place of a pool of processes."""
+    """In the place of processes."""
 
-    def __init__(self, jobs, context, initializer, initargs):
-        self._worker = Worker(*initargs)
-
-    def submit(self, do, task, architecture):
-        future = Future()
-        future.set_result(self._worker.do(task, Architecture.parse(architecture)))
-        return future
-
-    def shutdown(self, **_):
-        pass
+    def __init__(self, do, tasks, told, *, given, **_):
+        worker = Worker(*given)
+        for task, architecture in tasks:
+            told(worker.do(task, Architecture.parse(architecture)))
 
 
 def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
@@ -115,7 +108,7 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
     assert values["snip"] == tuple(scored(ready.study, i)["snip"][0] for i in range(3))
     assert judge(found).verdict("snip").agreement.tau.value in (-1, -1 / 3, 1 / 3, 1, pytest.approx(1 / 3))
 
-    monkeypatch.setattr("nas_recalib.correlation.run.ProcessPoolExecutor", Here)
+    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
     more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
     assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
     assert go_on(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
