@@ -181,9 +181,9 @@ BAD_INPUT = {
     "too few": (["search", "--space", "resnet50", "--params", "1M"], "the least possible cost, 25.557M"),
     "no such data": (["search", "--space", "tiny.yaml", "--data", "mnist"], "unknown set 'mnist'; allowed"),
     "no such device": (["search", "--space", "tiny.yaml", "--device", "tpu9"], "device: 'tpu9'"),
-    "no such sampler": (
-        ["search", "--space", "tiny.yaml", "--data", "digits", "--sampler", "x"],
-        "tpe, random",
+    "no such strategy": (
+        ["search", "--space", "tiny.yaml", "--data", "digits", "--strategy", "x"],
+        "strategy: unknown 'x'; allowed: random, tpe",
     ),
     "no such folder": (["search", "--space", "tiny.yaml", "--data", "folder:none"], "is not a folder"),
     "no train part": (["search", "--space", "tiny.yaml", "--data", "folder:bare"], "no folder train/"),

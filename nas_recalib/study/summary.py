@@ -13,7 +13,8 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
-from nas_recalib.study.place import finished, read_config
+from nas_recalib.study.place import read_config
+from nas_recalib.study.trials import REPLAYED, accuracy_of, curve_of, finished
 
 MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
 _ENOUGH_FOR_IMPORTANCE = 10
@@ -126,7 +127,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         failures=dict(
             Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
         ),
-        replayed=sum("replayed_from" in trial.user_attrs for trial in others),
+        replayed=sum(REPLAYED in trial.user_attrs for trial in others),
         importance=_importance(trained),
     )
 
@@ -139,7 +140,7 @@ def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
 
 
 def _row(trial: FrozenTrial, config: SearchConfig, measured_ms: float | None) -> TrialRow:
-    accuracy = float(trial.value or 0.0)
+    accuracy = accuracy_of(trial)
     attributes = trial.user_attrs
     images = int(config.fidelity["validation"])
     limit_ms = math.inf if config.budget.latency is None else config.budget.latency / 1e6
@@ -156,7 +157,7 @@ def _row(trial: FrozenTrial, config: SearchConfig, measured_ms: float | None) ->
         architecture=attributes["architecture"],
         baseline=attributes.get("baseline"),
         pruned=trial.state == TrialState.PRUNED,
-        epochs=len(trial.intermediate_values),
+        epochs=len(curve_of(trial)),
         seconds=attributes["seconds"],
     )
 
