@@ -127,7 +127,7 @@ class Training:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on from where another training was left; the state stays as it is, for others to go on from."""
+        """Goes on from where another training was left; the state itself stays as it is."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would take the tensors themselves
         self._generator.set_state(state["generator"].cpu())

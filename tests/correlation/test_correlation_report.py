@@ -45,7 +45,14 @@ def test_of_trainings_that_are_all_alike_the_cheapest_is_taken():
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0.0, "0 s"), (0.0214, "0.021 s"), (6.13, "6.1 s"), (99.4, "99 s"), (99.5, "100 s"), (1234.4, "1,234 s")],
+    [
+        (0.0, "0 s"),
+        (0.0214, "0.021 s"),
+        (6.13, "6.1 s"),
+        (99.4, "99 s"),
+        (99.5, "100 s"),
+        (1234.4, "1,234 s"),
+    ],
 )
 def test_seconds_are_written_plainly(seconds, told):
     assert seconds_text(seconds) == told
