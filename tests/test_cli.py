@@ -151,6 +151,7 @@ def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
     [
         (["--budget", "40M"], "budget.macs"),
         (["--epochs", "2"], "fidelity.epochs"),
+        (["--fidelity", "wide.yaml"], "fidelity.width"),
         (["--seed", "1"], "seed"),
         (["--data", "folder:other"], "data"),
         (["--space", "other.yaml"], "space"),
@@ -160,6 +161,7 @@ def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
 def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, named):
     pictures(here / "other" / "train", ["a", "b"], each=40)
     (here / "other.yaml").write_text(SPACE.replace("[none, ab]", "[none, msar]"))
+    (here / "wide.yaml").write_text("width: 0.9")
     assert search("--trials", "1", "--study", "s") == 0
     before = (here / "runs/s/config.yaml").read_bytes()
     capsys.readouterr()

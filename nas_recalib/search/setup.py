@@ -121,11 +121,12 @@ def _config(
     """What was asked for; where nothing was, what the study has; where there is none, the default."""
     base = (
         Fidelity(**stored.fidelity)
-        if stored and not request.fidelity
+        if stored and request.fidelity is None
         else find_fidelity(request.fidelity or "quick", space, source, device)
     )
     names = ("images", "validation", "resolution", "width", "epochs")
-    fidelity = replace(base, **{n: getattr(request, n) for n in names if getattr(request, n) is not None})
+    given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    fidelity = base.changed(len(source.train.labels), **given)
     images = fidelity.images or len(source.train.labels) - fidelity.validation
     recipe = stored.recipe if stored else asdict(default_recipe(images))
     seed = request.seed if request.seed is not None else (stored.seed if stored else 0)

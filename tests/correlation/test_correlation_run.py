@@ -167,6 +167,33 @@ def alive(pid):
     return " Z " not in Path(f"/proc/{pid}/stat").read_text()
 
 
+def test_threads_are_those_of_the_study_unless_others_are_asked_for(files, monkeypatch):
+    with prepared(request(files, threads=1), CPU):
+        pass
+    monkeypatch.setattr("nas_recalib.correlation.setup.default_threads", lambda: 2)
+    with prepared(request(files, threads=None), CPU) as ready:
+        assert ready.plan.threads == 1
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with (
+        pytest.raises(InputError, match="another threads: it has 1, asked was 2"),
+        prepared(request(files, threads=2), CPU),
+    ):
+        pass
+
+
+def test_a_study_that_was_made_in_the_meantime_is_not_made_another(files, monkeypatch):
+    with prepared(request(files, fidelities=[str(files / "long.yaml")]), CPU):
+        pass
+    monkeypatch.setattr("nas_recalib.correlation.setup.find_study", lambda place: None)
+    with prepared(request(files), CPU) as ready:
+        assert set(ready.plan.fidelities) == {"long", "brief"}
+    with (
+        pytest.raises(InputError, match="was made with another within"),
+        prepared(request(files, within=0.2), CPU),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -174,6 +201,10 @@ def alive(pid):
         ({"within": 1.0}, "within: 100"),
         ({"scores": ["luck"]}, "score: unknown 'luck'; allowed: all, none, "),
         ({"fidelities": ["reference.yaml"]}, "fidelity: 'reference' is what the others are held against"),
+        (
+            {"fidelities": ["a/brief.yaml", "b/brief.yaml"]},
+            "fidelity: a/brief.yaml and b/brief.yaml have",
+        ),
         ({"reference": "eternal"}, "fidelity: unknown 'eternal'"),
         ({"data": "nothing"}, "data: unknown set 'nothing'"),
         ({"threads": 5000}, "threads: 5000 is more than"),
