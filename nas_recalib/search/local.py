@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.baselines import next_baseline
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.pruning import PRUNERS, going_on
-from nas_recalib.search.samplers import STRATEGIES, Picks, Proposal, UntriedSampler
+from nas_recalib.search.samplers import STRATEGIES, Offer, Picks, Proposal, UntriedSampler
 from nas_recalib.search.tried import Tried
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
@@ -77,6 +77,7 @@ class Search:
         worker: Names this machine and folder among those that write to the study.
         owned: Whether no other writes to it, so that a running trial must be a dead one.
         objectives: Names of the study's objectives: accuracy, then costs.
+        offers: The strategies that there are.
         tried: What need not be trained again.
     """
 
@@ -92,12 +93,13 @@ class Search:
     worker: str
     owned: bool
     objectives: Sequence[str] = (ACCURACY,)
+    offers: Mapping[str, Offer] = field(default_factory=lambda: STRATEGIES)
 
     def __post_init__(self) -> None:
         self.tried = Tried(self.study, self.space)
         self._pruner = PRUNERS[self.pruner](self.proxy.epochs)
         self._sampler = UntriedSampler(
-            STRATEGIES[self.strategy].make(), self.space, self.feasible, self.tried.all, self.proxy.seed
+            self.offers[self.strategy].make(), self.space, self.feasible, self.tried.all, self.proxy.seed
         )
         self.study.sampler = self._sampler
 
