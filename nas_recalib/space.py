@@ -207,12 +207,7 @@ class SearchSpace:
         Raises:
             InputError: If it is not of this space.
         """
-        parameters = {}
-        for position, pick in zip(self.positions, self.picks(architecture), strict=True):
-            choice = position.choices[pick]
-            parameters[f"{position.name}.convolution"] = str(choice.convolution)
-            parameters[f"{position.name}.recalibration"] = str(choice.recalibration)
-        return parameters
+        return self.parameters(self.picks(architecture))
 
     def decode(self, parameters: Mapping[str, str]) -> Architecture:
         """The architecture of a study's parameters.
@@ -220,25 +215,51 @@ class SearchSpace:
         Raises:
             InputError: If a parameter is missing or its value not allowed.
         """
-        options = self.options()
-        for name, allowed in options.items():
-            if parameters.get(name) not in allowed:
+        return self.at(self.picks_of(parameters))
+
+    def parameters(self, picks: tuple[int, ...]) -> dict[str, str]:
+        """As `encode`, of picks."""
+        parameters = {}
+        for position, pick in zip(self.positions, picks, strict=True):
+            convolution, recalibration = divmod(pick, len(position.recalibrations))
+            for part, number in (("convolution", convolution), ("recalibration", recalibration)):
+                name = f"{position.name}.{part}"
+                parameters[name] = self._options[name][number]
+        return parameters
+
+    def picks_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
+        """As `decode`, to picks."""
+        numbers = self._numbers
+        for name, allowed in self._options.items():
+            if parameters.get(name) not in numbers[name]:
                 raise InputError(f"{name}: {parameters.get(name)!r} is not one of {', '.join(allowed)}")
-        picks = [
-            options[f"{position.name}.convolution"].index(parameters[f"{position.name}.convolution"])
-            * len(position.recalibrations)
-            + options[f"{position.name}.recalibration"].index(parameters[f"{position.name}.recalibration"])
-            for position in self.positions
-        ]
-        return self.at(tuple(picks))
+        convolutions, recalibrations = (
+            [numbers[name][parameters[name]] for name in (f"{p.name}.{part}" for p in self.positions)]
+            for part in ("convolution", "recalibration")
+        )
+        return tuple(
+            convolution * len(position.recalibrations) + recalibration
+            for position, convolution, recalibration in zip(
+                self.positions, convolutions, recalibrations, strict=True
+            )
+        )
 
     def options(self) -> dict[str, tuple[str, ...]]:
         """Allowed values of every parameter, by name."""
+        return self._options
+
+    @cached_property
+    def _options(self) -> dict[str, tuple[str, ...]]:
         options: dict[str, tuple[str, ...]] = {}
         for position in self.positions:
             options[f"{position.name}.convolution"] = tuple(map(str, position.convolutions))
             options[f"{position.name}.recalibration"] = tuple(map(str, position.recalibrations))
         return options
+
+    @cached_property
+    def _numbers(self) -> dict[str, dict[str, int]]:
+        options = self._options.items()
+        return {name: dict(zip(allowed, range(len(allowed)), strict=True)) for name, allowed in options}
 
     def describe(self) -> str:
         """The whole space as text; equal for equal spaces, and a file that can be loaded again."""

@@ -1,7 +1,5 @@
 """The papers' single-operator networks, which every search trains first."""
 
-from collections.abc import Collection
-
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Feasible
 from nas_recalib.operators import BlockChoice
@@ -11,18 +9,11 @@ from nas_recalib.space import SearchSpace
 BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
 
 
-def next_baseline(
-    space: SearchSpace, feasible: Feasible, tried: Collection[Picks]
-) -> tuple[str, Picks] | None:
-    """Name and picks of the first within the budget that has not been tried."""
-    for name in BASELINES:
-        architecture = single_operator(space, name)
-        if architecture is None:
-            continue
-        picks = space.picks(architecture)
-        if picks not in tried and feasible.allows(picks):
-            return name, picks
-    return None
+def baselines(space: SearchSpace, feasible: Feasible) -> dict[str, Picks]:
+    """Those that the space has and that are within the budget, by name."""
+    networks = {name: single_operator(space, name) for name in BASELINES}
+    picks = {name: space.picks(network) for name, network in networks.items() if network is not None}
+    return {name: one for name, one in picks.items() if feasible.allows(one)}
 
 
 def single_operator(space: SearchSpace, choice: str) -> Architecture | None:

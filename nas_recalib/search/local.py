@@ -17,7 +17,7 @@ from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Epoch, State
-from nas_recalib.search.baselines import next_baseline
+from nas_recalib.search.baselines import baselines
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.pruning import PRUNERS, going_on
 from nas_recalib.search.samplers import STRATEGIES, Offer, Picks, Proposal, UntriedSampler
@@ -101,6 +101,7 @@ class Search:
         self._sampler = UntriedSampler(
             self.offers[self.strategy].make(), self.space, self.feasible, self.tried.all, self.proxy.seed
         )
+        self._baselines = baselines(self.space, self.feasible)
         self.study.sampler = self._sampler
 
     def run(self, trials: int, observer: Observer) -> bool:
@@ -137,10 +138,9 @@ class Search:
         if self._waiting():
             return self._try_waiting(observer)
         number = len(self.study.get_trials(deepcopy=False))
-        baseline = next_baseline(self.space, self.feasible, self.tried.known)
-        if baseline is not None:
-            name, picks = baseline
-            return self._train(self._begin(Proposal(picks), {"baseline": name}), picks, observer)
+        for name, picks in self._baselines.items():
+            if picks not in self.tried.known:
+                return self._train(self._begin(Proposal(picks), {"baseline": name}), picks, observer)
         proposal = self._sampler.propose(self.study, number)
         attributes = self._pruner.attributes(np.random.default_rng((self.proxy.seed, number, _PRUNER)))
         return self._train(self._begin(proposal, attributes), proposal.picks, observer)
@@ -154,7 +154,7 @@ class Search:
             trial = self.study.ask(self._sampler.distributions)
         except ValueError as error:  # a choice that the space does not have
             raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
-        picks = self.space.picks(self.space.decode(trial.params))
+        picks = self.space.picks_of(trial.params)
         if known := self.tried.known.get(picks):
             self._replay(trial, known)
             return None
@@ -173,7 +173,7 @@ class Search:
         """A trial written in one go, which takes a database a fraction of the time of asking for it."""
         template = create_trial(
             state=TrialState.RUNNING,
-            params=self.space.encode(self.space.at(proposal.picks)),
+            params=self.space.parameters(proposal.picks),
             distributions=self._sampler.distributions,
             user_attrs={**self._attributes(proposal), **attributes},
             system_attrs=proposal.kept,

@@ -50,7 +50,7 @@ class Tried:
         self.known[self.picks(trial)] = trial
 
     def picks(self, trial: FrozenTrial) -> Picks:
-        return self.space.picks(self.space.decode(trial.params))
+        return self.space.picks_of(trial.params)
 
     def _remember(self, trial: FrozenTrial) -> None:
         """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""

@@ -114,7 +114,7 @@ def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, picks: Pick
     return create_trial(
         state=trial.state,
         values=[accuracy_of(trial), *(costs[ATTRIBUTES[name]] for name in search.objectives[1:])],
-        params=search.space.encode(search.space.at(picks)),
+        params=search.space.parameters(picks),
         distributions=distributions(search.space),
         user_attrs=attributes if single else {**attributes, CURVE: curve},
         intermediate_values=dict(enumerate(curve, start=1)) if single else {},

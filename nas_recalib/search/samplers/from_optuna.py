@@ -94,4 +94,4 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 def _picks(space: SearchSpace, parameters: dict[str, Any], random: np.random.Generator) -> Picks:
     """What a sampler leaves out (NSGA-II does so with what it mutates) is drawn uniformly."""
     drawn = {name: allowed[random.integers(len(allowed))] for name, allowed in space.options().items()}
-    return space.picks(space.decode({**drawn, **parameters}))
+    return space.picks_of({**drawn, **parameters})

@@ -104,7 +104,7 @@ class UntriedSampler(BaseSampler):
         proposal = self.propose(study, trial.number)
         for key, value in proposal.kept.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)
-        return self._space.encode(self._space.at(proposal.picks))
+        return self._space.parameters(proposal.picks)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -149,7 +149,7 @@ class UntriedSampler(BaseSampler):
         return _Ended(trial.datetime_complete, trial.state == TrialState.COMPLETE, known)
 
     def _picks(self, trial: FrozenTrial) -> Picks:
-        return self._space.picks(self._space.decode(trial.params))
+        return self._space.picks_of(trial.params)
 
 
 def _age(one: _Ended) -> tuple[datetime, int]:
