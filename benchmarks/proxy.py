@@ -29,6 +29,7 @@ from nas_recalib.cli.output import cache_folder
 from nas_recalib.data import open_source
 from nas_recalib.device import device_name, pick_device, versions
 from nas_recalib.errors import InputError
+from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing import Ratio, Settings, Times
@@ -173,8 +174,7 @@ def check(arguments: argparse.Namespace, output: Path) -> None:
     for name, bound in least.items():
         if getattr(arguments, name) < bound:
             raise InputError(f"{name}: {getattr(arguments, name)} is not at least {bound}")
-    if not os.access(output.resolve().parent, os.W_OK):
-        raise InputError(f"{output}: cannot be written")
+    require_writable(output)
 
 
 def cut(arguments: argparse.Namespace, num_classes: int) -> Slice:
@@ -229,7 +229,7 @@ def main() -> None:
         "targets": judge(result, device),
         **result,
     }
-    output.write_text(json.dumps(content, indent=2) + "\n")
+    write_atomically(output, json.dumps(content, indent=2) + "\n")
     print(content["device"])
     for shown in tables(content):
         print_table(shown)

@@ -31,7 +31,7 @@ from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import require_writable
 from nas_recalib.proxy.pool import spread
 from nas_recalib.report.terminal import print_table
-from nas_recalib.search.local import PRUNERS
+from nas_recalib.search.pruning import PRUNERS
 from nas_recalib.search.samplers import STRATEGIES
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ def told(points: list[Point], benchmark: Benchmark) -> dict[str, Any]:
         if top is None and point.quality >= benchmark.top:
             top = [point.seconds, point.trials]
         last = point.quality
-    return {"trials": len(points), "steps": steps, "top": top}
+    return {"trials": points[-1].trials if points else 0, "steps": steps, "top": top}
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What the architectures of a space cost: MACs and parameters, and what a budget limits besides."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ def price(
     latencies: Latencies | None,
     batch: int,
     threads: int | None = None,
+    objectives: Collection[str] = (),
 ) -> CostTable:
-    """The cost table of a space with a column for everything that is limited.
+    """The cost table of a space with a column for everything that is limited or an objective.
 
     Args:
         space: Which.
@@ -105,12 +107,13 @@ def price(
         latencies: Of the device that is meant, if any.
         batch: Images at once, for the peak memory.
         threads: Of the CPU, for the same (default: half of its cores); the table's if there are latencies.
+        objectives: What is to be low besides.
     """
     table = space.table
     if latencies is not None:
         entries = [np.array(column, dtype=np.int64) for column in latencies.entries]
         table = table.with_column("latency", latencies.constant, entries)
-    if budget.memory is not None:
+    if budget.memory is not None or "memory" in objectives:
         here = {"kind": "cpu", "dtype": "float32", "threads": threads or default_threads()}
         meant: dict[str, Any] = latencies.conditions if latencies else here
         dtype: torch.dtype = getattr(torch, meant["dtype"])

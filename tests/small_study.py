@@ -19,7 +19,7 @@ CONFIG = SearchConfig(
     recipe={},
     dtype="float32",
     threads=1,
-    sampler="tpe",
+    strategy="tpe",
     pruner="none",
     seed=0,
 )

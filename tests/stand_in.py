@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import optuna
@@ -10,7 +10,8 @@ import optuna
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.proxy.train import Epoch
+from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.local import Search
 from nas_recalib.space import SearchSpace
 
@@ -38,15 +39,26 @@ class StandIn:
     epochs: int = 3
     seed: int = 0
     trained: list[Architecture] = field(default_factory=list)
+    resumed: list[Architecture] = field(default_factory=list)
+    passed: list[tuple[Architecture, int]] = field(default_factory=list)
 
-    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
-        self.trained.append(architecture)
+    def train(
+        self,
+        architecture: Architecture,
+        report: Callable[[Epoch], bool],
+        *,
+        start: State | None = None,
+        keep: Callable[[State], None] = lambda _: None,
+    ) -> list[Epoch] | Failure:
+        curve = [Epoch(*told) for told in start["curve"]] if start else []
+        (self.resumed if start else self.trained).append(architecture)
         if failure := self.verdict(architecture):
             return failure
-        curve = []
-        for number in range(1, self.epochs + 1):
+        for number in range(len(curve) + 1, self.epochs + 1):
             curve.append(Epoch(number, 1.0, formula(architecture) * number / self.epochs))
+            self.passed.append((architecture, number))
             if report(curve[-1]):
+                keep({"curve": [astuple(epoch) for epoch in curve]})
                 break
         return curve
 
@@ -71,10 +83,11 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         "space": space,
         "feasible": Feasible(changes.pop("table", space.table), changes.pop("budget", Budget())),
         "proxy": proxy,
-        "strategy": "tpe",
+        "strategy": "predictor",
         "pruner": "none",
         "facts": facts,
-        "logs": folder / "trials",
+        "folder": folder / "trials",
+        "checkpoints": Checkpoints(folder / "checkpoints"),
         "worker": "here",
         "owned": True,
         **changes,

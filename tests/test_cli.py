@@ -151,6 +151,7 @@ def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
     [
         (["--budget", "40M"], "budget.macs"),
         (["--epochs", "2"], "fidelity.epochs"),
+        (["--fidelity", "wide.yaml"], "fidelity.width"),
         (["--seed", "1"], "seed"),
         (["--data", "folder:other"], "data"),
         (["--space", "other.yaml"], "space"),
@@ -160,6 +161,7 @@ def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
 def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, named):
     pictures(here / "other" / "train", ["a", "b"], each=40)
     (here / "other.yaml").write_text(SPACE.replace("[none, ab]", "[none, msar]"))
+    (here / "wide.yaml").write_text("width: 0.9")
     assert search("--trials", "1", "--study", "s") == 0
     before = (here / "runs/s/config.yaml").read_bytes()
     capsys.readouterr()
@@ -181,9 +183,9 @@ BAD_INPUT = {
     "too few": (["search", "--space", "resnet50", "--params", "1M"], "the least possible cost, 25.557M"),
     "no such data": (["search", "--space", "tiny.yaml", "--data", "mnist"], "unknown set 'mnist'; allowed"),
     "no such device": (["search", "--space", "tiny.yaml", "--device", "tpu9"], "device: 'tpu9'"),
-    "no such sampler": (
-        ["search", "--space", "tiny.yaml", "--data", "digits", "--sampler", "x"],
-        "tpe, random",
+    "no such strategy": (
+        ["search", "--space", "tiny.yaml", "--data", "digits", "--strategy", "x"],
+        "strategy: unknown 'x'; allowed: random, tpe",
     ),
     "no such folder": (["search", "--space", "tiny.yaml", "--data", "folder:none"], "is not a folder"),
     "no train part": (["search", "--space", "tiny.yaml", "--data", "folder:bare"], "no folder train/"),

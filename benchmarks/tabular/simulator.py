@@ -16,9 +16,10 @@ from tabular.table import Picks, Run
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.proxy.train import Epoch
+from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.local import Search
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.trials import CONTINUES
 
 
 class Benchmark(Protocol):
@@ -56,7 +57,7 @@ class Point:
 
     Attributes:
         seconds: Simulated, since its start.
-        trials: Ended so far.
+        trials: Architectures of which one has ended so far.
         observed: Accuracy of the best trial that ran to the end, as the search saw it; None before the first.
         quality: What that architecture is truly worth.
     """
@@ -129,37 +130,57 @@ class Clock:
 
 @dataclass
 class Trainings:
-    """Stands in the place of the proxy training; an epoch that was trained before is not paid for again.
+    """Stands in the place of the proxy training.
 
     Attributes:
         benchmark: Where curves are looked up.
         clock: Waits for the recorded seconds.
         seed: Of the search.
-        trained: Epochs that each architecture has been trained for.
     """
 
     benchmark: Benchmark
     clock: Clock
     seed: int
-    trained: dict[Architecture, int] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
         return self.benchmark.epochs
 
-    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
+    def train(
+        self,
+        architecture: Architecture,
+        report: Callable[[Epoch], bool],
+        *,
+        start: State | None = None,
+        keep: Callable[[State], None] = lambda _: None,
+    ) -> list[Epoch] | Failure:
         run = self.benchmark.observe(self.benchmark.space.picks(architecture), self.seed)
-        curve: list[Epoch] = []
-        for number, seconds in enumerate(run.seconds, start=1):
-            if number > self.trained.get(architecture, 0):
-                self.clock.wait(seconds)
-                self.trained[architecture] = number
+        curve: list[Epoch] = [*start["curve"]] if start else []
+        for number, seconds in enumerate(run.seconds[len(curve) :], start=len(curve) + 1):
+            self.clock.wait(seconds)
             if number > len(run.accuracies):
                 return Failure("diverged", run.failure or "")
             curve.append(Epoch(number, run.losses[number - 1], run.accuracies[number - 1]))
             if report(curve[-1]):
+                keep({"curve": tuple(curve)})
                 break
         return curve
+
+
+class Memory:
+    """Stands in the place of checkpoints on disk."""
+
+    def __init__(self) -> None:
+        self._states: dict[int, State] = {}
+
+    def save(self, number: int, state: State) -> None:
+        self._states[number] = state
+
+    def load(self, number: int) -> State | None:
+        return self._states.get(number)
+
+    def drop(self, number: int) -> None:
+        self._states.pop(number, None)
 
 
 @dataclass
@@ -176,11 +197,12 @@ class Recorder:
 
     def ended(self, trial: FrozenTrial) -> None:
         last = self.points[-1] if self.points else Point(0.0, 0, None, None)
+        trials = last.trials + (CONTINUES not in trial.user_attrs)
         observed, quality = last.observed, last.quality
         if trial.state == TrialState.COMPLETE and (observed is None or trial.value > observed):
             picks = self.benchmark.space.picks(Architecture.parse(trial.user_attrs["architecture"]))
             observed, quality = trial.value, self.benchmark.quality(picks)
-        self.points.append(Point(self.clock.now, last.trials + 1, observed, quality))
+        self.points.append(Point(self.clock.now, trials, observed, quality))
 
 
 def simulate(
@@ -211,7 +233,7 @@ def simulate(
     name = optuna.create_study(storage=storage, direction="maximize").study_name
     clock = Clock(seconds)
     trainings, recorder = Trainings(benchmark, clock, seed), Recorder(benchmark, clock)
-    feasible = benchmark.space.feasible()
+    feasible, checkpoints = benchmark.space.feasible(), Memory()
     goal = trials or feasible.count()
 
     def search(worker: int) -> Search:
@@ -223,7 +245,8 @@ def simulate(
             strategy=strategy,
             pruner=pruner,
             facts={},
-            logs=Path(),
+            folder=Path(),
+            checkpoints=checkpoints,  # type: ignore[arg-type]
             worker=f"worker {worker}",
             owned=False,
         )

@@ -83,9 +83,23 @@ def search(
         float | None, typer.Option(help="Factor on the channels of the trained twin.", metavar="FACTOR")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.", metavar="N")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe (default) or random.", metavar="NAME")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            help="accuracy (default), or accuracy and costs that are to be low besides: accuracy,macs.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="predictor (default), random, tpe, gp, nsga2 (default for several objectives), evolution or "
+            "local.",
+            metavar="NAME",
+        ),
+    ] = None,
     pruner: Annotated[
-        str | None, typer.Option(help="median (default), halving or none.", metavar="NAME")
+        str | None, typer.Option(help="none (default), median, halving or hyperband.", metavar="NAME")
     ] = None,
     threads: Threads = None,
     seed: Annotated[
@@ -109,9 +123,10 @@ def search(
     from nas_recalib.search.confirm import confirm_leaders
     from nas_recalib.search.finalists import measure_finalists
     from nas_recalib.search.progress import Progress
-    from nas_recalib.search.setup import Request, prepared
-    from nas_recalib.study.place import finished
+    from nas_recalib.search.request import Request
+    from nas_recalib.search.setup import prepared
     from nas_recalib.study.summary import summarise
+    from nas_recalib.study.trials import accuracy_of, finished
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     request = Request(
@@ -132,7 +147,8 @@ def search(
         resolution=resolution,
         width=width,
         epochs=epochs,
-        sampler=sampler,
+        objectives=objectives,
+        strategy=strategy,
         pruner=pruner,
         threads=threads,
         seed=seed,
@@ -149,7 +165,7 @@ def search(
         say_skipped(ready.proxy.data.skipped)
         trained = finished(ready.study)
         complete = [trial for trial in trained if trial.state.name == "COMPLETE"]
-        best = max(((float(trial.value or 0), trial.number) for trial in complete), default=None)
+        best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
         with Progress(trials, len(trained), ready.proxy.epochs, best) as progress:
             reached = ready.run(trials, progress)
         if not reached:

@@ -62,7 +62,7 @@ class Plan:
         return self.reference if name == REFERENCE else self.fidelities[name]
 
     def extended(self, study: str, asked: "Plan") -> "Plan":
-        """This plan with the fidelities that another adds.
+        """This plan with the fidelities that another adds, its images and plugins where they lie now.
 
         Raises:
             InputError: If anything else differs that decides what comes out; it is named.
@@ -77,7 +77,12 @@ class Plan:
                     f"study {study!r} was made with another {key}: it has {there}, asked was {now[key]}; "
                     "go on as it was made, or give the new one a name with --study"
                 )
-        return replace(self, fidelities={**self.fidelities, **asked.fidelities}, data=asked.data)
+        return replace(
+            self,
+            fidelities={**self.fidelities, **asked.fidelities},
+            data=asked.data,
+            plugins=asked.plugins or self.plugins,
+        )
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def recommend(correlation: Correlation, verdicts: Sequence[Verdict], baseline: s
 
 def seconds_text(seconds: float) -> str:
     """As in `0.021 s`, `6.1 s` or `1,234 s`."""
-    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.2g} s"
+    return f"{seconds:,.0f} s" if seconds >= 99.5 else f"{seconds:.2g} s"
 
 
 def difference_of(correlation: Correlation, signal: Signal, other: Signal) -> Interval:

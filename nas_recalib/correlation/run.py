@@ -48,7 +48,7 @@ def run(
         told: Is called for each piece that is done.
 
     Raises:
-        StopSearch: If a worker dies or a training ends in an error of the program.
+        StopSearch: If a worker dies, memory runs out or there is an error in the program.
     """
     facts = {"device": device_name(device, ready.plan.threads), "versions": versions()}
 
@@ -57,6 +57,11 @@ def run(
         told(done)
         if done.failure is not None and done.failure.kind == "error":
             raise StopSearch(f"{ready.drawn[done.task.index]}: {done.failure.details}")
+        if done.failure is not None and done.failure.kind == "out-of-memory":
+            raise StopSearch(
+                f"{ready.drawn[done.task.index]}: {done.failure.message}; the same command goes on from here "
+                "with fewer --jobs"
+            )
 
     spread(
         do,

@@ -114,7 +114,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
         raise InputError(f"study: {place.name!r} is a search; name another with --study")
     load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
     space = SearchSpace.load(request.space)
-    plan, note = _plan(request, space, device)
+    plan, note = _plan(request, stored, space, device)
     if stored:
         plan = stored.extended(place.name, plan)
     for fidelity in (plan.reference, *plan.fidelities.values()):
@@ -126,23 +126,32 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     with locked(place):
         study = create_study(place)
         try:
-            if plan != stored:
+            written = read_plan(study)
+            if written:  # perhaps by another process since it was looked for
+                plan = written.extended(place.name, plan)
+            if plan != written:
                 write_plan(study, plan)
             yield Ready(study, plan, space, drawn, scores, images, note, tuple(skipped))
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
 
-def _plan(request: Request, space: SearchSpace, device: torch.device) -> tuple[Plan, str]:
+def _plan(
+    request: Request, stored: Plan | None, space: SearchSpace, device: torch.device
+) -> tuple[Plan, str]:
     source = open_source(request.data, request.cache)
-    threads = request.threads or default_threads()
-    if threads > (os.cpu_count() or 1):
+    threads = request.threads or (stored.threads if stored else default_threads())
+    if request.threads and threads > (os.cpu_count() or 1):
         raise InputError(f"threads: {threads} is more than the {os.cpu_count()} cores of this machine")
 
     def find(name: str) -> Fidelity:
         return find_fidelity(name, space, source, device)
 
-    names = {Path(name).stem: name for name in request.fidelities}
+    names: dict[str, str] = {}
+    for name in request.fidelities:
+        other = names.setdefault(Path(name).stem, name)
+        if other != name:
+            raise InputError(f"fidelity: {other} and {name} have one name; give one of the files another")
     if REFERENCE in names:
         raise InputError(
             f"fidelity: {REFERENCE!r} is what the others are held against; give the file another name"

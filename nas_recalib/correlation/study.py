@@ -14,6 +14,8 @@ from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import CORRELATION
 
+_TRY_AGAIN = ("error", "interrupted", "out-of-memory")
+
 
 def read_plan(study: optuna.Study) -> Plan | None:
     """The plan of a study, or None where it has none yet.
@@ -39,10 +41,14 @@ def write_plan(study: optuna.Study, plan: Plan) -> None:
 def keep(
     study: optuna.Study, space: SearchSpace, architecture: Architecture, done: Done, facts: Mapping[str, Any]
 ) -> None:
-    """Writes what came of a task, in one piece: a training is a trial, scores are the study's."""
+    """Writes what came of a task, in one piece: a training is a trial, scores are the study's.
+
+    Scores that failed are not kept.
+    """
     if done.scores is not None:
         before = study.user_attrs.get(_scores_key(done.task.index), {})
         study.set_user_attr(_scores_key(done.task.index), {**before, **done.scores})
+    if done.task.scores:
         return
     attributes: dict[str, Any] = {
         "index": done.task.index,
@@ -69,9 +75,9 @@ def keep(
 
 
 def trained(study: optuna.Study) -> dict[Task, FrozenTrial]:
-    """The trainings that are done, by their tasks; one that failed by an error of ours is not."""
+    """The trainings that are done, by their tasks; one that failed by no fault of its own is not."""
     trials = study.get_trials(deepcopy=False)
-    told = [trial for trial in trials if trial.user_attrs.get("failure") not in ("error", "interrupted")]
+    told = [trial for trial in trials if trial.user_attrs.get("failure") not in _TRY_AGAIN]
     return {Task(*(t.user_attrs[key] for key in ("index", "fidelity", "seed"))): t for t in told}
 
 
@@ -81,4 +87,4 @@ def scored(study: optuna.Study, index: int) -> dict[str, tuple[float, float]]:
 
 
 def _scores_key(index: int) -> str:
-    return f"scores:{index}"
+    return f"scores of {index}"

@@ -3,9 +3,11 @@
 import time
 from dataclasses import dataclass
 
+import torch
+
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.correlation.plan import Plan, Task
-from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.objective import Failure, explain
 from nas_recalib.proxy.scores import score_network
 from nas_recalib.proxy.train import normalise
 from nas_recalib.proxy.trainer import Loader, Trainer
@@ -23,7 +25,7 @@ class Done:
         accuracies: On the validation images after each epoch.
         losses: Mean training loss of each epoch.
         scores: Value and seconds of each.
-        failure: Why a training has no value.
+        failure: Why there is no value.
     """
 
     task: Task
@@ -44,7 +46,10 @@ class Worker:
     def do(self, task: Task, architecture: Architecture) -> Done:
         start = time.monotonic()
         if task.scores:
-            scores = self._scores(task, architecture)
+            try:
+                scores = self._scores(task, architecture)
+            except Exception as error:  # an operator of the user's own may be anything
+                return Done(task, round(time.monotonic() - start, 2), failure=explain(error))
             return Done(task, round(time.monotonic() - start, 2), scores=scores)
         curve = self._trainer.train(architecture, self._plan.fidelity(task.fidelity), task.seed)
         seconds = round(time.monotonic() - start, 2)
@@ -58,11 +63,13 @@ class Worker:
         shape = architecture.shape.twin(fidelity.width)
         network = build_seeded(shape, architecture.blocks, data.num_classes, 3, task.seed)
         network.to(self._trainer.device)
-        images = normalise(data.train_images[:_BATCH], data)
+        some = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(task.seed))
+        some = some[:_BATCH].to(self._trainer.device)  # in their own order they may all be of one class
+        images, labels = normalise(data.train_images[some], data), data.train_labels[some]
         found = {}
         for name in task.scores:
             start = time.monotonic()
-            value = score_network(name, network, images, data.train_labels[:_BATCH], seed=task.seed)
+            value = score_network(name, network, images, labels, seed=task.seed)
             found[name] = (value, round(time.monotonic() - start, 4))
         return found
 

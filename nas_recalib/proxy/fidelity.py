@@ -51,6 +51,18 @@ class Fidelity:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def changed(self, total: int, **given: Any) -> "Fidelity":
+        """With what is given; of images that are not, no more than validation leaves of the total.
+
+        Raises:
+            InputError: If a value is out of range.
+        """
+        changed = replace(self, **given)
+        left = total - changed.validation
+        if "images" in given or changed.images is None or left < 1:
+            return changed
+        return replace(changed, images=min(changed.images, left))
+
 
 class _FidelityFile(StrictModel):
     images: int | None = None
@@ -82,7 +94,7 @@ def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device:
         base = find_fidelity("quick", space, source, device)
         given = read_yaml(Path(name_or_path), _FidelityFile).model_dump(exclude_none=True)
         try:
-            return replace(base, **given)
+            return base.changed(total, **given)
         except InputError as error:
             raise InputError(f"{name_or_path}: {error}") from error
     if name_or_path not in LADDER:

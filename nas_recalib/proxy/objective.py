@@ -89,10 +89,11 @@ class Proxy:
         except Diverged as error:
             yield Failure("diverged", str(error))
         except Exception as error:
-            yield _explain(error)
+            yield explain(error)
 
 
-def _explain(error: Exception) -> Failure:
+def explain(error: Exception) -> Failure:
+    """The kind of failure that an exception is."""
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Any
@@ -126,9 +127,9 @@ class Training:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on from where another training was left."""
+        """Goes on from where another training was left; the state itself stays as it is."""
         self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would take the tensors themselves
         self._generator.set_state(state["generator"].cpu())
         self.curve = [Epoch(*told) for told in state["curve"]]
 

@@ -85,7 +85,8 @@ def _ticks(least: float, greatest: float, most: int) -> list[float]:
 def _powers(least: float, greatest: float, most: int) -> list[float]:
     first, last = math.floor(math.log10(least)), math.ceil(math.log10(greatest))
     last = max(last, first + 1)
-    fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in (1, 2, 5)]
+    # From a power lower, for the logarithm of what is just below a power may be that power's.
+    fine = [float(f"{digit}e{power}") for power in range(first - 1, last + 1) for digit in (1, 2, 5)]
     below = max(index for index, tick in enumerate(fine) if tick <= least)
     above = min(index for index, tick in enumerate(fine) if tick >= greatest)
     if above - below <= most:

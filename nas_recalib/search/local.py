@@ -1,34 +1,31 @@
 """The search itself, in this process: propose, train, keep, until the study has what was asked for."""
 
 import time
-from collections import ChainMap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
-from nas_recalib.operators import BlockChoice
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.proxy.train import Epoch
-from nas_recalib.search.samplers import STRATEGIES, Picks, UntriedSampler
+from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.search.baselines import next_baseline
+from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.pruning import PRUNERS, going_on
+from nas_recalib.search.samplers import STRATEGIES, Picks, Proposal, UntriedSampler
+from nas_recalib.search.tried import Tried
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import FINISHED, finished
+from nas_recalib.study.trials import ACCURACY, ATTRIBUTES, CURVE, REPLAYED, curve_of, finished
 
-BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
-PRUNERS: dict[str, Callable[[], BasePruner]] = {
-    "median": lambda: MedianPruner(n_startup_trials=5, n_warmup_steps=2),
-    "halving": lambda: SuccessiveHalvingPruner(),
-    "none": NopPruner,
-}
-REPLAYED = (
+_ANSWERED = (  # attributes that a replayed trial takes over
     "architecture",
     "macs",
     "params",
@@ -39,6 +36,7 @@ REPLAYED = (
     "failure",
     "message",
 )
+_PRUNER = 1  # tells its draws from those of the sampler
 _ERRORS_IN_A_ROW = 3
 _FAILURES_IN_A_ROW = 10
 
@@ -62,15 +60,14 @@ class Search:
         space: What may be chosen.
         feasible: What is within the budget.
         proxy: How an architecture is trained.
-        strategy: Name of the sampler.
+        strategy: Name of the strategy.
         pruner: Name of the pruner.
         facts: Attributes that every trial carries (fidelity, device, versions).
-        logs: Folder for the tracebacks of failed trials.
+        folder: For the tracebacks of failed trials.
+        checkpoints: Where trainings wait that were left at a rung.
         worker: Names this machine and folder among those that write to the study.
         owned: Whether no other writes to it, so that a running trial must be a dead one.
-        known: Architectures that have been trained, or have failed for a reason of their own.
-        claimed: Those that are being trained by another process.
-        seen: Numbers of the trials that are counted in `known` where they belong.
+        objectives: Names of the study's objectives: accuracy, then costs.
     """
 
     study: optuna.Study
@@ -80,15 +77,22 @@ class Search:
     strategy: str
     pruner: str
     facts: dict[str, Any]
-    logs: Path
+    folder: Path
+    checkpoints: Checkpoints
     worker: str
     owned: bool
-    known: dict[Picks, FrozenTrial] = field(default_factory=dict)
-    claimed: dict[Picks, FrozenTrial] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
+    objectives: Sequence[str] = (ACCURACY,)
+
+    def __post_init__(self) -> None:
+        self._tried = Tried(self.study, self.space)
+        self._pruner = PRUNERS[self.pruner](self.proxy.epochs)
+        self._sampler = UntriedSampler(
+            STRATEGIES[self.strategy].make(), self.space, self.feasible, self._tried.all, self.proxy.seed
+        )
+        self.study.sampler = self._sampler
 
     def run(self, trials: int, observer: Observer) -> bool:
-        """Goes on until the study has `trials` trained trials.
+        """Goes on until the study has `trials` trained architectures, and nothing left at a rung is to go on.
 
         Returns:
             Whether it got there; False where every architecture within the budget has been tried.
@@ -97,123 +101,164 @@ class Search:
             StopSearch: If too many trials fail in a row.
         """
         self._bury_the_dead()
-        self._look_around()
-        sampler = UntriedSampler(
-            STRATEGIES[self.strategy],
-            self.space,
-            self.feasible,
-            ChainMap(self.known, self.claimed),
-            self.proxy.seed,
-        )
-        self.study.sampler = sampler
-        self.study.pruner = PRUNERS[self.pruner]()
         failures: list[Failure] = []
-        while len(finished(self.study)) < trials:
-            if not self._next_is_waiting() and sampler.exhausted():
+        while True:
+            self._tried.look()
+            enough = len(finished(self.study)) >= trials
+            exhausted = not enough and not self._waiting() and self._sampler.exhausted()
+            left = self._pruner.promotes(self.study, last=enough or exhausted)
+            if left is not None:
+                failure = self._go_on(left, observer)
+            elif enough:
+                return True
+            elif exhausted:
                 if not finished(self.study):
                     raise StopSearch("every architecture within the budget failed")
                 return False
-            try:
-                trial = self.study.ask(sampler.distributions)
-            except ValueError as error:  # someone enqueued a choice that the space does not have
-                raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
-            failure = self._trial(trial, observer)
+            else:
+                failure = self._try_next(observer)
             failures = [*failures, failure] if failure else []
             _stop_if_hopeless(failures)
-            self._look_around()
-        return True
 
-    def _look_around(self) -> None:
-        """Learns what has been tried, and what other processes on the same storage are at."""
-        self.claimed.clear()
-        for trial in self.study.get_trials(deepcopy=False):
-            if trial.number not in self.seen and trial.state.is_finished():
-                self.seen.add(trial.number)
-                self._remember(trial)
-            elif trial.state == TrialState.RUNNING and trial.params.keys() == self.space.options().keys():
-                self.claimed[self._picks(trial)] = trial
+    def _try_next(self, observer: Observer) -> Failure | None:
+        """What waits in the study, then the papers' single-operator networks, then what is proposed."""
+        if self._waiting():
+            return self._try_waiting(observer)
+        number = len(self.study.get_trials(deepcopy=False))
+        baseline = next_baseline(self.space, self.feasible, self._tried.known)
+        if baseline is not None:
+            name, picks = baseline
+            return self._train(self._begin(Proposal(picks), {"baseline": name}), picks, observer)
+        proposal = self._sampler.propose(self.study, number)
+        attributes = self._pruner.attributes(np.random.default_rng((self.proxy.seed, number, _PRUNER)))
+        return self._train(self._begin(proposal, attributes), proposal.picks, observer)
 
-    def _trial(self, trial: optuna.Trial, observer: Observer) -> Failure | None:
-        architecture = self.space.decode(trial.params)
-        picks = self.space.picks(architecture)
-        cost = self.feasible.table.cost(picks)
-        known = self.known.get(picks)
-        if known is not None:
+    def _waiting(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _try_waiting(self, observer: Observer) -> Failure | None:
+        """A trial that someone enqueued by hand."""
+        try:
+            trial = self.study.ask(self._sampler.distributions)
+        except ValueError as error:  # a choice that the space does not have
+            raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
+        picks = self.space.picks(self.space.decode(trial.params))
+        if known := self._tried.known.get(picks):
             self._replay(trial, known)
             return None
-        if not self.feasible.allows(picks):  # someone enqueued it by hand
+        for key, value in self._attributes(Proposal(picks)).items():
+            trial.set_user_attr(key, value)
+        if not self.feasible.allows(picks):
+            cost = self.feasible.table.cost(picks)
             costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
             message = f"{costs} are over {self.feasible.budget}"
             return self._fail(trial, Failure("over-budget", message), observer)
-        attributes = {
-            "architecture": str(architecture),
-            **_attributes(cost),
-            **self._proposal(trial.number),
+        return self._train(trial, picks, observer)
+
+    def _begin(
+        self, proposal: Proposal, attributes: Mapping[str, Any], curve: Sequence[float] = ()
+    ) -> optuna.Trial:
+        """A trial written in one go, which takes a database a fraction of the time of asking for it."""
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=self.space.encode(self.space.at(proposal.picks)),
+            distributions=self._sampler.distributions,
+            user_attrs={**self._attributes(proposal), **attributes},
+            system_attrs=proposal.kept,
+            intermediate_values=dict(enumerate(curve, start=1)),
+        )
+        identity = self.study._storage.create_new_trial(self.study._study_id, template)
+        return optuna.Trial(self.study, identity)
+
+    def _attributes(self, proposal: Proposal) -> dict[str, Any]:
+        proposed = {} if proposal.proposed is None else {"proposed": str(self.space.at(proposal.proposed))}
+        return {
+            "architecture": str(self.space.at(proposal.picks)),
+            **_told(self.feasible.table.cost(proposal.picks)),
+            **proposed,
+            "strategy": self.strategy,
             "seed": self.proxy.seed,
             "worker": self.worker,
             **self.facts,
         }
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
+
+    def _go_on(self, left: FrozenTrial, observer: Observer) -> Failure | None:
+        """Trains what was left at a rung from there on, as a trial of its own."""
+        start = self.checkpoints.load(left.number)
+        picks = self._tried.picks(left)
+        curve = curve_of(left) if start else ()
+        trial = self._begin(Proposal(picks), going_on(left), curve)
+        failure = self._train(trial, picks, observer, start, left.user_attrs["seconds"] if start else 0.0)
+        self.checkpoints.drop(left.number)
+        return failure
+
+    def _train(
+        self,
+        trial: optuna.Trial,
+        picks: Picks,
+        observer: Observer,
+        start: State | None = None,
+        before: float = 0.0,
+    ) -> Failure | None:
+        """One training, or the rest of one that took some seconds before."""
+        architecture = self.space.at(picks)
         observer.started(trial.number, architecture)
-        start = time.monotonic()
+        spared = "baseline" in trial.user_attrs
+        states: list[State] = []
+        begun = time.monotonic()
 
         def report(epoch: Epoch) -> bool:
-            trial.report(epoch.accuracy, epoch.number)
+            if self._single:
+                trial.report(epoch.accuracy, epoch.number)
             observer.epoch(trial.number, epoch)
-            return epoch.number < self.proxy.epochs and trial.should_prune()
+            return epoch.number < self.proxy.epochs and not spared and self._pruner.stops(trial)
 
         try:
-            curve = self.proxy.train(architecture, report)
+            curve = self.proxy.train(architecture, report, start=start, keep=states.append)
         except KeyboardInterrupt:
             self._fail(trial, Failure("interrupted", "interrupted from the keyboard"), observer)
             raise
-        trial.set_user_attr("seconds", round(time.monotonic() - start, 2))
+        trial.set_user_attr("seconds", round(before + time.monotonic() - begun, 2))
         if isinstance(curve, Failure):
             return self._fail(trial, curve, observer)
-        if len(curve) < self.proxy.epochs:
-            ended = self.study.tell(trial, state=TrialState.PRUNED)
-        else:
-            ended = self.study.tell(trial, curve[-1].accuracy)
-        self._remember(ended)
+        ended = self._end(trial, curve)
+        if ended.state == TrialState.PRUNED and self._pruner.resumes:
+            self.checkpoints.save(trial.number, states[-1])
         observer.ended(ended)
         return None
 
-    def _proposal(self, number: int) -> dict[str, str]:
-        """What the strategy had proposed, where that is not what is trained."""
-        sampler = self.study.sampler
-        proposed = sampler.proposed.pop(number, None) if isinstance(sampler, UntriedSampler) else None
-        return {} if proposed is None else {"proposed": str(self.space.at(proposed))}
+    def _end(self, trial: optuna.Trial, curve: Sequence[Epoch]) -> FrozenTrial:
+        if len(curve) < self.proxy.epochs:
+            return self.study.tell(trial, state=TrialState.PRUNED)
+        if not self._single:
+            trial.set_user_attr(CURVE, [epoch.accuracy for epoch in curve])
+        costs = [trial.user_attrs[ATTRIBUTES[name]] for name in self.objectives[1:]]
+        return self.study.tell(trial, [curve[-1].accuracy, *costs])
+
+    @cached_property
+    def _single(self) -> bool:
+        return len(self.objectives) == 1
 
     def _fail(self, trial: optuna.Trial, failure: Failure, observer: Observer) -> Failure:
         trial.set_user_attr("failure", failure.kind)
         trial.set_user_attr("message", failure.message)
         if failure.details:
-            self.logs.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.logs / f"{trial.number:05d}.txt", failure.details)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{trial.number:05d}.txt", failure.details)
         ended = self.study.tell(trial, state=TrialState.FAIL)
-        self.known[self._picks(ended)] = ended  # not again in this run, even if a bug did it
+        self._tried.add(ended)  # not again in this run, even if a bug did it
         observer.ended(ended)
         return failure
 
     def _replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
         """Answers a proposal from what is known; nothing is trained."""
-        trial.set_user_attr("replayed_from", known.number)
-        for key in REPLAYED:
+        trial.set_user_attr(REPLAYED, known.number)
+        for key in (*_ANSWERED, CURVE):
             if key in known.user_attrs:
                 trial.set_user_attr(key, known.user_attrs[key])
         for step, value in known.intermediate_values.items():
             trial.report(value, step)
-        self.study.tell(trial, known.value if known.state == TrialState.COMPLETE else None, known.state)
-
-    def _remember(self, trial: FrozenTrial) -> None:
-        """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
-        telling = trial.state in FINISHED or trial.user_attrs.get("failure") in ("out-of-memory", "diverged")
-        if telling and "architecture" in trial.user_attrs and "replayed_from" not in trial.user_attrs:
-            self.known[self._picks(trial)] = trial
-
-    def _picks(self, trial: FrozenTrial) -> Picks:
-        return self.space.picks(self.space.decode(trial.params))
+        self.study.tell(trial, known.values if known.state == TrialState.COMPLETE else None, known.state)
 
     def _bury_the_dead(self) -> None:
         """Fails what a killed search left running; the lock on the study's folder says it is not alive."""
@@ -224,34 +269,12 @@ class Search:
                 live.set_user_attr("message", "its process ended before it did")
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def _next_is_waiting(self) -> bool:
-        """Puts the next of the papers' single-operator networks first, unless something waits already."""
-        if self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return True
-        for name in BASELINES:
-            architecture = uniform(self.space, name)
-            if architecture is None:
-                continue
-            picks = self.space.picks(architecture)
-            if picks not in self.known and self.feasible.allows(picks):
-                self.study.enqueue_trial(self.space.encode(architecture), user_attrs={"baseline": name})
-                return True
-        return False
 
-
-def _attributes(cost: Mapping[str, int]) -> dict[str, Any]:
+def _told(cost: Mapping[str, int]) -> dict[str, Any]:
     """A cost as trials carry it; a latency is in milliseconds, and only predicted."""
-    told = dict(cost)
+    told: dict[str, Any] = dict(cost)
     latency = told.pop("latency", None)
     return told if latency is None else {**told, "predicted_latency_ms": latency / 1e6}
-
-
-def uniform(space: SearchSpace, choice: str) -> Architecture | None:
-    """The network that takes one choice at every block, or None where the space does not allow it."""
-    wanted = BlockChoice.parse(choice)
-    if all(wanted in position.choices for position in space.positions):
-        return space.at(tuple(position.choices.index(wanted) for position in space.positions))
-    return None
 
 
 def _stop_if_hopeless(failures: list[Failure]) -> None:

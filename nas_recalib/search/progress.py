@@ -13,6 +13,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
+from nas_recalib.study.trials import CONTINUES, accuracy_of, curve_of
 
 
 @dataclass
@@ -63,16 +64,17 @@ class Progress:
                 markup=False,
             )
             return
-        self.done += 1
+        self.done += CONTINUES not in trial.user_attrs
         self._ended += 1
-        value = float(trial.value or 0.0)
+        value = accuracy_of(trial)
         pruned = trial.state == TrialState.PRUNED
         if not pruned and (self.best is None or value > self.best[0]):
             self.best = (value, trial.number)
-        told = f"pruned at epoch {len(trial.intermediate_values)}, " if pruned else ""
+        told = f"left at epoch {len(curve_of(trial))}, " if pruned else ""
         name = f"all {trial.user_attrs['baseline']}, " if "baseline" in trial.user_attrs else ""
+        before = f"on from trial {trial.user_attrs[CONTINUES]}, " if CONTINUES in trial.user_attrs else ""
         line = (
-            f"trial {trial.number}: {name}{told}accuracy {value:.4f}, "
+            f"trial {trial.number}: {name}{before}{told}accuracy {value:.4f}, "
             f"{format_quantity(trial.user_attrs['macs'])} MACs, {trial.user_attrs['seconds']:.0f} s"
         )
         tail = "" if self._live else f" | {self._status().plain}"

@@ -4,8 +4,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import optuna
 import torch
@@ -16,76 +15,20 @@ from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import default_threads, device_name, fast_dtype, versions
 from nas_recalib.errors import InputError, StopSearch
-from nas_recalib.files import read_yaml, write_atomically
+from nas_recalib.files import write_atomically
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
-from nas_recalib.search.local import PRUNERS, Search
-from nas_recalib.search.samplers import STRATEGIES
+from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.local import Search
+from nas_recalib.search.method import find_method, find_objectives
+from nas_recalib.search.request import Request, default_name, refuse_idle
 from nas_recalib.space import SearchSpace
-from nas_recalib.space_file import SpaceFile, find_space
 from nas_recalib.study.config import SearchConfig, refuse_difference
 from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, read_config
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asked for; None is "as the study has it", or the default for a new one.
-
-    Attributes:
-        space: Name or path of a space.
-        macs: Limit on multiply-accumulates, such as 4G.
-        params: Limit on parameters, such as 26M.
-        latency: Limit on the time of a forward pass, such as 20ms.
-        latency_table: File of the table that predicts it.
-        memory: Limit on the peak of activations, such as 300MB.
-        batch: Images at once that peak memory is meant for.
-        data: Name of a data set.
-        study: Name of the study (default: the space and the budget).
-        runs: Folder that studies are kept in.
-        storage: URL of another storage than the study's own file.
-        fidelity: Name or file of how cheap a trial is; what is given below is changed in it.
-        images: Training images of a trial.
-        validation: Validation images.
-        resolution: Side of the images, in pixels.
-        width: Factor on the channels.
-        epochs: Of a trial.
-        sampler: Name of the strategy.
-        pruner: Name of the pruner.
-        threads: Of the CPU.
-        seed: That every draw follows from.
-        cache: Folder that downloads and decoded images are kept in.
-        plugins: Modules of the user's own operators; none is "as the study has it".
-        corrupt: What to do about images that cannot be decoded: refuse or skip.
-    """
-
-    space: str | None
-    macs: str | None
-    params: str | None
-    latency: str | None
-    latency_table: Path | None
-    memory: str | None
-    batch: int | None
-    data: str | None
-    study: str | None
-    runs: Path
-    storage: str | None
-    fidelity: str | None
-    images: int | None
-    validation: int | None
-    resolution: int | None
-    width: float | None
-    epochs: int | None
-    sampler: str | None
-    pruner: str | None
-    threads: int | None
-    seed: int | None
-    cache: Path
-    plugins: Sequence[str] = ()
-    corrupt: str = "refuse"
 
 
 @contextmanager
@@ -96,9 +39,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
     """
     budget = Budget.parse(request.macs, request.params, request.latency, request.memory)
-    place = StudyPlace.of(
-        request.study or _default_name(request.space, budget), request.runs, request.storage
-    )
+    place = StudyPlace.of(request.study or default_name(request.space, budget), request.runs, request.storage)
     stored = _stored_config(place)
     load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
     asked_space = SearchSpace.load(request.space) if request.space else None
@@ -109,16 +50,25 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
         budget = stored.budget
     if stored:
         refuse_difference(place.name, stored, replace(stored, space=space.describe(), budget=budget))
-    _refuse_idle(request, budget)
-    latencies = _latencies(request, stored, space, budget)
+    refuse_idle(request, budget)
+    objectives = find_objectives(request.objectives, stored)
+    latencies = _latencies(request, stored, space, budget, objectives)
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
     threads = request.threads or (stored.threads if stored else None)
-    table = price(space, budget, latencies, batch, threads)
+    table = price(space, budget, latencies, batch, threads, objectives)
     within = feasible(space, table, budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
     config = _config(request, stored, space, budget, source, device)
-    config = replace(config, latencies=asdict(latencies) if latencies else None, batch=batch)
+    strategy, pruner = find_method(request.strategy, request.pruner, stored, objectives, within)
+    config = replace(
+        config,
+        latencies=asdict(latencies) if latencies else None,
+        batch=batch,
+        objectives=objectives,
+        strategy=strategy,
+        pruner=pruner,
+    )
     if stored:
         refuse_difference(place.name, stored, config)
     refuse_misfits(space, Fidelity(**config.fidelity))
@@ -126,7 +76,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     proxy = _proxy(config, request, source, device)
     config = replace(config, split_hash=proxy.data.split)
     with locked(place):
-        study = create_study(place)
+        study = create_study(place, config.objectives)
         written = read_config(study)
         if written is not None:
             refuse_difference(place.name, written, config)
@@ -139,49 +89,20 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
 
-def _default_name(space: str | None, budget: Budget) -> str:
-    if space is None:
-        raise InputError("study: name a space with --space or a study with --study")
-    name = read_yaml(find_space(space), SpaceFile).name  # its operators may be plugins that the study names
-    counts = {"": budget.macs, "-params": budget.params}
-    others = {"ms": budget.latency, "mb": budget.memory}
-    return (
-        name
-        + "".join(f"-{_short(limit)}{unit}" for unit, limit in counts.items() if limit)
-        + "".join(f"-{_millions(limit)}{unit}" for unit, limit in others.items() if limit)
-    )
-
-
-def _short(value: int) -> str:
-    """4000000000 as 4g, 4100000000 as 4.1g, 4089184256 as 4089184256."""
-    for unit, power in (("g", 9), ("m", 6), ("k", 3)):
-        if value >= 10**power and value * 1000 % 10**power == 0:
-            return f"{value / 10**power:g}{unit}"
-    return str(value)
-
-
-def _millions(value: int) -> str:
-    """20000000 as 20, 1610612736 as 1610.612736."""
-    return f"{value // 10**6}.{value % 10**6:06}".rstrip("0").rstrip(".")
-
-
-def _refuse_idle(request: Request, budget: Budget) -> None:
-    """Raises InputError for an option that would do nothing."""
-    if request.latency_table is not None and budget.latency is None:
-        raise InputError("latency-table: of no use without a limit; give one with --latency")
-    if request.batch is not None and budget.latency is None and budget.memory is None:
-        raise InputError("batch: of no use without a limit; give one with --memory")
-
-
 def _latencies(
-    request: Request, stored: SearchConfig | None, space: SearchSpace, budget: Budget
+    request: Request,
+    stored: SearchConfig | None,
+    space: SearchSpace,
+    budget: Budget,
+    objectives: Sequence[str],
 ) -> Latencies | None:
-    """The table that was asked for, or that the study has; none where no latency is limited."""
+    """The table that was asked for, or that the study has; none where latency is of no account."""
     if request.latency_table is not None:
         return find_latencies(space, request.latency_table)
     if stored is not None and stored.latencies is not None:
         return Latencies(**stored.latencies)
-    return None if budget.latency is None else find_latencies(space, None)
+    asked = budget.latency is not None or "latency" in objectives
+    return find_latencies(space, None) if asked else None
 
 
 def _stored_config(place: StudyPlace) -> SearchConfig | None:
@@ -200,18 +121,14 @@ def _config(
     """What was asked for; where nothing was, what the study has; where there is none, the default."""
     base = (
         Fidelity(**stored.fidelity)
-        if stored
+        if stored and request.fidelity is None
         else find_fidelity(request.fidelity or "quick", space, source, device)
     )
     names = ("images", "validation", "resolution", "width", "epochs")
-    fidelity = replace(base, **{n: getattr(request, n) for n in names if getattr(request, n) is not None})
+    given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
+    fidelity = base.changed(len(source.train.labels), **given)
     images = fidelity.images or len(source.train.labels) - fidelity.validation
     recipe = stored.recipe if stored else asdict(default_recipe(images))
-    sampler = request.sampler or (stored.sampler if stored else "tpe")
-    pruner = request.pruner or (stored.pruner if stored else "median")
-    for key, value, allowed in (("sampler", sampler, STRATEGIES), ("pruner", pruner, PRUNERS)):
-        if value not in allowed:
-            raise InputError(f"{key}: unknown {value!r}; allowed: {', '.join(allowed)}")
     seed = request.seed if request.seed is not None else (stored.seed if stored else 0)
     threads = request.threads or (stored.threads if stored else default_threads())
     if request.threads and request.threads > (os.cpu_count() or 1):
@@ -227,8 +144,8 @@ def _config(
         recipe=recipe,
         dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),
         threads=threads,
-        sampler=sampler,
-        pruner=pruner,
+        strategy="",
+        pruner="",
         seed=seed,
         plugins=list(request.plugins or (stored.plugins if stored else ())),
     )
@@ -269,10 +186,12 @@ def _search(
         space=space,
         feasible=within,
         proxy=proxy,
-        strategy=config.sampler,
+        strategy=config.strategy,
         pruner=config.pruner,
         facts={"fidelity": config.fidelity, "device": device_name(device), "versions": versions()},
-        logs=place.folder / "trials",
+        folder=place.folder / "trials",
+        checkpoints=Checkpoints(place.folder / "checkpoints"),
         worker=f"{socket.gethostname()}:{place.folder.resolve()}",
         owned=place.storage is None,
+        objectives=config.objectives,
     )

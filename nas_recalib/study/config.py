@@ -9,6 +9,7 @@ import yaml
 
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
+from nas_recalib.study.trials import ACCURACY
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,13 @@ class SearchConfig:
         recipe: Of the proxy training, by name of its fields.
         dtype: Of convolutions in training.
         threads: Of the CPU; sums are rounded differently with another number.
-        sampler: Name of the strategy.
-        pruner: Name of the pruner.
+        strategy: Name of the strategy that went on last.
+        pruner: Name of the pruner that went on last.
         seed: That every draw follows from.
         plugins: Modules of the user's own operators, as they were asked for.
         latencies: The table that latencies are predicted by, as `pricing.Latencies` has it.
         batch: Images at once that peak memory is meant for.
+        objectives: Accuracy, then the costs that are to be low besides, if any.
     """
 
     space: str
@@ -44,12 +46,13 @@ class SearchConfig:
     recipe: dict[str, Any]
     dtype: str
     threads: int
-    sampler: str
+    strategy: str
     pruner: str
     seed: int
     plugins: list[str] = field(default_factory=list)
     latencies: dict[str, Any] | None = None
     batch: int = 1
+    objectives: list[str] = field(default_factory=lambda: [ACCURACY])
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,7 +85,8 @@ def _compared(config: SearchConfig) -> dict[str, Any]:
     """What must be equal; images are told by their hash and plugins by their operators, wherever they lie."""
     content = config.as_dict()
     content["data"] = content.pop("data_hash")
-    del content["data_note"], content["plugins"]
+    for name in ("data_note", "plugins", "strategy", "pruner"):  # a study may go on with another of these
+        del content[name]
     content["space"] = yaml.safe_load(content["space"])
     content["latency table"] = _digest(content.pop("latencies"))
     for group in ("space", "budget", "fidelity", "recipe"):

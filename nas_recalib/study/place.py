@@ -2,7 +2,7 @@
 
 import fcntl
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,16 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import StudyDirection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.errors import InputError
 from nas_recalib.study.config import SearchConfig
+from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CORRELATION = "correlation"  # a study's attribute that says that it is not a search
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,22 @@ def open_study(place: StudyPlace) -> optuna.Study:
     return study
 
 
-def create_study(place: StudyPlace) -> optuna.Study:
+def create_study(place: StudyPlace, objectives: Sequence[str] = (ACCURACY,)) -> optuna.Study:
     """Opens a study, making it where it is missing.
+
+    Args:
+        place: Where.
+        objectives: Accuracy, then the costs that are to be low besides.
 
     Raises:
         InputError: If its storage cannot be reached, or the study is not one of ours.
     """
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
     with _storage_errors(place):
         study = optuna.create_study(
-            study_name=place.name, storage=_connect(place), direction="maximize", load_if_exists=True
+            study_name=place.name, storage=_connect(place), directions=directions, load_if_exists=True
         )
-    if study.directions != [optuna.study.StudyDirection.MAXIMIZE]:
+    if study.directions != directions:
         raise InputError(f"study: {place.name!r} in {place.shown} was not made by nas-recalib")
     return study
 
@@ -164,12 +169,6 @@ def locked(place: StudyPlace) -> Iterator[None]:
         except OSError as error:
             raise InputError(f"study: another search is running on {place.folder}") from error
         yield
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that were really trained, to the end or until pruned."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return [trial for trial in trials if "replayed_from" not in trial.user_attrs]
 
 
 def _in_memory(storage: str) -> bool:

@@ -14,8 +14,9 @@ from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.confirmation import Confirmation, read_confirmations
-from nas_recalib.study.place import finished, read_config
+from nas_recalib.study.place import read_config
 from nas_recalib.study.significance import told_apart
+from nas_recalib.study.trials import REPLAYED, accuracy_of, curve_of, finished
 
 MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
 LEADERS = 4
@@ -145,7 +146,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         failures=dict(
             Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
         ),
-        replayed=sum("replayed_from" in trial.user_attrs for trial in others),
+        replayed=sum(REPLAYED in trial.user_attrs for trial in others),
         importance=_importance(trained),
     )
 
@@ -190,7 +191,7 @@ def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
 def _row(
     trial: FrozenTrial, config: SearchConfig, measured_ms: float | None, confirmation: Confirmation | None
 ) -> TrialRow:
-    accuracy = float(trial.value or 0.0)
+    accuracy = accuracy_of(trial)
     attributes = trial.user_attrs
     images = int(config.fidelity["validation"])
     limit_ms = math.inf if config.budget.latency is None else config.budget.latency / 1e6
@@ -207,7 +208,7 @@ def _row(
         architecture=attributes["architecture"],
         baseline=attributes.get("baseline"),
         pruned=trial.state == TrialState.PRUNED,
-        epochs=len(trial.intermediate_values),
+        epochs=len(curve_of(trial)),
         seconds=attributes["seconds"],
         confirmation=confirmation,
     )

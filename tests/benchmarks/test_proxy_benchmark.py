@@ -262,6 +262,7 @@ def test_rounds_turn_round_and_preparing_is_not_timed(modules, monkeypatch):
         (["--steps", "90"], "steps: 90 of 16 are more images than there are"),
         (["--threads", "9999"], "threads: 9999 is not"),
         (["--output", "no/such/folder.json"], "no/such/folder.json: cannot be written"),
+        (["--output", "."], r"\.: "),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(modules, here, monkeypatch, capsys, options, named):

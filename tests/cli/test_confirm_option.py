@@ -30,11 +30,11 @@ from nas_recalib.proxy.objective import Proxy
 
 train, begun = Proxy.train, []
 
-def train_until_killed(proxy, *arguments):
+def train_until_killed(proxy, *arguments, **keywords):
     begun.append(proxy.seed)
     if len(begun) == 6:  # two trials and three confirmations are done
         os.kill(os.getpid(), signal.SIGKILL)
-    return train(proxy, *arguments)
+    return train(proxy, *arguments, **keywords)
 
 Proxy.train = train_until_killed
 run(sys.argv[1:])
@@ -88,9 +88,9 @@ def test_a_killed_confirmation_goes_on_and_is_shown_and_exported(here, capsys):
 def test_a_confirmation_trains_as_the_search_did_but_for_the_seed(here, capsys, monkeypatch):
     proxies, train = [], Proxy.train
 
-    def recorded(proxy, *arguments):
+    def recorded(proxy, *arguments, **keywords):
         proxies.append({field.name: getattr(proxy, field.name) for field in fields(Proxy)})
-        return train(proxy, *arguments)
+        return train(proxy, *arguments, **keywords)
 
     monkeypatch.setattr(Proxy, "train", recorded)
     assert run([*SEARCH, "--seed=5", "--confirm=1"]) == 0

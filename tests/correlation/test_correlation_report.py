@@ -10,6 +10,7 @@ import pytest
 from made_up_correlation import COUNT, TRUTH, baseline, correlation, noisy, score, training
 from scipy import stats
 
+from nas_recalib.correlation.recommend import seconds_text
 from nas_recalib.correlation.report import judge
 
 GOOD, POOR, USELESS = 0.3, 1.5, 30.0
@@ -40,6 +41,21 @@ def test_of_trainings_that_are_all_alike_the_cheapest_is_taken():
     assert found.signal == "f, epoch 1"
     assert found.rungs == (1,)
     assert "may be lost" not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.0, "0 s"),
+        (0.0214, "0.021 s"),
+        (6.13, "6.1 s"),
+        (99.4, "99 s"),
+        (99.5, "100 s"),
+        (1234.4, "1,234 s"),
+    ],
+)
+def test_seconds_are_written_plainly(seconds, told):
+    assert seconds_text(seconds) == told
 
 
 def test_what_is_said_of_a_cheaper_training_is_what_was_measured():

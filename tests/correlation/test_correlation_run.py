@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -16,14 +17,15 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.gather import gather
-from nas_recalib.correlation.plan import REFERENCE
+from nas_recalib.correlation.plan import REFERENCE, Task
 from nas_recalib.correlation.report import judge
 from nas_recalib.correlation.run import pending, run
 from nas_recalib.correlation.setup import Request, prepared
 from nas_recalib.correlation.study import scored, trained
 from nas_recalib.correlation.work import Worker
 from nas_recalib.costs import Budget
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.proxy.objective import Failure
 
 SPACE = """
 name: small
@@ -167,6 +169,80 @@ def alive(pid):
     return " Z " not in Path(f"/proc/{pid}/stat").read_text()
 
 
+def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatch):
+    seen = []
+    with prepared(request(files), CPU) as ready:
+        data = ready.images.load(ready.plan.reference)
+        order = data.train_labels.argsort(stable=True)
+        by_class = replace(data, train_images=data.train_images[order], train_labels=data.train_labels[order])
+        worker = Worker(ready.plan, ready.images, "cpu")
+        monkeypatch.setattr(worker._trainer, "data", lambda _: by_class)
+        monkeypatch.setattr(
+            "nas_recalib.correlation.work.score_network",
+            lambda name, network, images, labels, seed: seen.append(labels) or 0.0,
+        )
+        worker.do(Task(0, "", 0, ("snip",)), ready.drawn[0])
+    assert len(seen[0].unique()) > 5
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(RuntimeError("no such gradient"), "no such gradient"), (MemoryError("too much"), "with fewer --jobs")],
+)
+def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, told):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
+    with monkeypatch.context() as patched:
+        patched.setattr("nas_recalib.correlation.work.score_network", fail)
+        with pytest.raises(StopSearch, match=told):
+            go_on(request(files))
+    count, ready, _ = go_on(request(files))
+    assert count == 3 * (1 + 1 + 2), "the scores come first, so nothing has been done"
+    assert len(scored(ready.study, 0)) == 3
+
+
+@pytest.mark.parametrize("kind", ["out-of-memory", "error"])
+def test_a_training_that_fails_by_no_fault_of_its_own_is_tried_again(files, monkeypatch, kind):
+    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
+    with monkeypatch.context() as patched:
+        failure = Failure(kind, "no room", "traceback")
+        patched.setattr("nas_recalib.proxy.trainer.Proxy.train", lambda *_: failure)
+        with pytest.raises(StopSearch):
+            go_on(request(files))
+    count, ready, _ = go_on(request(files))
+    assert count == 3 * (1 + 1 + 2) - 1, "all but the first scores"
+    assert len(trained(ready.study)) == 9
+
+
+def test_threads_are_those_of_the_study_unless_others_are_asked_for(files, monkeypatch):
+    with prepared(request(files, threads=1), CPU):
+        pass
+    monkeypatch.setattr("nas_recalib.correlation.setup.default_threads", lambda: 2)
+    with prepared(request(files, threads=None), CPU) as ready:
+        assert ready.plan.threads == 1
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    with (
+        pytest.raises(InputError, match="another threads: it has 1, asked was 2"),
+        prepared(request(files, threads=2), CPU),
+    ):
+        pass
+
+
+def test_a_study_that_was_made_in_the_meantime_is_not_made_another(files, monkeypatch):
+    with prepared(request(files, fidelities=[str(files / "long.yaml")]), CPU):
+        pass
+    monkeypatch.setattr("nas_recalib.correlation.setup.find_study", lambda place: None)
+    with prepared(request(files), CPU) as ready:
+        assert set(ready.plan.fidelities) == {"long", "brief"}
+    with (
+        pytest.raises(InputError, match="was made with another within"),
+        prepared(request(files, within=0.2), CPU),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -174,6 +250,10 @@ def alive(pid):
         ({"within": 1.0}, "within: 100"),
         ({"scores": ["luck"]}, "score: unknown 'luck'; allowed: all, none, "),
         ({"fidelities": ["reference.yaml"]}, "fidelity: 'reference' is what the others are held against"),
+        (
+            {"fidelities": ["a/brief.yaml", "b/brief.yaml"]},
+            "fidelity: a/brief.yaml and b/brief.yaml have",
+        ),
         ({"reference": "eternal"}, "fidelity: unknown 'eternal'"),
         ({"data": "nothing"}, "data: unknown set 'nothing'"),
         ({"threads": 5000}, "threads: 5000 is more than"),

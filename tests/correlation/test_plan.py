@@ -42,6 +42,12 @@ def test_no_cheap_training_shares_a_seed_with_a_longer_one():
     assert longer.isdisjoint(task.seed for task in told if task.fidelity != REFERENCE)
 
 
+def test_plugins_may_lie_elsewhere():
+    known = replace(PLAN, plugins=["here/my_ops.py"])
+    assert known.extended("s", replace(PLAN, plugins=["there/my_ops.py"])).plugins == ["there/my_ops.py"]
+    assert known.extended("s", PLAN).plugins == ["here/my_ops.py"]
+
+
 def test_fidelities_may_be_added_and_images_lie_elsewhere():
     asked = replace(PLAN, fidelities={"long": replace(CHEAP, epochs=9)}, data="folder:/there")
     extended = PLAN.extended("s", asked)

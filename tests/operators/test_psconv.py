@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.operators import PSConv2d, _lattice
+
+DENSE_IS_QUICKER = _lattice._dense_is_quicker
 
 
 @pytest.fixture(autouse=True, params=["by its lattice", "by dense convolutions where it can be"])
@@ -197,6 +200,29 @@ def test_costs_what_a_vanilla_convolution_costs(count, pattern, vary, stride, gr
     vanilla = count(lambda: nn.Conv2d(24, 48, 3, stride, 1, groups=groups, bias=False), 24, 14, 14)
     options = {"pattern": pattern, "vary": vary}
     assert count(lambda: PSConv2d(24, 48, 3, stride, groups, **options), 24, 14, 14) == vanilla
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "pattern", "dtype", "dense"),
+    [
+        (28, 1, (1, 2, 1, 4), torch.float32, True),
+        (32, 1, (1, 2, 1, 4), torch.float32, False),
+        (16, 1, (1, 2), torch.float32, False),
+        (16, 1, (1, 2), torch.bfloat16, True),
+        (32, 1, (1, 2, 1, 4), torch.bfloat16, False),
+        (28, 7, (1, 2, 1, 4), torch.float32, False),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_zeros_are_multiplied_by_where_narrow_blocks_train_and_nowhere_else(
+    normal, make, monkeypatch, channels, groups, pattern, dtype, dense, training
+):
+    monkeypatch.setattr(_lattice, "_dense_is_quicker", DENSE_IS_QUICKER)
+    module = make(PSConv2d, channels, channels, 3, 1, groups, pattern=pattern, dtype=dtype)
+    with torch.set_grad_enabled(training), FlopCounterMode(display=False) as counter:
+        module(normal(1, channels, 6, 6, dtype=dtype))
+    times = len(set(pattern)) if dense and training else 1
+    assert counter.get_total_flops() == times * 2 * 36 * module.weight.numel()
 
 
 @pytest.mark.parametrize(

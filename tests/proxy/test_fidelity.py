@@ -117,6 +117,24 @@ def test_a_file_changes_what_it_names(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "images", "validation"),
+    [
+        ("validation: 500", 937, 500),
+        ("validation: 20", 1150, 20),
+        ("validation: 500\nimages: 1000", 1000, 500),
+        ("validation: 2000", 1150, 2000),
+    ],
+)
+def test_images_make_room_for_validation_unless_they_are_asked_for(tmp_path, content, images, validation):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    space, source = SearchSpace.load("resnet20"), source_of(1437, 8)
+    found = find_fidelity(str(path), space, source, torch.device("cpu"))
+    assert (found.images, found.validation) == (images, validation)
+    assert find_fidelity(str(path), space, source, torch.device("cuda")).validation == validation
+
+
+@pytest.mark.parametrize(
     ("content", "complaint"),
     [("epochs: 0", "epochs: 0 is not at least 1"), ("epoch: 3", "epoch"), ("width: wide", "width")],
 )

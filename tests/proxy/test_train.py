@@ -120,6 +120,19 @@ def test_a_training_goes_on_bit_for_bit_from_where_it_was_left(few, tmp_path, le
     assert list(resumed) == []
 
 
+def test_two_trainings_go_on_alike_from_one_state(few):
+    given = {"seed": 3, "dtype": torch.float32, "recipe": Recipe(batch_size=32)}
+    left = Training(linear(few), few, 3, **given)
+    next(iter(left))
+    state = left.state_dict()
+    curves = []
+    for _ in range(2):
+        resumed = Training(linear(few), few, 3, **given)
+        resumed.load_state_dict(state)
+        curves.append([*resumed])
+    assert curves[0] == curves[1] == [*left]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_training_that_diverges_says_so(few, dtype):
     reported = []

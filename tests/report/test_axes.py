@@ -44,6 +44,12 @@ def test_equal_ratios_are_equally_far_apart():
     assert logarithmic_axis(3, 30, 0, 1).ticks == (2, 5, 10, 20, 50)
 
 
+@pytest.mark.parametrize("least", [0.3 / 3, 9.999999999999999e-05, 999.9999999999999])
+def test_a_value_just_below_a_power_of_ten_has_an_axis(least):
+    assert logarithmic_axis(least, 5 * least, 0, 100).ticks[0] == pytest.approx(least / 2)
+    check(logarithmic_axis(least, 1e6 * least, 0, 100, most=3), least, 1e6 * least)
+
+
 def test_values_that_are_the_same_but_for_rounding_have_an_axis():
     axis = linear_axis(0.1 + 0.2, 0.3, 0, 100)
     assert 0 <= axis.at(0.3) <= 100

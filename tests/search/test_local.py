@@ -7,9 +7,9 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.search.local import uniform
+from nas_recalib.search.baselines import single_operator
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import finished
+from nas_recalib.study.trials import finished
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_nothing_over_budget_is_trained(study, tmp_path):
     budget = Budget(macs=costs[len(costs) // 3])
     within = sum(cost <= budget.macs for cost in costs)
     proxy = StandIn()
-    assert make_search(study, tmp_path, proxy, budget=budget).run(within, Silent())
+    assert make_search(study, tmp_path, proxy, budget=budget, strategy="tpe").run(within, Silent())
     assert all(budget.allows(vars(a.cost())) for a in proxy.trained)
     assert len(set(proxy.trained)) == within, "and everything within it can be reached"
     moved = [trial for trial in finished(study) if "proposed" in trial.user_attrs]
@@ -156,12 +156,12 @@ def test_ten_failures_in_a_row_stop_the_search(study, tmp_path):
 
 def test_an_interruption_loses_the_running_trial_alone(study, tmp_path):
     class Interrupted(StandIn):
-        def train(self, architecture, report):
+        def train(self, architecture, report, **given):
             if len(self.trained) == 3:
                 report_one = super().train(architecture, lambda _: True)
                 assert len(report_one) == 1
                 raise KeyboardInterrupt
-            return super().train(architecture, report)
+            return super().train(architecture, report, **given)
 
     with pytest.raises(KeyboardInterrupt):
         make_search(study, tmp_path, Interrupted()).run(6, Silent())
@@ -180,14 +180,14 @@ def test_an_interruption_loses_the_running_trial_alone(study, tmp_path):
 def test_a_dead_process_running_trial_is_failed_and_its_architecture_free_again(study, tmp_path):
     search = make_search(study, tmp_path, StandIn())
     space = search.space
-    study.enqueue_trial(space.encode(uniform(space, "ab")))
+    study.enqueue_trial(space.encode(single_operator(space, "ab")))
     study.ask({name: optuna.distributions.CategoricalDistribution(v) for name, v in space.options().items()})
     proxy = StandIn()
     make_search(study, tmp_path, proxy).run(5, Silent())
     dead = study.get_trials()[0]
     assert dead.state == TrialState.FAIL
     assert dead.user_attrs["failure"] == "interrupted"
-    assert uniform(space, "ab") in proxy.trained
+    assert single_operator(space, "ab") in proxy.trained
 
 
 def test_on_shared_storage_another_machines_running_trial_is_left_alone(study, tmp_path):

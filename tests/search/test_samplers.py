@@ -62,10 +62,9 @@ def test_what_was_proposed_is_kept_where_something_else_is_trained(space):
         choose(all_picks(space), key=lambda a: space.table.cost(a)["macs"]) for choose in (max, min)
     )
     budget = Budget(macs=space.table.cost(dear)["macs"] - 1)
-    for proposal, told in ((dear, {0: dear}), (cheap, {}), (None, {})):
+    for proposal, told in ((dear, dear), (cheap, None), (None, None)):
         sampler = sampler_of(space, lambda _, p=proposal: p, set(), budget)
-        asked(sampler)
-        assert sampler.proposed == told
+        assert sampler.propose(optuna.create_study(), 0).proposed == told
 
 
 def test_a_strategy_is_told_what_the_study_holds(space):
@@ -77,14 +76,47 @@ def test_a_strategy_is_told_what_the_study_holds(space):
     trials[0].set_user_attr("replayed_from", 7)
     study.tell(trials[0], (0.1, 10))
     study.tell(trials[2], (0.3, 30))
+    trials[1].set_user_attr("curve", [0.1, 0.2])
     study.tell(trials[1], (0.2, 20))
-    study.tell(trials[3], state=TrialState.PRUNED)
+    study.tell(trials[3], state=TrialState.FAIL)
     ask(sampler, study)
     now = situations[-1]
-    assert now.known == [Known(2, picks[2], (0.3, -30)), Known(1, picks[1], (0.2, -20))], "in order of ending"
-    assert now.pruned == [picks[3]]
+    assert now.known == [
+        Known(2, picks[2], (0.3, -30)),
+        Known(1, picks[1], (0.2, -20), (0.1, 0.2)),
+    ], "in order of ending"
+    assert now.pruned == []
     assert now.running == [picks[4]]
     assert picks[4] in now.tried
+
+
+def test_what_was_left_is_told_until_it_has_gone_on(space):
+    situations = []
+    sampler = sampler_of(space, situations.append, set())
+    study = optuna.create_study(direction="maximize")
+    left = ask(sampler, study)
+    left.report(0.3, 1)
+    study.tell(left, state=TrialState.PRUNED)
+    sampler.propose(study, 1)
+    picks = picks_of(sampler, left)
+    assert situations[-1].pruned == [Known(0, picks, (0.3,), (0.3,))]
+    study.enqueue_trial(left.params)
+    on = ask(sampler, study)
+    on.report(0.5, 2)
+    study.tell(on, 0.5)
+    sampler.propose(study, 2)
+    assert situations[-1].pruned == []
+    assert situations[-1].known == [Known(1, picks, (0.5,), (0.5,))]
+
+
+def test_in_the_place_of_a_known_architecture_comes_the_nearest_that_is_not(space):
+    every = all_picks(space)
+    centre = every[0]
+    distance = {one: sum(a != b for a, b in zip(one, centre, strict=True)) for one in every}
+    for far in (1, 2, 3):
+        tried = {one for one in every if distance[one] < far}
+        found = {distance[asked(sampler_of(space, lambda _: centre, tried, seed=seed))] for seed in range(8)}
+        assert found == {far}
 
 
 def test_what_another_worker_trains_is_not_proposed(space):

@@ -4,6 +4,7 @@ import logging
 import numpy as np
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from stand_in import SPACE, formula
 
 from nas_recalib.costs import Budget, Feasible
@@ -26,13 +27,13 @@ from nas_recalib.space import SearchSpace
 TINY = SearchSpace.parse(SPACE, "tiny")
 BLOCKS = SearchSpace.parse(SPACE.replace("stage", "block"), "blocks")  # 9 blocks of 6 choices
 SMALL = {  # so that every strategy is soon at work
-    "tpe": tpe(),
-    "random": uniform,
-    "gp": gp(),
-    "nsga2": nsga2(population=6),
-    "evolution": evolution(population=6, sample=3),
-    "local": local(start=6),
-    "predictor": predictor(start=6),
+    "tpe": tpe,
+    "random": lambda: uniform,
+    "gp": gp,
+    "nsga2": lambda: nsga2(population=6),
+    "evolution": lambda: evolution(population=6, sample=3),
+    "local": lambda: local(start=6),
+    "predictor": lambda: predictor(start=6),
 }
 every_strategy = pytest.mark.parametrize("name", list(SMALL))
 
@@ -75,13 +76,18 @@ def situation(known, space=TINY, pruned=(), tried=(), seed=0, budget=None):
     return Situation(
         space=space,
         feasible=Feasible(space.table, budget or Budget()),
-        known=[Known(number, picks, (score,)) for number, (picks, score) in enumerate(known)],
-        pruned=list(pruned),
+        known=[
+            Known(number, picks, (score,), (score - 0.1, score))
+            for number, (picks, score) in enumerate(known)
+        ],
+        pruned=[
+            Known(100 + number, picks, (score,), (score,)) for number, (picks, score) in enumerate(pruned)
+        ],
         running=[],
-        tried={*(picks for picks, _ in known), *pruned, *tried},
+        tried={*(picks for picks, _ in (*known, *pruned)), *tried},
         random=np.random.default_rng(seed),
-        study=None,
-        trial=None,
+        directions=[StudyDirection.MAXIMIZE],
+        trials=[],
     )
 
 
@@ -98,7 +104,7 @@ def test_stays_within_the_budget_and_repeats_nothing(name):
     costs = sorted(TINY.table.costs(np.array(list(itertools.product(range(6), repeat=3))))[:, 0])
     budget = Budget(macs=int(costs[60]))
     within = sum(cost <= costs[60] for cost in costs)
-    run = Run(SMALL[name], budget=budget)
+    run = Run(SMALL[name](), budget=budget)
     tried = run.go(14 if name == "gp" else within - 5)
     assert all(budget.allows(TINY.table.cost(picks)) for picks in tried)
     assert len(set(tried)) == len(tried)
@@ -106,14 +112,14 @@ def test_stays_within_the_budget_and_repeats_nothing(name):
 
 @every_strategy
 def test_follows_from_the_seed(name):
-    first, again, other = (Run(SMALL[name], seed=seed).go(13) for seed in (1, 1, 2))
+    first, again, other = (Run(SMALL[name](), seed=seed).go(13) for seed in (1, 1, 2))
     assert first == again != other
 
 
 @every_strategy
 def test_a_search_that_was_interrupted_proposes_what_it_would_have(name):
-    whole = Run(SMALL[name]).go(14)
-    parts = Run(SMALL[name])
+    whole = Run(SMALL[name]()).go(14)
+    parts = Run(SMALL[name]())
     for trials in (7, 4, 1, 2):
         parts.go(trials)
         parts.start()
@@ -122,7 +128,7 @@ def test_a_search_that_was_interrupted_proposes_what_it_would_have(name):
 
 @every_strategy
 def test_workers_who_ask_at_once_get_different_answers(name):
-    run = Run(SMALL[name])
+    run = Run(SMALL[name]())
     run.go(12)
     asked = [run.ask() for _ in range(2 if name == "gp" else 6)]
     assert len({*run.tried, *(picks for _, picks in asked)}) == 12 + len(asked)
@@ -134,7 +140,7 @@ def test_workers_who_ask_at_once_get_different_answers(name):
 @every_strategy
 def test_exhausts_a_small_space_with_each_exactly_once(name):
     text = SPACE.replace("[vanilla, scconv, psconv]", "[vanilla, psconv]").replace("[none, ab]", "[none]")
-    run = Run(SMALL[name], SearchSpace.parse(text, "eight"))
+    run = Run(SMALL[name](), SearchSpace.parse(text, "eight"))
     for _ in range(8):
         assert not run.sampler.exhausted()
         run.go(1)
@@ -145,7 +151,7 @@ def test_exhausts_a_small_space_with_each_exactly_once(name):
 @every_strategy
 def test_one_convolution_and_one_recalibration_are_a_space_too(name):
     text = SPACE.replace("[vanilla, scconv, psconv]", "[psconv]").replace("[none, ab]", "[ab]")
-    run = Run(SMALL[name], SearchSpace.parse(text, "one"))
+    run = Run(SMALL[name](), SearchSpace.parse(text, "one"))
     run.go(1)
     assert run.sampler.exhausted()
 
@@ -155,7 +161,7 @@ def test_learns_where_random_does_not(name):
     def best(strategy, seed):
         return max(value(BLOCKS, picks) for picks in Run(strategy, BLOCKS, seed).go(60))
 
-    gains = [best(STRATEGIES[name], seed) - best(uniform, seed) for seed in range(3)]
+    gains = [best(STRATEGIES[name].make(), seed) - best(uniform, seed) for seed in range(3)]
     assert np.mean(gains) > 0.05, gains
 
 
@@ -276,7 +282,7 @@ class TestPredictor:
             (tuple(picks), 0.5 + 0.01 * random.normal() + 0.02 * (picks[0] == 0))
             for picks in random.integers(6, size=(12, 3)).tolist()
         ]
-        pruned = [(first, second, 5) for first in range(6) for second in range(3)]
+        pruned = [((first, second, 5), 0.3) for first in range(6) for second in range(3)]
         kept = [(picks, score) for picks, score in known if picks[2] != 5]
 
         def share(pruned):

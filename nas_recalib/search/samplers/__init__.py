@@ -4,26 +4,20 @@ from nas_recalib.search.samplers.evolution import evolution
 from nas_recalib.search.samplers.gp import gp
 from nas_recalib.search.samplers.local import local
 from nas_recalib.search.samplers.nsga2 import nsga2
+from nas_recalib.search.samplers.offered import DEFAULT, DEFAULT_OF_SEVERAL, STRATEGIES, refuse_unsuitable
 from nas_recalib.search.samplers.predictor import predictor
 from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
 from nas_recalib.search.samplers.tpe import tpe
 from nas_recalib.search.samplers.uniform import uniform
-from nas_recalib.search.samplers.untried import UntriedSampler
-
-STRATEGIES: dict[str, Strategy] = {
-    "tpe": tpe(),
-    "random": uniform,
-    "gp": gp(),
-    "nsga2": nsga2(),
-    "evolution": evolution(),
-    "local": local(),
-    "predictor": predictor(),
-}
+from nas_recalib.search.samplers.untried import Proposal, UntriedSampler
 
 __all__ = [
+    "DEFAULT",
+    "DEFAULT_OF_SEVERAL",
     "STRATEGIES",
     "Known",
     "Picks",
+    "Proposal",
     "Situation",
     "Strategy",
     "UntriedSampler",
@@ -32,6 +26,7 @@ __all__ = [
     "local",
     "nsga2",
     "predictor",
+    "refuse_unsuitable",
     "tpe",
     "uniform",
 ]

@@ -1,35 +1,86 @@
 """Optuna's own samplers as strategies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.search.samplers.situation import Picks, Situation, Strategy
 from nas_recalib.space import SearchSpace
 
 
-def from_optuna(make: Callable[[int], BaseSampler], attempts: int = 16) -> Strategy:
+class Mirror:
+    """A study in memory that follows a real one, for samplers that write to theirs while they propose."""
+
+    def __init__(self, directions: Sequence[StudyDirection]) -> None:
+        storage = optuna.storages.InMemoryStorage()
+        self.study = optuna.create_study(storage=storage, directions=list(directions))
+        self._storage = storage
+        self._shown: dict[int, tuple[int, TrialState]] = {}
+
+    def follow(self, trials: Sequence[FrozenTrial]) -> None:
+        """Takes over what has changed."""
+        for trial in trials:
+            identity, state = self._shown.get(trial.number, (None, TrialState.WAITING))
+            if trial.state == state or not trial.params:
+                continue
+            if identity is None:
+                identity = self._storage.create_new_trial(self.study._study_id, trial)
+            else:
+                for step, value in trial.intermediate_values.items():
+                    self._storage.set_trial_intermediate_value(identity, step, value)
+                self._storage.set_trial_state_values(identity, trial.state, trial.values)
+            self._shown[trial.number] = (identity, trial.state)
+
+    def draft(self) -> FrozenTrial:
+        """A trial to propose for; it fails before another is asked for, so that samplers forget it."""
+        return self._storage.get_trial(self.study.ask()._trial_id)
+
+    def drop(self, draft: FrozenTrial) -> dict[str, Any]:
+        """Ends a draft.
+
+        Returns:
+            The system attributes that a sampler gave it.
+        """
+        attributes = self._storage.get_trial(draft._trial_id).system_attrs
+        self.study.tell(draft.number, state=TrialState.FAIL)
+        return attributes
+
+
+def from_optuna(make: Callable[[int], BaseSampler], attempts: int = 16, keep: str | None = None) -> Strategy:
     """Asks a sampler that is made anew for every trial, so that it remembers what the study does and no more.
+
+    It is for one study, of which it keeps a mirror.
 
     Args:
         make: A sampler from a seed.
         attempts: How often it is asked while it proposes what has been tried.
+        keep: A system attribute of its trials by which it finds its way again.
     """
+    mirror: Mirror | None = None
 
     def propose(situation: Situation) -> Picks | None:
+        nonlocal mirror
+        mirror = mirror or Mirror(situation.directions)
+        mirror.follow(situation.trials)
         sampler = make(int(situation.random.integers(2**31)))
-        space = distributions(situation.space)
+        draft = mirror.draft()
         picks = None
         for _ in range(attempts):
-            parameters = sampler.sample_relative(situation.study, situation.trial, space)
+            parameters = sampler.sample_relative(mirror.study, draft, distributions(situation.space))
             if not parameters:
-                return None
+                break
             picks = _picks(situation.space, parameters, situation.random)
             if picks not in situation.tried:
                 break
+        attributes = mirror.drop(draft)
+        if keep in attributes:
+            situation.kept[keep] = attributes[keep]
         return picks
 
     return propose

@@ -1,7 +1,5 @@
 """Steps through a space: one convolution or one recalibration at a time."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from nas_recalib.costs.table import Integers
@@ -46,6 +44,6 @@ def parts(space: SearchSpace, picks: Integers) -> Integers:
     return np.concatenate(np.divmod(picks, options), axis=1)
 
 
-def tuples(picks: Integers) -> Sequence[Picks]:
+def tuples(picks: Integers) -> list[Picks]:
     """Architectures one by one."""
     return [tuple(one) for one in picks.tolist()]

@@ -12,4 +12,5 @@ def nsga2(population: int = 24) -> Strategy:
     Args:
         population: Architectures in a generation; the first is drawn uniformly.
     """
-    return from_optuna(lambda seed: NSGAIISampler(seed=seed, population_size=population))
+    generation = NSGAIISampler._get_generation_key()
+    return from_optuna(lambda seed: NSGAIISampler(seed=seed, population_size=population), keep=generation)

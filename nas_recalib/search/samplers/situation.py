@@ -1,10 +1,11 @@
 """What a strategy is told, and what it answers."""
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from nas_recalib.costs import Feasible
@@ -15,17 +16,19 @@ Picks = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Known:
-    """An architecture that has been trained to the end.
+    """An architecture that has been trained, to the end or until it was given up.
 
     Attributes:
         number: Of its trial.
         picks: Its choice at every position.
-        values: One an objective, all to be maximised.
+        values: One an objective, all to be maximised; of the last epoch trained.
+        curve: Accuracies after each epoch.
     """
 
     number: int
     picks: Picks
     values: tuple[float, ...]
+    curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,24 +38,26 @@ class Situation:
     Attributes:
         space: What may be chosen.
         feasible: What is within the budget.
-        known: In the order in which they ended.
-        pruned: What was given up while it was trained, in the order in which that was.
+        known: What was trained to the end, in the order in which that was.
+        pruned: What was given up, or is left at a rung, in the order in which that was.
         running: What other workers are training.
         tried: Everything that need not be proposed: known, pruned, failed or running.
         random: Follows from the seed and the trial's number.
-        study: Of the search.
-        trial: The one that is asked for.
+        directions: Of the study's objectives.
+        trials: All of the study, for what else a strategy may look at.
+        kept: System attributes that the strategy wants kept with the trial that it proposes.
     """
 
     space: SearchSpace
     feasible: Feasible
     known: Sequence[Known]
-    pruned: Sequence[Picks]
+    pruned: Sequence[Known]
     running: Sequence[Picks]
     tried: Set[Picks]
     random: np.random.Generator
-    study: optuna.Study
-    trial: FrozenTrial
+    directions: Sequence[StudyDirection]
+    trials: Sequence[FrozenTrial]
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 Strategy = Callable[[Situation], Picks | None]

@@ -1,0 +1,106 @@
+"""What a user asks of a search."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError
+from nas_recalib.files import read_yaml
+from nas_recalib.space_file import SpaceFile, find_space
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for; None is "as the study has it", or the default for a new one.
+
+    Attributes:
+        space: Name or path of a space.
+        macs: Limit on multiply-accumulates, such as 4G.
+        params: Limit on parameters, such as 26M.
+        latency: Limit on the time of a forward pass, such as 20ms.
+        latency_table: File of the table that predicts it.
+        memory: Limit on the peak of activations, such as 300MB.
+        batch: Images at once that peak memory is meant for.
+        data: Name of a data set.
+        study: Name of the study (default: the space and the budget).
+        runs: Folder that studies are kept in.
+        storage: URL of another storage than the study's own file.
+        fidelity: Name or file of how cheap a trial is; what is given below is changed in it.
+        images: Training images of a trial.
+        validation: Validation images.
+        resolution: Side of the images, in pixels.
+        width: Factor on the channels.
+        epochs: Of a trial.
+        objectives: Accuracy and the costs that are to be low besides, with commas between.
+        strategy: How architectures are proposed, by name.
+        pruner: Which trainings are given up early, by name.
+        threads: Of the CPU.
+        seed: That every draw follows from.
+        cache: Folder that downloads and decoded images are kept in.
+        plugins: Modules of the user's own operators; none is "as the study has it".
+        corrupt: What to do about images that cannot be decoded: refuse or skip.
+    """
+
+    space: str | None
+    macs: str | None
+    params: str | None
+    latency: str | None
+    latency_table: Path | None
+    memory: str | None
+    batch: int | None
+    data: str | None
+    study: str | None
+    runs: Path
+    storage: str | None
+    fidelity: str | None
+    images: int | None
+    validation: int | None
+    resolution: int | None
+    width: float | None
+    epochs: int | None
+    objectives: str | None
+    strategy: str | None
+    pruner: str | None
+    threads: int | None
+    seed: int | None
+    cache: Path
+    plugins: Sequence[str] = ()
+    corrupt: str = "refuse"
+
+
+def default_name(space: str | None, budget: Budget) -> str:
+    """Of a study: the space and the budget."""
+    if space is None:
+        raise InputError("study: name a space with --space or a study with --study")
+    name = read_yaml(find_space(space), SpaceFile).name  # its operators may be plugins that the study names
+    counts = {"": budget.macs, "-params": budget.params}
+    others = {"ms": budget.latency, "mb": budget.memory}
+    return (
+        name
+        + "".join(f"-{_short(limit)}{unit}" for unit, limit in counts.items() if limit)
+        + "".join(f"-{_millions(limit)}{unit}" for unit, limit in others.items() if limit)
+    )
+
+
+def _short(value: int) -> str:
+    """4000000000 as 4g, 4100000000 as 4.1g, 4089184256 as 4089184256."""
+    for unit, power in (("g", 9), ("m", 6), ("k", 3)):
+        if value >= 10**power and value * 1000 % 10**power == 0:
+            return f"{value / 10**power:g}{unit}"
+    return str(value)
+
+
+def _millions(value: int) -> str:
+    """20000000 as 20, 1610612736 as 1610.612736."""
+    return f"{value // 10**6}.{value % 10**6:06}".rstrip("0").rstrip(".")
+
+
+def refuse_idle(request: Request, budget: Budget) -> None:
+    """Raises InputError for an option that would do nothing."""
+    asked = request.objectives or ""
+    if request.latency_table is not None and budget.latency is None and "latency" not in asked:
+        raise InputError("latency-table: of no use without a limit; give one with --latency")
+    limited = budget.latency is not None or budget.memory is not None
+    if request.batch is not None and not limited and "latency" not in asked and "memory" not in asked:
+        raise InputError("batch: of no use without a limit; give one with --memory")

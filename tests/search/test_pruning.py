@@ -1,0 +1,148 @@
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from stand_in import SPACE, Silent, StandIn, all_architectures, formula, make_search
+
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.search.pruning import Halving
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.trials import CONTINUES, curve_of, finished
+
+
+@pytest.fixture
+def study(tmp_path):
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s", direction="maximize")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rungs"),
+    [(1, ()), (2, (1,)), (3, (1,)), (4, (1,)), (6, (1, 2)), (12, (1, 4)), (36, (1, 4, 12))],
+)
+def test_rungs_are_thirds_of_a_whole_training(epochs, rungs):
+    assert Halving(epochs).rungs == rungs
+
+
+def test_nothing_is_trained_twice_and_one_in_three_goes_on(study, tmp_path):
+    proxy = StandIn(epochs=9)
+    make_search(study, tmp_path, proxy, pruner="halving", strategy="random").run(40, Silent())
+    assert len(set(proxy.passed)) == len(proxy.passed), "no epoch of an architecture is paid for twice"
+    assert len(finished(study)) == len(proxy.trained) == len(set(proxy.trained)) == 40
+    at = {rung: sum(len(curve_of(trial)) >= rung for trial in finished(study)) for rung in (1, 3, 9)}
+    assert at[1] == 40
+    assert 40 // 3 <= at[3] <= 40 // 3 + 8, "baselines are never left"
+    assert at[9] < at[3]
+    assert {len(curve_of(trial)) for trial in finished(study)} == {1, 3, 9}
+    assert all(len(curve_of(trial)) == 9 for trial in finished(study) if "baseline" in trial.user_attrs)
+    best = max(finished(study), key=lambda trial: trial.intermediate_values[1])
+    assert best.state == TrialState.COMPLETE, "the formula ranks epochs alike, so the best reaches the top"
+
+
+def test_what_goes_on_is_a_trial_of_its_own_with_the_whole_curve(study, tmp_path):
+    proxy = StandIn(epochs=9)
+    make_search(study, tmp_path, proxy, pruner="halving", strategy="random").run(20, Silent())
+    on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
+    assert on
+    assert len(on) == len(proxy.resumed)
+    for trial in on:
+        before = study.get_trials()[trial.user_attrs[CONTINUES]]
+        assert before.state == TrialState.PRUNED
+        assert before.params == trial.params
+        assert before.intermediate_values.items() <= trial.intermediate_values.items()
+        assert list(trial.intermediate_values) == list(range(1, len(curve_of(trial)) + 1))
+        assert before.user_attrs["seconds"] <= trial.user_attrs["seconds"]
+
+
+def test_a_few_trials_end_with_one_that_is_trained_to_the_end(study, tmp_path):
+    make_search(study, tmp_path, StandIn(epochs=9), pruner="halving").run(7, Silent())
+    beyond = [trial for trial in finished(study) if "baseline" not in trial.user_attrs]
+    assert len(beyond) == 3
+    assert [len(curve_of(trial)) for trial in beyond].count(1) >= 1
+
+
+def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path):
+    space = SearchSpace.parse(SPACE, "tiny")
+    ranked = sorted(all_architectures(space), key=formula, reverse=True)
+    first, second = StandIn(epochs=9), StandIn(epochs=9)
+    for some, proxy, goal in ((ranked[:9], first, 9), (ranked[-30:], second, 39)):
+        for architecture in some:
+            study.enqueue_trial(space.encode(architecture))
+        make_search(study, tmp_path, proxy, pruner="halving").run(goal, Silent())
+    left = set(first.trained) - set(first.resumed)
+    assert len(left) == 9 - 9 // 3
+    assert left <= set(second.resumed), "what is poorer has let them rise"
+    passed = first.passed + second.passed
+    assert len(set(passed)) == len(passed)
+
+
+@pytest.mark.parametrize("damage", ["lost", "torn"])
+def test_without_its_checkpoint_a_training_begins_anew(study, tmp_path, damage):
+    make_search(study, tmp_path, StandIn(epochs=9), pruner="halving", strategy="random").run(16, Silent())
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink() if damage == "lost" else path.write_bytes(path.read_bytes()[:40])
+    again = StandIn(epochs=9)
+    make_search(study, tmp_path, again, pruner="halving", strategy="random").run(40, Silent())
+    assert len(finished(study)) == 40
+    on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
+    assert all(list(trial.intermediate_values) == list(range(1, len(curve_of(trial)) + 1)) for trial in on)
+
+
+def test_an_interruption_while_going_on_costs_only_the_epochs_since(study, tmp_path):
+    class Interrupted(StandIn):
+        def train(self, architecture, report, *, start=None, keep=lambda _: None):
+            if start:
+                raise KeyboardInterrupt
+            return super().train(architecture, report, start=start, keep=keep)
+
+    first = Interrupted(epochs=9)
+    with pytest.raises(KeyboardInterrupt):
+        make_search(study, tmp_path, first, pruner="halving", strategy="random").run(40, Silent())
+    second = StandIn(epochs=9)
+    make_search(study, tmp_path, second, pruner="halving", strategy="random").run(40, Silent())
+    passed = first.passed + second.passed
+    assert len(set(passed)) == len(passed)
+    assert len(finished(study)) == 40
+
+
+def test_what_diverges_when_it_goes_on_does_not_go_on_again(study, tmp_path):
+    class Diverging(StandIn):
+        def train(self, architecture, report, *, start=None, keep=lambda _: None):
+            self.verdict = lambda _: Failure("diverged", "no") if start and len(self.resumed) < 3 else None
+            return super().train(architecture, report, start=start, keep=keep)
+
+    proxy = Diverging(epochs=9)
+    make_search(study, tmp_path, proxy, pruner="halving", strategy="random").run(30, Silent())
+    failed = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
+    assert len(failed) == 2
+    on = [trial.params for trial in study.get_trials() if CONTINUES in trial.user_attrs]
+    assert all(on.count(trial.params) == 1 for trial in failed)
+
+
+def test_hyperband_spreads_trials_over_brackets(study, tmp_path):
+    proxy = StandIn(epochs=9)
+    make_search(study, tmp_path, proxy, pruner="hyperband", strategy="random").run(60, Silent())
+    mine = [trial for trial in finished(study) if "baseline" not in trial.user_attrs]
+    brackets = [trial.user_attrs["bracket"] for trial in mine]
+    assert set(brackets) == {0, 1, 2}
+    assert brackets.count(0) > brackets.count(1)
+    for trial, bracket in zip(mine, brackets, strict=True):
+        assert len(curve_of(trial)) in ((1, 3, 9), (3, 9), (9,))[bracket]
+    assert len(set(proxy.passed)) == len(proxy.passed)
+
+
+def test_as_many_begin_in_each_bracket_as_in_hyperband():
+    """Table 1 of Li et al., Hyperband, JMLR 2018: 81, 34, 15, 8 and 5 configurations for 81 epochs."""
+    random, halving = np.random.default_rng(0), Halving(81, hyperband=True)
+    drawn = np.bincount([halving.attributes(random)["bracket"] for _ in range(20_000)])
+    assert drawn / drawn.sum() == pytest.approx(np.array([81, 34, 15, 8, 5]) / 143, abs=0.012)
+
+
+def test_the_median_spares_baselines_and_gives_up_what_is_poor(study, tmp_path):
+    make_search(study, tmp_path, StandIn(epochs=6), pruner="median", strategy="random").run(25, Silent())
+    trials = finished(study)
+    assert all(trial.state == TrialState.COMPLETE for trial in trials if "baseline" in trial.user_attrs)
+    poor = [trial for trial in trials if trial.state == TrialState.PRUNED]
+    assert poor
+    assert all(trial.last_step >= 1 for trial in poor)
+    assert not (tmp_path / "checkpoints").exists(), "what is given up for good leaves nothing behind"
