@@ -21,7 +21,7 @@ import optuna
 from search_chart import chart
 from search_summary import headings, shown, summarise
 from tabular.journal import open_journal
-from tabular.simulator import Benchmark, Point, simulate
+from tabular.simulator import OFFERS, Benchmark, Point, simulate
 from tabular.synthetic import synthetic
 from tabular.table import Table
 
@@ -32,7 +32,6 @@ from nas_recalib.files import require_writable
 from nas_recalib.proxy.pool import spread
 from nas_recalib.report.terminal import print_table
 from nas_recalib.search.pruning import PRUNERS
-from nas_recalib.search.samplers import STRATEGIES
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results"
@@ -126,7 +125,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--benchmarks", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--table", type=Path, default=TABLE, help="the packed tabular benchmark")
-    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", choices=OFFERS, default=list(OFFERS))
     parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=list(PRUNERS))
     parser.add_argument("--seeds", type=int, default=50, help="searches of each")
     parser.add_argument("--trials", type=int, default=100, help="whole trainings that a search has time for")

@@ -12,14 +12,18 @@ from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from tabular.mutation import mutation
 from tabular.table import Picks, Run
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.local import Search
+from nas_recalib.search.samplers import STRATEGIES, Offer
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import CONTINUES
+
+OFFERS = {**STRATEGIES, "mutation": Offer(mutation)}
 
 
 class Benchmark(Protocol):
@@ -247,6 +251,7 @@ def simulate(
             facts={},
             folder=Path(),
             checkpoints=checkpoints,  # type: ignore[arg-type]
+            offers=OFFERS,
             worker=f"worker {worker}",
             owned=False,
         )

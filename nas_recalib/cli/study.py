@@ -101,6 +101,10 @@ def search(
     pruner: Annotated[
         str | None, typer.Option(help="none (default), median, halving or hyperband.", metavar="NAME")
     ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="Take over what another study of --runs-dir has trained.", metavar="STUDY"),
+    ] = None,
     threads: Threads = None,
     seed: Annotated[
         int | None,
@@ -126,7 +130,7 @@ def search(
     from nas_recalib.search.request import Request
     from nas_recalib.search.setup import prepared
     from nas_recalib.study.summary import summarise
-    from nas_recalib.study.trials import accuracy_of, finished
+    from nas_recalib.study.trials import accuracy_of, finished, trained_here
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     request = Request(
@@ -155,18 +159,18 @@ def search(
         cache=cache_folder(cache_dir),
         plugins=plugin or (),
         corrupt=corrupt_images,
+        warm_start=warm_start,
     )
     chosen = pick_device(device)
     keep_freed_memory()
-    with prepared(request, chosen) as (ready, config):
+    with prepared(request, chosen, say) as (ready, config):
         say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
         if config.data_note:
             say(f"data: {config.data_note}")
         say_skipped(ready.proxy.data.skipped)
-        trained = finished(ready.study)
-        complete = [trial for trial in trained if trial.state.name == "COMPLETE"]
+        complete = [trial for trial in finished(ready.study) if trial.state.name == "COMPLETE"]
         best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
-        with Progress(trials, len(trained), ready.proxy.epochs, best) as progress:
+        with Progress(trials, len(trained_here(ready.study)), ready.proxy.epochs, best) as progress:
             reached = ready.run(trials, progress)
         if not reached:
             say("every architecture of the space that is within the budget has been tried")

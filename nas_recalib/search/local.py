@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,10 +20,19 @@ from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.baselines import next_baseline
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.pruning import PRUNERS, going_on
-from nas_recalib.search.samplers import STRATEGIES, Picks, Proposal, UntriedSampler
+from nas_recalib.search.samplers import STRATEGIES, Offer, Picks, Proposal, UntriedSampler
 from nas_recalib.search.tried import Tried
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import ACCURACY, ATTRIBUTES, CURVE, REPLAYED, curve_of, finished
+from nas_recalib.study.trials import (
+    ACCURACY,
+    ATTRIBUTES,
+    CURVE,
+    REPLAYED,
+    cost_attributes,
+    curve_of,
+    finished,
+    trained_here,
+)
 
 _ANSWERED = (  # attributes that a replayed trial takes over
     "architecture",
@@ -68,6 +77,8 @@ class Search:
         worker: Names this machine and folder among those that write to the study.
         owned: Whether no other writes to it, so that a running trial must be a dead one.
         objectives: Names of the study's objectives: accuracy, then costs.
+        offers: The strategies that there are.
+        tried: What need not be trained again.
     """
 
     study: optuna.Study
@@ -82,17 +93,18 @@ class Search:
     worker: str
     owned: bool
     objectives: Sequence[str] = (ACCURACY,)
+    offers: Mapping[str, Offer] = field(default_factory=lambda: STRATEGIES)
 
     def __post_init__(self) -> None:
-        self._tried = Tried(self.study, self.space)
+        self.tried = Tried(self.study, self.space)
         self._pruner = PRUNERS[self.pruner](self.proxy.epochs)
         self._sampler = UntriedSampler(
-            STRATEGIES[self.strategy].make(), self.space, self.feasible, self._tried.all, self.proxy.seed
+            self.offers[self.strategy].make(), self.space, self.feasible, self.tried.all, self.proxy.seed
         )
         self.study.sampler = self._sampler
 
     def run(self, trials: int, observer: Observer) -> bool:
-        """Goes on until the study has `trials` trained architectures, and nothing left at a rung is to go on.
+        """Goes on until the study has trained `trials` architectures, and nothing left at a rung is to go on.
 
         Returns:
             Whether it got there; False where every architecture within the budget has been tried.
@@ -103,8 +115,8 @@ class Search:
         self._bury_the_dead()
         failures: list[Failure] = []
         while True:
-            self._tried.look()
-            enough = len(finished(self.study)) >= trials
+            self.tried.look()
+            enough = len(trained_here(self.study)) >= trials
             exhausted = not enough and not self._waiting() and self._sampler.exhausted()
             left = self._pruner.promotes(self.study, last=enough or exhausted)
             if left is not None:
@@ -125,7 +137,7 @@ class Search:
         if self._waiting():
             return self._try_waiting(observer)
         number = len(self.study.get_trials(deepcopy=False))
-        baseline = next_baseline(self.space, self.feasible, self._tried.known)
+        baseline = next_baseline(self.space, self.feasible, self.tried.known)
         if baseline is not None:
             name, picks = baseline
             return self._train(self._begin(Proposal(picks), {"baseline": name}), picks, observer)
@@ -143,7 +155,7 @@ class Search:
         except ValueError as error:  # a choice that the space does not have
             raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
         picks = self.space.picks(self.space.decode(trial.params))
-        if known := self._tried.known.get(picks):
+        if known := self.tried.known.get(picks):
             self._replay(trial, known)
             return None
         for key, value in self._attributes(Proposal(picks)).items():
@@ -174,7 +186,7 @@ class Search:
         proposed = {} if proposal.proposed is None else {"proposed": str(self.space.at(proposal.proposed))}
         return {
             "architecture": str(self.space.at(proposal.picks)),
-            **_told(self.feasible.table.cost(proposal.picks)),
+            **cost_attributes(self.feasible.table.cost(proposal.picks)),
             **proposed,
             "strategy": self.strategy,
             "seed": self.proxy.seed,
@@ -185,7 +197,7 @@ class Search:
     def _go_on(self, left: FrozenTrial, observer: Observer) -> Failure | None:
         """Trains what was left at a rung from there on, as a trial of its own."""
         start = self.checkpoints.load(left.number)
-        picks = self._tried.picks(left)
+        picks = self.tried.picks(left)
         curve = curve_of(left) if start else ()
         trial = self._begin(Proposal(picks), going_on(left), curve)
         failure = self._train(trial, picks, observer, start, left.user_attrs["seconds"] if start else 0.0)
@@ -246,7 +258,7 @@ class Search:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self.folder / f"{trial.number:05d}.txt", failure.details)
         ended = self.study.tell(trial, state=TrialState.FAIL)
-        self._tried.add(ended)  # not again in this run, even if a bug did it
+        self.tried.add(ended)  # not again in this run, even if a bug did it
         observer.ended(ended)
         return failure
 
@@ -268,13 +280,6 @@ class Search:
                 live.set_user_attr("failure", "interrupted")
                 live.set_user_attr("message", "its process ended before it did")
                 self.study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _told(cost: Mapping[str, int]) -> dict[str, Any]:
-    """A cost as trials carry it; a latency is in milliseconds, and only predicted."""
-    told: dict[str, Any] = dict(cost)
-    latency = told.pop("latency", None)
-    return told if latency is None else {**told, "predicted_latency_ms": latency / 1e6}
 
 
 def _stop_if_hopeless(failures: list[Failure]) -> None:

@@ -39,6 +39,7 @@ class Request:
         seed: That every draw follows from.
         cache: Folder that downloads and decoded images are kept in.
         plugins: Modules of the user's own operators; none is "as the study has it".
+        warm_start: Name of another study whose trials are taken over.
         corrupt: What to do about images that cannot be decoded: refuse or skip.
     """
 
@@ -67,6 +68,7 @@ class Request:
     cache: Path
     plugins: Sequence[str] = ()
     corrupt: str = "refuse"
+    warm_start: str | None = None
 
 
 def default_name(space: str | None, budget: Budget) -> str:

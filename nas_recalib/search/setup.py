@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -26,14 +26,22 @@ from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.local import Search
 from nas_recalib.search.method import find_method, find_objectives
 from nas_recalib.search.request import Request, default_name, refuse_idle
+from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
 from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, read_config
 
 
 @contextmanager
-def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, SearchConfig]]:
+def prepared(
+    request: Request, device: torch.device, say: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[Search, SearchConfig]]:
     """A search ready to run, its study locked for as long as the context lasts.
+
+    Args:
+        request: For what.
+        device: To train on.
+        say: Is told what was taken over from another study.
 
     Raises:
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
@@ -75,6 +83,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
     torch.set_num_threads(config.threads)
     proxy = _proxy(config, request, source, device)
     config = replace(config, split_hash=proxy.data.split)
+    other = find_source(request.warm_start, place, config) if request.warm_start else None
     with locked(place):
         study = create_study(place, config.objectives)
         written = read_config(study)
@@ -84,7 +93,10 @@ def prepared(request: Request, device: torch.device) -> Iterator[tuple[Search, S
             study.set_user_attr("config", config.as_dict())
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         try:
-            yield _search(study, place, space, within, config, proxy, device), config
+            search = _search(study, place, space, within, config, proxy, device)
+            if other is not None:
+                say(f"warm start: {warm_start(search, other)}")
+            yield search, config
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 

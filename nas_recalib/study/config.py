@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.study.trials import ACCURACY
+
+_OF_TRAININGS = ("data", "split_hash", "fidelity", "recipe", "dtype", "threads", "seed")
 
 
 @dataclass(frozen=True)
@@ -64,17 +67,28 @@ class SearchConfig:
 
 def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> None:
     """Raises InputError naming what differs, if anything that makes trials comparable does."""
+    if told := _differing(stored, asked, lambda _: True):
+        raise InputError(
+            f"study {study!r} was made with another {told}; go on as it was made, or give the new search a "
+            "name with --study"
+        )
+
+
+def refuse_other_trainings(study: str, stored: SearchConfig, asked: SearchConfig) -> None:
+    """Raises InputError naming what differs, if accuracies of one cannot stand beside the other's."""
+    if told := _differing(stored, asked, lambda key: key.partition(".")[0] in _OF_TRAININGS):
+        raise InputError(f"warm-start: study {study!r} trained with another {told}")
+
+
+def _differing(stored: SearchConfig, asked: SearchConfig, counts: Callable[[str], bool]) -> str:
     before, now = _compared(stored), _compared(asked)
-    differing = [key for key in before if before[key] != now.get(key)]
+    differing = [key for key in before if counts(key) and before[key] != now.get(key)]
     if not differing:
-        return
+        return ""
     key = differing[0]
     there, here = (stored.data, asked.data) if key == "data" else (before[key], now.get(key))
     others = f" (also another {', '.join(differing[1:])})" if differing[1:] else ""
-    raise InputError(
-        f"study {study!r} was made with another {key}: it has {there}, asked was {here}{others}; "
-        "go on as it was made, or give the new search a name with --study"
-    )
+    return f"{key}: it has {there}, asked was {here}{others}"
 
 
 def _digest(content: object) -> str:

@@ -1,5 +1,8 @@
 """What a study's trials say: which count, how accurate they are, and which go on from one another."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -13,6 +16,7 @@ ATTRIBUTES = {  # a trial's, that hold its costs
 }
 CONTINUES = "continues"  # a trial's attribute: number of the trial whose training it goes on with
 CURVE = "curve"  # where several objectives keep Optuna from taking accuracies after each epoch
+TAKEN = "taken_from"  # study and number of the trial of another study that was taken over
 REPLAYED = "replayed_from"  # number of the trial that answered this one
 
 
@@ -31,6 +35,17 @@ def standing(study: optuna.Study) -> list[FrozenTrial]:
     lasting = [trial for trial in trials if trial.user_attrs.get("failure") != "interrupted"]
     states = (*FINISHED, TrialState.RUNNING)
     return [trial for trial in _last(lasting) if trial.state in states]
+
+
+def trained_here(study: optuna.Study) -> list[FrozenTrial]:
+    """As `finished`, without what was taken over from another study."""
+    return [trial for trial in finished(study) if TAKEN not in trial.user_attrs]
+
+
+def cost_attributes(cost: Mapping[str, int]) -> dict[str, Any]:
+    """A cost as trials carry it; a latency is in milliseconds, and only predicted."""
+    values = {name: value / 1e6 if name == "latency" else value for name, value in cost.items()}
+    return {ATTRIBUTES[name]: value for name, value in values.items()}
 
 
 def accuracy_of(trial: FrozenTrial) -> float:

@@ -4,7 +4,13 @@ from nas_recalib.search.samplers.evolution import evolution
 from nas_recalib.search.samplers.gp import gp
 from nas_recalib.search.samplers.local import local
 from nas_recalib.search.samplers.nsga2 import nsga2
-from nas_recalib.search.samplers.offered import DEFAULT, DEFAULT_OF_SEVERAL, STRATEGIES, refuse_unsuitable
+from nas_recalib.search.samplers.offered import (
+    DEFAULT,
+    DEFAULT_OF_SEVERAL,
+    STRATEGIES,
+    Offer,
+    refuse_unsuitable,
+)
 from nas_recalib.search.samplers.predictor import predictor
 from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
 from nas_recalib.search.samplers.tpe import tpe
@@ -16,6 +22,7 @@ __all__ = [
     "DEFAULT_OF_SEVERAL",
     "STRATEGIES",
     "Known",
+    "Offer",
     "Picks",
     "Proposal",
     "Situation",

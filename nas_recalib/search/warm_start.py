@@ -1,0 +1,121 @@
+"""What another study has trained, taken over."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.errors import InputError
+from nas_recalib.search.local import Search
+from nas_recalib.search.samplers import Picks
+from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.config import SearchConfig, refuse_other_trainings
+from nas_recalib.study.place import StudyPlace, open_study, read_config
+from nas_recalib.study.trials import (
+    ATTRIBUTES,
+    CURVE,
+    TAKEN,
+    accuracy_of,
+    cost_attributes,
+    curve_of,
+    finished,
+)
+
+_KEPT = ("baseline", "seed", "seconds", "fidelity", "device", "versions", "strategy")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What came of a warm start.
+
+    Attributes:
+        study: Whose trials.
+        numbers: Of those that were taken over.
+        left: Of those that were not, by the reason.
+    """
+
+    study: str
+    numbers: tuple[int, ...]
+    left: dict[str, list[int]]
+
+    def __str__(self) -> str:
+        told = [f"{len(self.numbers)} trials of {self.study} taken over"]
+        for reason, numbers in self.left.items():
+            told.append(f"not {len(numbers)} that {reason} ({', '.join(map(str, numbers))})")
+        return "; ".join(told)
+
+
+def find_source(name: str, place: StudyPlace, config: SearchConfig) -> optuna.Study:
+    """A study whose accuracies can stand beside those of another.
+
+    Args:
+        name: Of the study, which lies where the other does.
+        place: Of the other.
+        config: Of the other.
+
+    Raises:
+        InputError: If there is none, or it trained in another way.
+    """
+    source = open_study(StudyPlace.of(name, place.folder.parent, place.storage))
+    stored = read_config(source)
+    if stored is None or name == place.name:
+        raise InputError(f"warm-start: {name!r} is not another study of nas-recalib")
+    refuse_other_trainings(name, stored, config)
+    return source
+
+
+def warm_start(search: Search, source: optuna.Study) -> Taken:
+    """Adds to a search's study what another has trained and this one may train, with this one's costs."""
+    tried = search.tried
+    tried.look()
+    numbers: list[int] = []
+    left: dict[str, list[int]] = {}
+    for trial in source.get_trials(deepcopy=False):
+        if trial.state == TrialState.FAIL:
+            left.setdefault("failed", []).append(trial.number)
+    for trial in finished(source):
+        picks = _picks(search.space, trial)
+        if picks is None:
+            reason = "the space does not have"
+        elif not search.feasible.allows(picks):
+            reason = "are over the budget"
+        elif picks in tried.known:
+            reason = "are known already"
+        else:
+            search.study.add_trial(_taken(search, source, trial, picks))
+            numbers.append(trial.number)
+            tried.look()
+            continue
+        left.setdefault(reason, []).append(trial.number)
+    return Taken(source.study_name, tuple(numbers), left)
+
+
+def _picks(space: SearchSpace, trial: FrozenTrial) -> Picks | None:
+    try:
+        return space.picks(Architecture.parse(trial.user_attrs["architecture"]))
+    except (InputError, ValueError):
+        return None
+
+
+def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, picks: Picks) -> FrozenTrial:
+    costs = cost_attributes(search.feasible.table.cost(picks))
+    kept = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
+    attributes: dict[str, Any] = {
+        **kept,
+        "architecture": str(search.space.at(picks)),
+        **costs,
+        TAKEN: f"{source.study_name}/{trial.number}",
+    }
+    curve = curve_of(trial)
+    single = len(search.objectives) == 1
+    return create_trial(
+        state=trial.state,
+        values=[accuracy_of(trial), *(costs[ATTRIBUTES[name]] for name in search.objectives[1:])],
+        params=search.space.encode(search.space.at(picks)),
+        distributions=distributions(search.space),
+        user_attrs=attributes if single else {**attributes, CURVE: curve},
+        intermediate_values=dict(enumerate(curve, start=1)) if single else {},
+    )

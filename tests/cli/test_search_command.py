@@ -1,0 +1,153 @@
+"""`nas-recalib search` as its users meet it: strategies, pruners, objectives, and another study's trials."""
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nas_recalib.cli import run
+from nas_recalib.study.trials import finished
+
+SPACE = """
+name: tiny
+backbone: resnet20
+granularity: stage
+convolution: [vanilla, scconv, psconv]
+recalibration: [none, ab]
+proxy: {width: 0.5}
+"""
+QUICK = [
+    "--data=digits",
+    "--images=40",
+    "--validation=20",
+    "--resolution=8",
+    "--epochs=2",
+    "--space=tiny.yaml",
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+def search(*arguments):
+    return run(["search", *QUICK, "--study=s", *arguments])
+
+
+def load(name="s"):
+    return optuna.load_study(study_name=name, storage=f"sqlite:///runs/{name}/study.db")
+
+
+def test_a_finished_study_goes_on_with_another_strategy_and_pruner(here, capsys):
+    assert search("--trials=5", "--strategy=random") == 0
+    assert search("--trials=7", "--strategy=tpe", "--pruner=halving") == 0
+    assert search("--trials=8") == 0
+    told = [trial.user_attrs["strategy"] for trial in finished(load())]
+    assert told == ["random"] * 5 + ["tpe"] * 3, "the last stays"
+    assert load().user_attrs["config"]["pruner"] == "halving"
+
+
+def test_what_is_left_at_a_rung_goes_on_from_its_checkpoint(here, capsys):
+    assert search("--trials=12", "--strategy=random", "--pruner=halving") == 0
+    told = capsys.readouterr().err
+    assert "left at epoch 1" in told
+    assert ": on from trial" in told
+    on = [trial for trial in load().trials if "continues" in trial.user_attrs]
+    assert on
+    whole = search("--study=whole", "--trials=12", "--strategy=random", "--pruner=none")
+    assert whole == 0
+    never_left = {trial.user_attrs["architecture"]: trial for trial in load("whole").trials}
+    for trial in on:
+        same = never_left[trial.user_attrs["architecture"]]
+        assert trial.intermediate_values == same.intermediate_values, "to the last bit"
+
+
+def test_a_warm_start_takes_over_what_fits_and_says_what_does_not(here, capsys):
+    assert search("--trials=8", "--strategy=random") == 0
+    dearest = max(trial.user_attrs["macs"] for trial in finished(load()))
+    limit = f"--budget={dearest - 1}"
+    again = ("--study=t", limit, "--warm-start=s", "--strategy=random")
+    assert search(*again, "--trials=1") == 0
+    told = capsys.readouterr().err
+    taken = [trial for trial in load("t").trials if "taken_from" in trial.user_attrs]
+    assert f"warm start: {len(taken)} trials of s taken over; not" in told
+    assert "that are over the budget (" in told
+    assert all(trial.user_attrs["macs"] < dearest for trial in taken)
+    by_architecture = {trial.user_attrs["architecture"]: trial for trial in finished(load())}
+    assert all(
+        trial.value == by_architecture[trial.user_attrs["architecture"]].value and trial.intermediate_values
+        for trial in taken
+    )
+    assert len(load("t").trials) == len(taken) + 1, "one is trained here, as asked"
+    assert load("t").trials[-1].user_attrs["architecture"] not in by_architecture
+    assert any("baseline" in trial.user_attrs for trial in taken)
+
+    assert search(*again, "--trials=1") == 0
+    assert "warm start: 0 trials of s taken over" in capsys.readouterr().err
+    assert len(load("t").trials) == len(taken) + 1
+
+
+def test_several_objectives_are_searched_and_shown(here, capsys):
+    assert search("--objectives=accuracy,macs,params", "--trials=6", "--strategy=random") == 0
+    trials = load().trials
+    assert [len(trial.values) for trial in trials] == [3] * 6
+    assert all(trial.values[1:] == [trial.user_attrs[c] for c in ("macs", "params")] for trial in trials)
+    assert all(len(trial.user_attrs["curve"]) == 2 for trial in trials)
+    assert search("--trials=8") == 0, "what is not given again is as the study has it"
+    capsys.readouterr()
+    assert run(["show", "s", "--json", "--html=page.html"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["config"]["objectives"] == ["accuracy", "macs", "params"]
+    assert len(shown["rows"]) == 8
+    assert run(["export", "s"]) == 0
+
+
+REFUSED = {
+    "a strategy for one objective": (
+        ["--objectives=accuracy,macs", "--strategy=evolution"],
+        "strategy: evolution knows one objective; for accuracy, macs there are random, tpe, gp, nsga2",
+    ),
+    "a pruner for one objective": (
+        ["--objectives=accuracy,macs", "--pruner=halving"],
+        "pruner: halving knows one objective; for accuracy, macs there is none",
+    ),
+    "no such objective": (["--objectives=accuracy,size"], "objectives: unknown 'size'; allowed: accuracy,"),
+    "accuracy is no objective": (["--objectives=macs"], "objectives: 'macs' is not accuracy and then"),
+    "an objective twice": (["--objectives=accuracy,macs,macs"], "each once"),
+    "latency without a table": (["--objectives=accuracy,latency"], "latency: no table of tiny"),
+    "no such strategy": (["--strategy=best"], "strategy: unknown 'best'; allowed: random, tpe, gp, nsga2"),
+    "no such pruner": (
+        ["--pruner=best"],
+        "pruner: unknown 'best'; allowed: none, median, halving, hyperband",
+    ),
+    "a strategy for larger spaces": (
+        ["--strategy=evolution", "--budget=33M"],
+        "strategy: evolution first draws 32 architectures uniformly, and there are only",
+    ),
+    "no such study to start from": (["--warm-start=none"], "study: there is no 'none'"),
+    "itself to start from": (["--warm-start=s"], "there is no 's'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_suit_is_refused_before_the_first_trial(here, capsys, case):
+    arguments, complaint = REFUSED[case]
+    assert search(*arguments) == 2
+    told = capsys.readouterr()
+    assert complaint in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert told.out == ""
+    assert not Path("runs/s/study.db").exists()
+
+
+def test_a_warm_start_from_another_kind_of_training_is_refused(here, capsys):
+    assert search("--trials=1") == 0
+    capsys.readouterr()
+    assert search("--study=t", "--epochs=1", "--warm-start=s") == 2
+    told = capsys.readouterr().err
+    assert "warm-start: study 's' trained with another fidelity.epochs: it has 2, asked was 1" in told
+    assert not Path("runs/t/study.db").exists()
