@@ -42,6 +42,15 @@ def search(
     trials: Annotated[
         int, typer.Option(help="Trained trials that the study ends with.", min=1, max=MANY, metavar="N")
     ] = 20,
+    confirm: Annotated[
+        int,
+        typer.Option(
+            help="Then train the leaders again with N new seeds each before one is called best.",
+            min=0,
+            max=1000,
+            metavar="N",
+        ),
+    ] = 0,
     data: Annotated[
         str | None,
         typer.Option(
@@ -115,6 +124,7 @@ def search(
     from nas_recalib.device import device_name, keep_freed_memory, pick_device
     from nas_recalib.report.tables import study_tables
     from nas_recalib.report.terminal import print_table
+    from nas_recalib.search.confirm import confirm_leaders
     from nas_recalib.search.finalists import measure_finalists
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.request import Request
@@ -165,6 +175,9 @@ def search(
         if not reached:
             say("every architecture of the space that is within the budget has been tried")
         measure_finalists(ready.study, say)
+        if confirm:
+            confirm_leaders(ready.study, config, ready.proxy, confirm, say)
+            measure_finalists(ready.study, say)  # those that lead now
         print_table(study_tables(summarise(ready.study), top=10))
 
 
@@ -184,13 +197,14 @@ def show(
     from nas_recalib.report.page import study_page
     from nas_recalib.report.tables import study_tables
     from nas_recalib.report.terminal import print_table
+    from nas_recalib.report.verdict import verdict
 
     summary = summary_of(study, runs_dir, storage, plugin)
     if page:
         write_atomically(page, study_page(summary))
         say(f"wrote {page}")
     if as_json:
-        print_json({**summary.as_dict(), "best": summary.best.number})
+        print_json({**summary.as_dict(), "best": summary.best.number, "verdict": verdict(summary)})
     else:
         print_table(study_tables(summary, top))
 
@@ -208,9 +222,10 @@ def export(
     """Write the architecture that a study discovered as one plain file."""
     from nas_recalib.export import export_architecture
     from nas_recalib.report.tables import timed_text
+    from nas_recalib.report.verdict import accuracy_text
 
     row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial)
-    told = f"accuracy {row.accuracy:.4f}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
+    told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
     say(f"wrote {output}: trial {row.number}, {told}")
 
 

@@ -1,5 +1,6 @@
 """The winner of a study as one plain file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ def _latency(row: TrialRow, config: SearchConfig) -> dict[str, Any]:
         return {}
     conditions = {key: config.latencies["conditions"][key] for key in ("device", "batch", "dtype")}
     return {"latency": {"predicted_ms": row.latency_ms, "measured_ms": row.measured_ms, **conditions}}
+
+
+def _confirmation(row: TrialRow) -> dict[str, Any]:
+    found = row.confirmation
+    if found is None:
+        return {}
+    return {"confirmed": {**asdict(found), "diverged": list(found.diverged)}}
 
 
 def export_architecture(summary: Summary, path: Path, number: int | None = None) -> TrialRow:
@@ -42,6 +50,7 @@ def export_architecture(summary: Summary, path: Path, number: int | None = None)
         "trial": row.number,
         "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
         "accuracy": round(row.accuracy, 6),
+        **_confirmation(row),
         **_latency(row, config),
         **({"plugins": config.plugins} if config.plugins else {}),
     }

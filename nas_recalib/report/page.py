@@ -8,26 +8,31 @@ from plotly.io import to_html
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.document import document
+from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
 from nas_recalib.study.summary import Summary, TrialRow
 
 
 def study_page(summary: Summary) -> str:
     """HTML with the accuracy against MACs, the course of the search, the best architecture and all trials."""
     best = summary.best
-    title = f"{summary.study}: {best.accuracy:.4f} at {format_quantity(best.macs)} MACs"
+    title = f"{summary.study}: {accuracy_text(best)} at {format_quantity(best.macs)} MACs"
     fidelity = summary.config.fidelity
     intro = (
         f"{len(summary.rows)} trained trials within {summary.config.budget} on {summary.config.data}; "
         f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. "
         f"Error bars are one standard error of {fidelity['validation']:,} validation images; "
-        "they hold nothing of seed noise."
+        "they hold nothing of seed noise. Those of what was confirmed are 95% intervals of the mean over new "
+        "seeds, on the same images."
     )
     figures = [_scatter(summary), _course(summary), _map(best)]
     drawn = [
         to_html(figure, full_html=False, include_plotlyjs="inline" if index == 0 else False)
         for index, figure in enumerate(figures)
     ]
-    told = f"<h1>{html.escape(title)}</h1><p class=muted>{html.escape(intro)}</p>"
+    told = (
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(verdict(summary))}</p>"
+        f"<p class=muted>{html.escape(intro)}</p>"
+    )
     return document(title, (told, *drawn, _table(summary)))
 
 
@@ -48,6 +53,7 @@ def _scatter(summary: Summary) -> go.Figure:
             name=name,
             text=[f"trial {row.number}: {row.operators()}" for row in rows],
         )
+    _add_confirmed(figure, complete)
     figure.add_scatter(
         x=[row.macs for row in front], y=[row.accuracy for row in front], mode="lines", name="front"
     )
@@ -56,6 +62,20 @@ def _scatter(summary: Summary) -> go.Figure:
     figure.update_layout(title="Accuracy against cost", xaxis_title="MACs", yaxis_title="validation accuracy")
     figure.update_xaxes(tickformat=".4s")
     return figure
+
+
+def _add_confirmed(figure: go.Figure, rows: list[TrialRow]) -> None:
+    points = [(row, row.confirmation) for row in rows if row.confirmation and row.confirmed is not None]
+    if points:
+        figure.add_scatter(
+            x=[row.macs for row, _ in points],
+            y=[found.mean for _, found in points],
+            error_y={"array": [found.half_width for _, found in points], "thickness": 1},
+            mode="markers",
+            marker={"symbol": "diamond", "size": 9},
+            name="confirmed",
+            text=[f"trial {row.number}: {confirmation_text(row)}" for row, _ in points],
+        )
 
 
 def _course(summary: Summary) -> go.Figure:
@@ -96,11 +116,11 @@ def _map(best: TrialRow) -> go.Figure:
 
 
 def _table(summary: Summary) -> str:
-    heading = "".join(
-        f"<th>{name}</th>" for name in ("trial", "accuracy", "MACs", "params", "epochs", "operators")
-    )
+    headings = ("trial", "confirmed, 95% (seeds)", "accuracy", "MACs", "params", "epochs", "operators")
+    heading = "".join(f"<th>{name}</th>" for name in headings)
     lines = [
-        f"<tr><td class=n>{row.number}</td><td class=n>{row.accuracy:.4f} ± {row.error:.4f}</td>"
+        f"<tr><td class=n>{row.number}</td><td class=n>{confirmation_text(row)}</td>"
+        f"<td class=n>{row.accuracy:.4f} ± {row.error:.4f}</td>"
         f"<td class=n>{row.macs:,}</td><td class=n>{row.params:,}</td><td class=n>{row.epochs}</td>"
         f"<td>{html.escape(row.operators())}</td></tr>"
         for row in summary.rows

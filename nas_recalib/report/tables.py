@@ -6,6 +6,7 @@ from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
+from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
 from nas_recalib.study.summary import Summary, TrialRow
 
 
@@ -39,8 +40,9 @@ def _headline(summary: Summary) -> str:
         f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
         f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
-        f"best: trial {best.number}, accuracy {best.accuracy:.4f} ± {best.error:.4f}, "
-        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{timed_text(best)}"
+        f"best: trial {best.number}, {accuracy_text(best)}, "
+        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{timed_text(best)}\n"
+        f"{verdict(summary)}"
     )
 
 
@@ -57,12 +59,15 @@ def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     timed = any(row.latency_ms is not None for row in rows)
     latency = ("ms predicted", "measured") if timed else ()
-    for heading in ("trial", "accuracy", "MACs", "params", *latency, "epochs", "s"):
+    confirmed = any(row.confirmation for row in rows)
+    confirmation = ("confirmed, 95% (seeds)",) if confirmed else ()
+    for heading in ("trial", *confirmation, "accuracy", "MACs", "params", *latency, "epochs", "s"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("operators (blocks each)")
     for row in rows:
         table.add_row(
             str(row.number),
+            *((confirmation_text(row),) if confirmed else ()),
             f"{row.accuracy:.4f} ± {row.error:.4f}",
             format_quantity(row.macs),
             format_quantity(row.params),

@@ -13,10 +13,13 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
+from nas_recalib.study.confirmation import Confirmation, read_confirmations
 from nas_recalib.study.place import read_config
+from nas_recalib.study.significance import told_apart
 from nas_recalib.study.trials import REPLAYED, accuracy_of, curve_of, finished
 
 MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
+LEADERS = 4
 _ENOUGH_FOR_IMPORTANCE = 10
 
 
@@ -39,6 +42,7 @@ class TrialRow:
         pruned: Whether it was ended early.
         epochs: Trained.
         seconds: Taken.
+        confirmation: What new trainings of it with other seeds say, where there are any.
     """
 
     number: int
@@ -55,6 +59,17 @@ class TrialRow:
     pruned: bool
     epochs: int
     seconds: float
+    confirmation: Confirmation | None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it diverged with another seed."""
+        return self.confirmation is not None and bool(self.confirmation.diverged)
+
+    @property
+    def confirmed(self) -> float | None:
+        """Mean accuracy over new seeds, if it was trained with such and diverged with none."""
+        return None if self.confirmation is None or self.diverged else self.confirmation.mean
 
     def operators(self) -> str:
         """How often each operator is taken, as in `9 scconv, 7 psconv; 10 none, 6 ab`, or `all scconv`."""
@@ -70,8 +85,10 @@ class Summary:
     Attributes:
         study: Its name.
         config: What it is about.
-        rows: Trained trials, the best first; after those that ran to the end come those that turned out to be
-            over the limit when their latency was measured, then pruned ones.
+        rows: Trained trials, the best first: confirmed ones by their mean over new seeds, then by the
+            search's own accuracy those that were not, those that diverged with a new seed, those that turned
+            out to be over the limit when their latency was measured, and pruned ones.
+        tied: Numbers of the confirmed trials that cannot be told apart from the best, in the order of `rows`.
         front: Numbers of the trials that no other beats in both accuracy and MACs.
         failures: How many trials failed, by kind.
         replayed: How many proposals were answered from what was known.
@@ -82,6 +99,7 @@ class Summary:
     study: str
     config: SearchConfig
     rows: tuple[TrialRow, ...]
+    tied: tuple[int, ...]
     front: tuple[int, ...]
     failures: dict[str, int]
     replayed: int
@@ -89,7 +107,7 @@ class Summary:
 
     @property
     def best(self) -> TrialRow:
-        """The most accurate trial that ran to the end.
+        """The most accurate trial that ran to the end; where any were confirmed, one of them.
 
         Raises:
             InputError: If there is none.
@@ -123,6 +141,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         study=study.study_name,
         config=config,
         rows=tuple(rows),
+        tied=tuple(_tied(rows, config)),
         front=tuple(_front(row for row in rows if not row.pruned and not row.over)),
         failures=dict(
             Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
@@ -135,11 +154,43 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
 def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
     """A study's trained trials in the order of `Summary.rows`."""
     measured = study.user_attrs.get(MEASURED, {})
-    rows = [_row(trial, config, measured.get(str(trial.number))) for trial in finished(study)]
-    return sorted(rows, key=lambda row: (row.pruned, row.over, -row.accuracy))
+    confirmations = read_confirmations(study, int(config.fidelity["validation"]))
+    rows = [
+        _row(trial, config, measured.get(str(trial.number)), confirmations.get(trial.number))
+        for trial in finished(study)
+    ]
+    return sorted(rows, key=_rank)
 
 
-def _row(trial: FrozenTrial, config: SearchConfig, measured_ms: float | None) -> TrialRow:
+def leaders(rows: Iterable[TrialRow]) -> list[TrialRow]:
+    """The few that lead by the search's own accuracy; none that was pruned, is over the limit or diverged."""
+    fit = [row for row in rows if not (row.pruned or row.over or row.diverged)]
+    return sorted(fit, key=lambda row: (-row.accuracy, row.number))[:LEADERS]
+
+
+def _rank(row: TrialRow) -> tuple[bool, bool, bool, bool, float]:
+    unconfirmed = row.confirmed is None
+    value = row.accuracy if row.confirmed is None else row.confirmed
+    return row.pruned, row.over, row.diverged, unconfirmed, -value
+
+
+def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
+    """Numbers of those that cannot be told apart from the first."""
+    competing = {
+        row.number: row.confirmation.accuracies
+        for row in rows
+        if row.confirmation and row.confirmed is not None and not row.over
+    }
+    if not competing:
+        return []
+    best, *others = competing
+    apart = told_apart(competing, 1 / config.fidelity["validation"])
+    return [number for number in others if frozenset({best, number}) not in apart]
+
+
+def _row(
+    trial: FrozenTrial, config: SearchConfig, measured_ms: float | None, confirmation: Confirmation | None
+) -> TrialRow:
     accuracy = accuracy_of(trial)
     attributes = trial.user_attrs
     images = int(config.fidelity["validation"])
@@ -159,6 +210,7 @@ def _row(trial: FrozenTrial, config: SearchConfig, measured_ms: float | None) ->
         pruned=trial.state == TrialState.PRUNED,
         epochs=len(curve_of(trial)),
         seconds=attributes["seconds"],
+        confirmation=confirmation,
     )
 
 

@@ -1,6 +1,7 @@
 from small_study import CONFIG, small_study
 
 from nas_recalib.report.page import study_page
+from nas_recalib.study.confirmation import keep_confirmation
 from nas_recalib.study.summary import summarise
 
 
@@ -11,3 +12,14 @@ def test_the_page_stands_alone_and_escapes_names():
     assert "folder:&lt;script&gt;" in page
     assert "src=" not in page.replace("src=null", "").split("<div")[0]
     assert "Best architecture, block by block (trial 1)" in page
+
+
+def test_what_was_confirmed_is_on_the_page():
+    study = small_study()
+    for seed, accuracy in ((1, 0.61), (2, 0.63)):
+        keep_confirmation(study, 1, seed, {"accuracy": accuracy})
+    page = study_page(summarise(study))
+    assert "<td class=n>0.6200 ± 0.1271 (2)</td>" in page
+    assert "trial 1 alone was confirmed, with 2 new seeds" in page
+    assert '"name":"confirmed"' in page
+    assert '"name":"confirmed"' not in study_page(summarise(small_study()))

@@ -7,7 +7,8 @@ from optuna.trial import create_trial
 from small_study import CONFIG, small_study, trial
 
 from nas_recalib.errors import InputError
-from nas_recalib.study.summary import summarise
+from nas_recalib.study.confirmation import keep_confirmation
+from nas_recalib.study.summary import leaders, summarise
 
 
 @pytest.fixture
@@ -42,6 +43,53 @@ def test_importance_needs_ten_trials_and_finds_what_matters(study):
         study.add_trial(create_trial(value=value, params=picks, distributions=both, user_attrs=attributes))
     shares = summarise(study).importance
     assert shares["layer1"] > 0.9
+
+
+def confirm(study, number, *accuracies):
+    for seed, value in enumerate(accuracies, start=1):
+        result = {"failure": "diverged"} if value is None else {"accuracy": value}
+        keep_confirmation(study, number, seed, {**result, "seconds": 1.0})
+
+
+def test_nothing_is_confirmed_at_first(study):
+    summary = summarise(study)
+    assert {row.confirmation for row in summary.rows} == {None}
+    assert summary.tied == ()
+
+
+def test_the_mean_over_new_seeds_decides_and_the_searchs_own_value_is_not_in_it(study):
+    confirm(study, 1, 0.60, 0.61, 0.62)
+    confirm(study, 2, 0.63, 0.64, 0.65)
+    summary = summarise(study)
+    assert [row.number for row in summary.rows] == [2, 1, 0, 3]
+    assert summary.best.confirmation.mean == pytest.approx(0.64)
+    assert summary.best.confirmation.half_width == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=1e-3)
+    assert summary.best.accuracy == 0.6, "what the search found stays"
+    assert summary.tied == (), "each seed differs by 0.03"
+
+
+def test_the_best_of_those_that_cannot_be_told_apart_is_named_with_them(study):
+    confirm(study, 0, 0.40, 0.41, 0.42)
+    confirm(study, 1, 0.62, 0.60, 0.64)
+    confirm(study, 2, 0.61, 0.63, 0.60)
+    assert summarise(study).tied == (2,)
+    assert [row.number for row in leaders(summarise(study).rows)] == [1, 2, 0]
+
+
+def test_one_new_seed_gives_no_interval_and_tells_nothing_apart(study):
+    confirm(study, 1, 0.9)
+    confirm(study, 2, 0.1)
+    summary = summarise(study)
+    assert summary.best.confirmation.half_width is None
+    assert summary.tied == (2,)
+
+
+def test_one_that_diverged_with_a_new_seed_comes_after_those_that_were_not_confirmed(study):
+    confirm(study, 1, 0.9, None)
+    summary = summarise(study)
+    assert [row.number for row in summary.rows] == [2, 0, 1, 3]
+    assert summary.rows[2].confirmation.diverged == (2,)
+    assert summary.rows[2].confirmed is None
 
 
 def test_a_study_without_a_finished_trial_and_a_foreign_one_are_refused():

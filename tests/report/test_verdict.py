@@ -1,0 +1,77 @@
+"""What is said of how sure the best of a study is."""
+
+import pytest
+from small_study import small_study
+
+from nas_recalib.report.tables import study_tables
+from nas_recalib.report.terminal import print_table
+from nas_recalib.report.verdict import verdict
+from nas_recalib.study.confirmation import keep_confirmation
+from nas_recalib.study.summary import summarise
+
+
+def confirmed(**seeds):
+    """The small study, `t1=[0.6, None]` being trial 1 with seeds 1 and 2, the second diverged."""
+    study = small_study()
+    for name, values in seeds.items():
+        for seed, value in enumerate(values, start=1):
+            result = {"failure": "diverged"} if value is None else {"accuracy": value}
+            keep_confirmation(study, int(name[1:]), seed, result)
+    return summarise(study)
+
+
+A, B, C = [0.62, 0.60, 0.64], [0.61, 0.63, 0.60], [0.40, 0.41, 0.42]
+FAR = [0.70, 0.71, 0.72]
+OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --confirm N goes on"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        (
+            {},
+            "the best is that of single trainings, which favour the lucky: "
+            "search with --confirm N tells, by N new seeds for each leader",
+        ),
+        (
+            {"t0": C, "t1": A, "t2": B},
+            "trial 2 cannot be told apart from 1 at 95% with 3 new seeds; 2 has the fewest MACs of them",
+        ),
+        (
+            {"t0": [0.61, 0.61, 0.61], "t1": A, "t2": [0.63, 0.65]},
+            "trials 1 and 0 cannot be told apart from 2 at 95% with 2 to 3 new seeds; "
+            "2 has the fewest MACs of them",
+        ),
+        (
+            {"t0": C, "t1": FAR, "t2": [0.50, 0.51, 0.52]},
+            "trial 1 is better than trials 2 and 0 at 95% with 3 new seeds",
+        ),
+        (
+            {"t0": [0.2], "t1": [0.3], "t2": [0.1]},
+            "trials 0 and 2 cannot be told apart from 1: 1 new seed gives no interval",
+        ),
+        (
+            {"t1": A},
+            f"trial 1 alone was confirmed, with 3 new seeds{OTHERS}",
+        ),
+        (
+            {"t0": C, "t1": [0.7, None], "t2": FAR},
+            "trial 2 is better than trial 0 at 95% with 3 new seeds. trial 1 diverged with a new seed",
+        ),
+    ],
+)
+def test_one_plain_sentence(seeds, told):
+    assert verdict(confirmed(**seeds)) == told
+
+
+def test_the_tables_say_it_and_show_the_means(capsys):
+    print_table(study_tables(confirmed(t0=C, t1=A, t2=[0.9, None]), top=9))
+    told = capsys.readouterr().out
+    assert "best: trial 1, accuracy 0.6200 ± 0.0497 (3) over new seeds, 0.7000 in the search" in told
+    assert "trial 1 is better than trial 0 at 95% with 3 new seeds" in told
+    assert "diverged (seed 2)" in told
+    assert "confirmed, 95% (seeds)" in told
+    print_table(study_tables(confirmed(), top=9))
+    told = capsys.readouterr().out
+    assert "confirmed, 95% (seeds)" not in told
+    assert "--confirm N tells" in told
