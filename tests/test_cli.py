@@ -155,7 +155,7 @@ def test_the_same_command_goes_on_and_less_may_be_said_again(here, capsys):
         (["--seed", "1"], "seed"),
         (["--data", "folder:other"], "data"),
         (["--space", "other.yaml"], "space"),
-        (["--pruner", "none"], "pruner"),
+        (["--objectives", "accuracy,macs"], "objectives"),
     ],
 )
 def test_a_study_goes_on_as_it_was_made_or_not_at_all(here, capsys, change, named):

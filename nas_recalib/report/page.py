@@ -9,7 +9,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.document import document
 from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
-from nas_recalib.study.summary import Summary, TrialRow
+from nas_recalib.study.summary import Summary, TrialRow, conflicting
 
 
 def study_page(summary: Summary) -> str:
@@ -24,7 +24,7 @@ def study_page(summary: Summary) -> str:
         "they hold nothing of seed noise. Those of what was confirmed are 95% intervals of the mean over new "
         "seeds, on the same images."
     )
-    figures = [_scatter(summary), _course(summary), _map(best)]
+    figures = [_scatter(summary), _course(summary), _volume(summary), _map(best)]
     drawn = [
         to_html(figure, full_html=False, include_plotlyjs="inline" if index == 0 else False)
         for index, figure in enumerate(figures)
@@ -97,6 +97,18 @@ def _course(summary: Summary) -> go.Figure:
     )
     figure.add_scatter(x=numbers, y=leaders, mode="lines", line_shape="hv", name="best so far")
     figure.update_layout(title="Course of the search", xaxis_title="trial", yaxis_title="validation accuracy")
+    return figure
+
+
+def _volume(summary: Summary) -> go.Figure:
+    figure = go.Figure()
+    numbers, volumes = zip(*summary.hypervolumes, strict=True) if summary.hypervolumes else ((), ())
+    figure.add_scatter(x=numbers, y=volumes, mode="lines", line_shape="hv")
+    figure.update_layout(
+        title=f"Hypervolume of the front of {' against '.join(conflicting(summary.config))}",
+        xaxis_title="trial",
+        yaxis_title="share of what is thinkable",
+    )
     return figure
 
 

@@ -7,7 +7,7 @@ from rich.text import Text
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
-from nas_recalib.study.summary import Summary, TrialRow
+from nas_recalib.study.summary import Summary, TrialRow, conflicting
 
 
 def study_tables(summary: Summary, top: int) -> RenderableType:
@@ -19,7 +19,7 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
         _trials("Trials", summary.rows[:top]),
         Text(),
         _trials(
-            "Front of accuracy against MACs",
+            f"Front of {' against '.join(conflicting(summary.config))}{_volume(summary)}",
             [row for number in summary.front for row in summary.rows if row.number == number],
         ),
         Text(),
@@ -28,6 +28,10 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
     if summary.importance:
         parts += [Text(), _importance(summary)]
     return Group(*parts)
+
+
+def _volume(summary: Summary) -> str:
+    return f" (hypervolume {summary.hypervolumes[-1][1]:.4f})" if summary.hypervolumes else ""
 
 
 def _headline(summary: Summary) -> str:

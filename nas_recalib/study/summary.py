@@ -14,12 +14,15 @@ from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.confirmation import Confirmation, read_confirmations
+from nas_recalib.study.front import Point, front, hypervolumes
 from nas_recalib.study.place import read_config
 from nas_recalib.study.significance import told_apart
-from nas_recalib.study.trials import REPLAYED, accuracy_of, curve_of, finished
+from nas_recalib.study.trials import ACCURACY, REPLAYED, accuracy_of, curve_of, finished
 
 MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
 LEADERS = 4
+_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}  # of a row
+_BEYOND = 1.1  # of the greatest cost, so that the dearest trial covers something, too
 _ENOUGH_FOR_IMPORTANCE = 10
 
 
@@ -89,7 +92,10 @@ class Summary:
             search's own accuracy those that were not, those that diverged with a new seed, those that turned
             out to be over the limit when their latency was measured, and pruned ones.
         tied: Numbers of the confirmed trials that cannot be told apart from the best, in the order of `rows`.
-        front: Numbers of the trials that no other beats in both accuracy and MACs.
+        front: Numbers of the trials that no other beats in all that is conflicting, the cheapest first.
+        hypervolumes: After each trial that was trained to the end the share that the front covers of
+            everything between nothing at a tenth more than the greatest cost of any trial and perfection for
+            free.
         failures: How many trials failed, by kind.
         replayed: How many proposals were answered from what was known.
         importance: Share of the spread in accuracy that each position's choice explains; empty where there
@@ -101,6 +107,7 @@ class Summary:
     rows: tuple[TrialRow, ...]
     tied: tuple[int, ...]
     front: tuple[int, ...]
+    hypervolumes: tuple[tuple[int, float], ...]
     failures: dict[str, int]
     replayed: int
     importance: dict[str, float]
@@ -137,18 +144,27 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
     trained = finished(study)
     rows = trial_rows(study, config)
     others = study.get_trials(deepcopy=False)
+    sound = sorted((row for row in rows if not row.pruned and not row.over), key=lambda row: row.number)
+    points = _points(sound, conflicting(config))
+    leading = [sound[index] for index in front(points)]
     return Summary(
         study=study.study_name,
         config=config,
         rows=tuple(rows),
         tied=tuple(_tied(rows, config)),
-        front=tuple(_front(row for row in rows if not row.pruned and not row.over)),
+        front=tuple(row.number for row in sorted(leading, key=lambda row: row.macs)),
+        hypervolumes=tuple(zip((row.number for row in sound), hypervolumes(points), strict=True)),
         failures=dict(
             Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
         ),
         replayed=sum(REPLAYED in trial.user_attrs for trial in others),
         importance=_importance(trained),
     )
+
+
+def conflicting(config: SearchConfig) -> list[str]:
+    """A study's objectives; accuracy and MACs where it has one."""
+    return config.objectives if len(config.objectives) > 1 else [ACCURACY, "macs"]
 
 
 def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
@@ -214,15 +230,14 @@ def _row(
     )
 
 
-def _front(rows: Iterable[TrialRow]) -> list[int]:
-    """Numbers of the undominated rows, the cheapest first."""
-    front: list[int] = []
-    best = -1.0
-    for row in sorted(rows, key=lambda row: (row.macs, -row.accuracy)):
-        if row.accuracy > best:
-            front.append(row.number)
-            best = row.accuracy
-    return front
+def _points(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[Point]:
+    """Accuracies, and what costs leave of a tenth more than the greatest of any row, as a share of that."""
+    costs = [[float(getattr(row, _COSTS[name])) for name in objectives[1:]] for row in rows]
+    greatest = [_BEYOND * max(column) for column in zip(*costs, strict=True)]
+    return [
+        (row.accuracy, *(1 - cost / most for cost, most in zip(own, greatest, strict=True)))
+        for row, own in zip(rows, costs, strict=True)
+    ]
 
 
 def _importance(trained: list[FrozenTrial]) -> dict[str, float]:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -26,7 +27,22 @@ def test_the_best_ran_to_the_end_and_replays_count_for_nothing(study):
 
 
 def test_the_front_has_what_nothing_beats_in_both(study):
-    assert summarise(study).front == (2, 1)
+    found = summarise(study)
+    assert found.front == (2, 1)
+    dear, cheap = 1 - 40 / 44, 1 - 30 / 44
+    volumes = {0: 0.5 * dear, 1: 0.7 * dear, 2: 0.6 * cheap + 0.1 * dear}
+    assert dict(found.hypervolumes) == pytest.approx(volumes)
+
+
+def test_several_objectives_have_a_front_of_their_own(study):
+    config = replace(CONFIG, objectives=["accuracy", "macs", "params"])
+    study.set_user_attr("config", config.as_dict())
+    study.add_trial(trial("vanilla", 0.1, 39, params=3))
+    found = summarise(study)
+    assert found.front == (2, 6, 1), "the cheapest first, and one for its few parameters"
+    assert [number for number, _ in found.hypervolumes] == [0, 1, 2, 6]
+    shares = [volume for _, volume in found.hypervolumes]
+    assert shares == sorted(shares)
 
 
 def test_the_error_is_that_of_a_share_of_the_validation_images(study):
