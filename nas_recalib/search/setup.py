@@ -56,10 +56,11 @@ def prepared(
         raise InputError("space: name one with --space, such as --space resnet50")
     if stored and budget == Budget():
         budget = stored.budget
-    if stored:
-        refuse_difference(place.name, stored, replace(stored, space=space.describe(), budget=budget))
-    refuse_idle(request, budget)
     objectives = find_objectives(request.objectives, stored)
+    if stored:
+        asked = replace(stored, space=space.describe(), budget=budget, objectives=objectives)
+        refuse_difference(place.name, stored, asked)
+    refuse_idle(request, budget)
     latencies = _latencies(request, stored, space, budget, objectives)
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
     threads = request.threads or (stored.threads if stored else None)
