@@ -3,6 +3,7 @@
 import numpy as np
 
 from nas_recalib.search.samplers import Picks, Situation, Strategy
+from nas_recalib.search.samplers.expectation import ended
 from nas_recalib.search.samplers.moves import mutants, tuples
 
 _ATTEMPTS = 16
@@ -17,10 +18,10 @@ def mutation(start: int = 10, leaders: int = 16) -> Strategy:
     """
 
     def propose(situation: Situation) -> Picks | None:
-        ended = [*situation.known, *situation.pruned]
-        if len(ended) < start:
+        all_ended = ended(situation)
+        if len(all_ended) < start:
             return None
-        best = sorted(situation.known or ended, key=lambda one: one.values, reverse=True)[:leaders]
+        best = sorted(all_ended, key=lambda one: one.values, reverse=True)[:leaders]
         for _ in range(_ATTEMPTS):
             parent = best[situation.random.integers(len(best))]
             (child,) = tuples(mutants(situation.space, np.array([parent.picks]), situation.random))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nas_recalib.search.samplers.expectation import ended
 from nas_recalib.search.samplers.moves import neighbours
 from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
 
@@ -13,9 +14,9 @@ _PATIENCE = 16
 def evolution(population: int = 32, sample: int = 8) -> Strategy:
     """Mutates the best of a few drawn from the youngest.
 
-    Algorithm 1 of Real et al., AAAI 2019: the population is what ended last, so that the oldest dies however
-    good it is. A mutation changes one convolution or one recalibration, and where that is over the budget
-    what else it takes to be within.
+    Algorithm 1 of Real et al., AAAI 2019: the population is what was tried last, so that the oldest dies
+    however good it is. A mutation changes one convolution or one recalibration, and where that is over the
+    budget what else it takes to be within.
 
     Args:
         population: Architectures that are alive; so many are drawn uniformly at first.
@@ -28,9 +29,10 @@ def evolution(population: int = 32, sample: int = 8) -> Strategy:
         raise ValueError(f"sample: {sample} is not from 1 to the population of {population}")
 
     def propose(situation: Situation) -> Picks | None:
-        if len(situation.known) < population:
+        all_ended = ended(situation)
+        if len(all_ended) < population:
             return None
-        parent = _tournament(situation.known[-population:], sample, situation.random)
+        parent = _tournament(all_ended[-population:], sample, situation.random)
         return _child(parent.picks, situation)
 
     return propose

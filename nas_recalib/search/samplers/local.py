@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nas_recalib.search.samplers.expectation import ended
 from nas_recalib.search.samplers.moves import neighbours, parts, tuples
 from nas_recalib.search.samplers.situation import Picks, Situation, Strategy
 
@@ -24,9 +25,10 @@ def local(start: int = 10) -> Strategy:
         raise ValueError(f"start: {start} is not positive")
 
     def propose(situation: Situation) -> Picks | None:
-        if len(situation.known) < start:
+        all_ended = ended(situation)
+        if len(all_ended) < start:
             return None
-        ranked = sorted(situation.known, key=lambda one: one.values, reverse=True)
+        ranked = sorted(all_ended, key=lambda one: one.values, reverse=True)
         ways = parts(situation.space, np.array([one.picks for one in ranked]))
         for rank, one in enumerate(ranked):
             if ((ways[:rank] != ways[rank]).sum(axis=1) == 1).any():

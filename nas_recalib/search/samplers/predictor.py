@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from nas_recalib.costs.table import Integers
+from nas_recalib.search.samplers.expectation import ended
 from nas_recalib.search.samplers.moves import mutants, tuples
 from nas_recalib.search.samplers.regression import Floats, fit, prior
 from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
@@ -12,7 +13,6 @@ from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strat
 Features = Callable[[Picks], Sequence[float]]
 _OUTLIER = 3 * 1.4826  # in median absolute deviations: 3 standard deviations of a normal distribution
 _SHORTLIST = 8
-_SLOPE, _WEIGHT = 0.5, 4.0  # of accuracy at the end on accuracy earlier: before any is seen, and its weight
 _TINY = 1e-12
 
 
@@ -38,7 +38,8 @@ def predictor(
         rounds: Of mutations.
         children: Candidates in a round.
         features: More of an architecture than its choices, such as scores without training. Asked once for
-            everything known, and for the few best candidates.
+            everything known, and for the few best candidates. None by default: costs are sums over the
+            choices and so in the model already, and of the scores none was found to be worth its time.
     """
     told: dict[Picks, Sequence[float]] = {}
 
@@ -49,13 +50,14 @@ def predictor(
         return np.array([told[one] for one in architectures], dtype=np.float64)
 
     def propose(situation: Situation) -> Picks | None:
-        if len(situation.known) + len(situation.pruned) < start:
+        all_ended = ended(situation)
+        if len(all_ended) < start:
             return None
         beliefs = prior(situation.space)
-        trained = [one.picks for one in (*situation.known, *situation.pruned)]
+        trained = [one.picks for one in all_ended]
         columns = more(trained)
         middle, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), _TINY)
-        posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, _targets(situation))
+        posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, _targets(all_ended))
         drawn = posterior.draw(situation.random, boldness)
         choices, weights = np.split(drawn, [len(beliefs.precision)])
 
@@ -79,32 +81,15 @@ def predictor(
     return propose
 
 
-def _targets(situation: Situation) -> Floats:
-    """What is to be predicted, of what is known and then of what was pruned, with mean 0 and deviation 1.
+def _targets(all_ended: Sequence[Known]) -> Floats:
+    """What is to be predicted, with mean 0 and deviation 1.
 
     A collapsed training is an outlier and not taken at its word.
     """
-    known = np.array([one.values[0] for one in situation.known])
-    targets = np.concatenate([known, [_end(one, situation.known) for one in situation.pruned]])
-    middle = np.median(targets)
-    lowest = middle - _OUTLIER * np.median(np.abs(targets - middle))
-    targets = np.maximum(targets, lowest)
-    return np.asarray((targets - targets.mean()) / max(float(targets.std()), _TINY))
-
-
-def _end(pruned: Known, known: Sequence[Known]) -> float:
-    """What a training would have come to, by regression on those that went on from the same epoch.
-
-    A few of them say little about the slope, which is held near `_SLOPE` then.
-    """
-    epoch = len(pruned.curve)
-    went_on = np.array([(one.curve[epoch - 1], one.values[0]) for one in known if len(one.curve) > epoch])
-    if not len(went_on):
-        return pruned.values[0]
-    (early, end), spread = went_on.mean(axis=0), went_on.var(axis=0)[0]
-    together = float(((went_on[:, 0] - early) * (went_on[:, 1] - end)).sum())
-    slope = (together + _WEIGHT * spread * _SLOPE) / (spread * (len(went_on) + _WEIGHT) + _TINY)
-    return float(end + slope * (pruned.values[0] - early))
+    values = np.array([one.values[0] for one in all_ended])
+    middle = np.median(values)
+    values = np.maximum(values, middle - _OUTLIER * np.median(np.abs(values - middle)))
+    return np.asarray((values - values.mean()) / max(float(values.std()), _TINY))
 
 
 def _highest(picks: Integers, score: Callable[[Integers], Floats], count: int) -> Integers:
