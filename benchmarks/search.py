@@ -39,6 +39,7 @@ TABLE = HERE / "tabular" / "resnet20-stage.json.gz"
 BENCHMARKS = ("tabular", "synthetic")
 REFERENCES = ("random", "mutation")  # that others are held against, without a pruner
 
+Key = tuple[int, str, str, str]  # seed, benchmark, strategy and pruner
 _load_table = cache(Table.load)
 
 
@@ -79,6 +80,9 @@ def told(points: list[Point], benchmark: Benchmark) -> dict[str, Any]:
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Runs the searches that are left.
 
+    Returns:
+        All that the journal has of as many seeds, so that what is slow may be run apart.
+
     Raises:
         InputError: If something asked for cannot be had, or the journal is of something else.
         StopSearch: If a worker dies.
@@ -109,10 +113,21 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 print(f"{count}/{len(asked)}", file=sys.stderr, flush=True)
 
         spread(search, left, keep, jobs=arguments.jobs, begin=begin, given=())
-    return [done[key] for key in asked]
+    return [done[key] for key in sorted(done, key=_order) if _whole(done, key, arguments.seeds)]
 
 
-def _key(row: dict[str, Any]) -> tuple[int, str, str, str]:
+def _whole(done: dict[Key, dict[str, Any]], key: Key, seeds: int) -> bool:
+    """Whether a search is one of a combination of which all seeds have been run, now or before."""
+    return key[0] < seeds and all((seed, *key[1:]) in done for seed in range(seeds))
+
+
+def _order(key: Key) -> tuple[int, ...]:
+    seed, *names = key
+    lists = (BENCHMARKS, tuple(OFFERS), tuple(PRUNERS))
+    return (*(one.index(name) for one, name in zip(lists, names, strict=True)), seed)
+
+
+def _key(row: dict[str, Any]) -> Key:
     return row["seed"], row["benchmark"], row["strategy"], row["pruner"]
 
 
