@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -159,14 +159,14 @@ class Trainings:
         keep: Callable[[State], None] = lambda _: None,
     ) -> list[Epoch] | Failure:
         run = self.benchmark.observe(self.benchmark.space.picks(architecture), self.seed)
-        curve: list[Epoch] = [*start["curve"]] if start else []
+        curve = [Epoch(*told) for told in start["curve"]] if start else []
         for number, seconds in enumerate(run.seconds[len(curve) :], start=len(curve) + 1):
             self.clock.wait(seconds)
             if number > len(run.accuracies):
                 return Failure("diverged", run.failure or "")
             curve.append(Epoch(number, run.losses[number - 1], run.accuracies[number - 1]))
             if report(curve[-1]):
-                keep({"curve": tuple(curve)})
+                keep({"curve": [astuple(epoch) for epoch in curve]})
                 break
         return curve
 

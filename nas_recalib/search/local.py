@@ -101,7 +101,7 @@ class Search:
         self._sampler = UntriedSampler(
             self.offers[self.strategy].make(), self.space, self.feasible, self.tried.all, self.proxy.seed
         )
-        self._baselines = baselines(self.space, self.feasible)
+        self._baselines = {picks: name for name, picks in baselines(self.space, self.feasible).items()}
         self.study.sampler = self._sampler
 
     def run(self, trials: int, observer: Observer) -> bool:
@@ -138,9 +138,9 @@ class Search:
         if self._waiting():
             return self._try_waiting(observer)
         number = len(self.study.get_trials(deepcopy=False))
-        for name, picks in self._baselines.items():
+        for picks in self._baselines:
             if picks not in self.tried.known:
-                return self._train(self._begin(Proposal(picks), {"baseline": name}), picks, observer)
+                return self._train(self._begin(Proposal(picks), {}), picks, observer)
         proposal = self._sampler.propose(self.study, number)
         attributes = self._pruner.attributes(np.random.default_rng((self.proxy.seed, number, _PRUNER)))
         return self._train(self._begin(proposal, attributes), proposal.picks, observer)
@@ -184,9 +184,11 @@ class Search:
 
     def _attributes(self, proposal: Proposal) -> dict[str, Any]:
         proposed = {} if proposal.proposed is None else {"proposed": str(self.space.at(proposal.proposed))}
+        baseline = self._baselines.get(proposal.picks)
         return {
             "architecture": str(self.space.at(proposal.picks)),
             **cost_attributes(self.feasible.table.cost(proposal.picks)),
+            **({} if baseline is None else {"baseline": baseline}),
             **proposed,
             "strategy": self.strategy,
             "seed": self.proxy.seed,
@@ -196,13 +198,20 @@ class Search:
 
     def _go_on(self, left: FrozenTrial, observer: Observer) -> Failure | None:
         """Trains what was left at a rung from there on, as a trial of its own."""
-        start = self.checkpoints.load(left.number)
+        start = self._start(left)
         picks = self.tried.picks(left)
         curve = curve_of(left) if start else ()
         trial = self._begin(Proposal(picks), going_on(left), curve)
         failure = self._train(trial, picks, observer, start, left.user_attrs["seconds"] if start else 0.0)
         self.checkpoints.drop(left.number)
         return failure
+
+    def _start(self, left: FrozenTrial) -> State | None:
+        """Where a training was left; a file that another study left under its number is none of its."""
+        state = self.checkpoints.load(left.number)
+        if state and [Epoch(*told).accuracy for told in state["curve"]] == curve_of(left):
+            return state
+        return None
 
     def _train(
         self,

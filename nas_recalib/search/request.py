@@ -1,6 +1,6 @@
 """What a user asks of a search."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,11 +98,10 @@ def _millions(value: int) -> str:
     return f"{value // 10**6}.{value % 10**6:06}".rstrip("0").rstrip(".")
 
 
-def refuse_idle(request: Request, budget: Budget) -> None:
+def refuse_idle(request: Request, budget: Budget, objectives: Collection[str]) -> None:
     """Raises InputError for an option that would do nothing."""
-    asked = request.objectives or ""
-    if request.latency_table is not None and budget.latency is None and "latency" not in asked:
+    if request.latency_table is not None and budget.latency is None and "latency" not in objectives:
         raise InputError("latency-table: of no use without a limit; give one with --latency")
     limited = budget.latency is not None or budget.memory is not None
-    if request.batch is not None and not limited and "latency" not in asked and "memory" not in asked:
+    if request.batch is not None and not limited and {"latency", "memory"}.isdisjoint(objectives):
         raise InputError("batch: of no use without a limit; give one with --memory")

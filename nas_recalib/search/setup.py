@@ -60,7 +60,7 @@ def prepared(
     if stored:
         asked = replace(stored, space=space.describe(), budget=budget, objectives=objectives)
         refuse_difference(place.name, stored, asked)
-    refuse_idle(request, budget)
+    refuse_idle(request, budget, objectives)
     latencies = _latencies(request, stored, space, budget, objectives)
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
     threads = request.threads or (stored.threads if stored else None)

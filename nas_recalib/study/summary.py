@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
@@ -246,7 +246,9 @@ def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
     if len(complete) < _ENOUGH_FOR_IMPORTANCE:
         return {}
     study = optuna.create_study(direction="maximize")
-    study.add_trials(complete)
+    for trial in complete:
+        value = accuracy_of(trial)
+        study.add_trial(create_trial(value=value, params=trial.params, distributions=trial.distributions))
     shares: dict[str, float] = {}
     for name, share in optuna.importance.get_param_importances(study).items():
         position = name.rsplit(".", 1)[0]

@@ -1,9 +1,13 @@
+import io
+
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from stand_in import SPACE, Silent, StandIn, all_architectures, formula, make_search
 
+from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.pruning import Halving
 from nas_recalib.space import SearchSpace
@@ -76,14 +80,21 @@ def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path
     assert len(set(passed)) == len(passed)
 
 
-@pytest.mark.parametrize("damage", ["lost", "torn"])
+@pytest.mark.parametrize("damage", ["lost", "torn", "another's"])
 def test_without_its_checkpoint_a_training_begins_anew(study, tmp_path, damage):
     make_search(study, tmp_path, StandIn(epochs=9), pruner="halving", strategy="random").run(16, Silent())
-    for path in (tmp_path / "checkpoints").iterdir():
-        path.unlink() if damage == "lost" else path.write_bytes(path.read_bytes()[:40])
+    kept = {path: path.read_bytes() for path in sorted((tmp_path / "checkpoints").iterdir())}
+    best = max(kept.values(), key=lambda content: torch.load(io.BytesIO(content))["curve"][-1])
+    for path, content in kept.items():
+        path.write_bytes({"torn": content[:40], "another's": best}.get(damage, b""))
+        if damage == "lost":
+            path.unlink()
     again = StandIn(epochs=9)
     make_search(study, tmp_path, again, pruner="halving", strategy="random").run(40, Silent())
     assert len(finished(study)) == 40
+    for trial in finished(study):
+        architecture = Architecture.parse(trial.user_attrs["architecture"])
+        assert trial.value == formula(architecture) * len(curve_of(trial)) / 9
     on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
     assert all(list(trial.intermediate_values) == list(range(1, len(curve_of(trial)) + 1)) for trial in on)
 
@@ -117,6 +128,16 @@ def test_what_diverges_when_it_goes_on_does_not_go_on_again(study, tmp_path):
     assert len(failed) == 2
     on = [trial.params for trial in study.get_trials() if CONTINUES in trial.user_attrs]
     assert all(on.count(trial.params) == 1 for trial in failed)
+
+
+def test_a_baseline_that_waits_in_the_study_is_one_and_not_left(study, tmp_path):
+    vanilla = Architecture.of("resnet20", "vanilla")  # the poorest
+    study.enqueue_trial(SearchSpace.parse(SPACE, "tiny").encode(vanilla))
+    make_search(study, tmp_path, StandIn(epochs=9), pruner="halving").run(5, Silent())
+    first = finished(study)[0]
+    assert first.user_attrs["architecture"] == str(vanilla)
+    assert first.user_attrs["baseline"] == "vanilla"
+    assert first.state == TrialState.COMPLETE
 
 
 def test_hyperband_spreads_trials_over_brackets(study, tmp_path):

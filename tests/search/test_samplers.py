@@ -1,6 +1,6 @@
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from stand_in import SPACE, all_architectures
 
 from nas_recalib.costs import Budget, Feasible
@@ -46,6 +46,19 @@ def test_a_stubborn_strategy_is_led_to_everything_else_once(space):
         assert picks not in tried
         tried.add(picks)
     assert sampler.exhausted()
+
+
+def test_what_went_on_is_as_young_as_its_end(space):
+    seen = []
+    sampler = sampler_of(space, seen.append, set())
+    study = optuna.create_study(direction="maximize")
+    early, late = all_picks(space)[:2]
+    for picks, state in ((early, "PRUNED"), (late, "COMPLETE"), (early, "COMPLETE")):
+        told = {"params": space.parameters(picks), "distributions": sampler.distributions}
+        study.add_trial(create_trial(state=TrialState[state], value=0.5, **told))
+    sampler.propose(study, 3)
+    assert [one.picks for one in seen[0].known] == [late, early]
+    assert seen[0].pruned == []
 
 
 def test_a_proposal_over_budget_is_moved_next_to_it(space):

@@ -335,5 +335,15 @@ class TestOptunas:
 
         assert all(volume(nsga2(), seed) > 1.02 * volume(uniform, seed) for seed in range(2))
 
+    def test_nsga2_breeds_from_what_it_did_not_propose(self):
+        run = Run(uniform, BLOCKS)
+        run.go(40)
+        best = sorted(run.tried, key=run.tried.get)[-6:]
+        run.strategy = nsga2(population=6)
+        run.start()
+        born = run.go(46)[40:]
+        shared = [max(sum(map(int.__eq__, child, one)) for one in best) for child in born]
+        assert np.mean(shared) > 5, "of 9 blocks; uniform draws share about 3 with the nearest"
+
     def test_one_that_knows_only_some_parameters_leaves_the_rest_to_chance(self):
         assert len(Run(nsga2(population=2)).go(30)) == 30

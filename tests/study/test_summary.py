@@ -61,6 +61,21 @@ def test_importance_needs_ten_trials_and_finds_what_matters(study):
     assert shares["layer1"] > 0.9
 
 
+def test_importance_of_several_objectives_is_that_for_accuracy():
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_user_attr("config", replace(CONFIG, objectives=["accuracy", "macs"]).as_dict())
+    options = {f"layer{i}.convolution": CategoricalDistribution(["vanilla", "psconv"]) for i in (1, 2)}
+    for number in range(24):
+        first, second = number & 1, number >> 1 & 1
+        params = {"layer1.convolution": ["vanilla", "psconv"][first]}
+        params["layer2.convolution"] = ["vanilla", "psconv"][second]
+        values = [0.1 + 0.8 * first, 30 + 10 * second]
+        attributes = {**trial("vanilla", 0, 1).user_attrs, "macs": values[1]}
+        told = {"params": params, "distributions": options, "user_attrs": attributes}
+        study.add_trial(create_trial(values=values, **told))
+    assert summarise(study).importance["layer1"] > 0.9
+
+
 def confirm(study, number, *accuracies):
     for seed, value in enumerate(accuracies, start=1):
         result = {"failure": "diverged"} if value is None else {"accuracy": value}

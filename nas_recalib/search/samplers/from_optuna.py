@@ -1,6 +1,7 @@
 """Optuna's own samplers as strategies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,18 @@ from nas_recalib.space import SearchSpace
 
 
 class Mirror:
-    """A study in memory that follows a real one, for samplers that write to theirs while they propose."""
+    """A study in memory that follows a real one, for samplers that write to theirs while they propose.
 
-    def __init__(self, directions: Sequence[StudyDirection]) -> None:
+    Args:
+        directions: Of the study's objectives.
+        strangers: System attributes of trials that the sampler did not propose.
+    """
+
+    def __init__(self, directions: Sequence[StudyDirection], strangers: Mapping[str, Any]) -> None:
         storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(storage=storage, directions=list(directions))
         self._storage = storage
+        self._strangers = strangers
         self._shown: dict[int, tuple[int, TrialState]] = {}
 
     def follow(self, trials: Sequence[FrozenTrial]) -> None:
@@ -30,7 +37,9 @@ class Mirror:
             if trial.state == state or not trial.params:
                 continue
             if identity is None:
-                identity = self._storage.create_new_trial(self.study._study_id, trial)
+                template = copy(trial)
+                template.system_attrs = {**self._strangers, **trial.system_attrs}
+                identity = self._storage.create_new_trial(self.study._study_id, template)
             else:
                 for step, value in trial.intermediate_values.items():
                     self._storage.set_trial_intermediate_value(identity, step, value)
@@ -60,13 +69,13 @@ def from_optuna(make: Callable[[int], BaseSampler], attempts: int = 16, keep: st
     Args:
         make: A sampler from a seed.
         attempts: How often it is asked while it proposes what has been tried.
-        keep: A system attribute of its trials by which it finds its way again.
+        keep: A system attribute of its trials by which it finds its way again; 0 for all other trials.
     """
     mirror: Mirror | None = None
 
     def propose(situation: Situation) -> Picks | None:
         nonlocal mirror
-        mirror = mirror or Mirror(situation.directions)
+        mirror = mirror or Mirror(situation.directions, {keep: 0} if keep else {})
         mirror.follow(situation.trials)
         sampler = make(int(situation.random.integers(2**31)))
         draft = mirror.draft()

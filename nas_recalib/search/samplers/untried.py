@@ -114,12 +114,13 @@ class UntriedSampler(BaseSampler):
     def _situation(self, study: optuna.Study, number: int, random: np.random.Generator) -> Situation:
         trials = study.get_trials(deepcopy=False)
         running = self._look_around(study, trials, number)
-        ended = {one.known.picks: one for one in sorted(self._ended, key=_age)}
+        last = {one.known.picks: one for one in sorted(self._ended, key=_age)}
+        ended = sorted(last.values(), key=_age)  # what went on is as young as its end
         return Situation(
             space=self._space,
             feasible=self._feasible,
-            known=[one.known for one in ended.values() if one.complete],
-            pruned=[one.known for one in ended.values() if not one.complete],
+            known=[one.known for one in ended if one.complete],
+            pruned=[one.known for one in ended if not one.complete],
             running=running,
             tried={*self._tried, *running},
             random=random,
