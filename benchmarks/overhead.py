@@ -34,6 +34,7 @@ from nas_recalib.search.local import Search
 from nas_recalib.search.pruning import DEFAULT_PRUNER
 from nas_recalib.search.samplers import DEFAULT, STRATEGIES
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.place import StudyPlace, create_study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LAST = 100
@@ -75,8 +76,7 @@ class Stopwatch:
         self.ends.append(time.perf_counter())
 
 
-def make(storage: str | None, space: SearchSpace, feasible: Feasible, strategy: str, folder: Path) -> Search:
-    study = optuna.create_study(storage=storage, direction="maximize")
+def make(study: optuna.Study, space: SearchSpace, feasible: Feasible, strategy: str, folder: Path) -> Search:
     return Search(
         study=study,
         space=space,
@@ -109,9 +109,10 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
     for strategy in arguments.strategies:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            places = {"memory": None, "sqlite": f"sqlite:///{folder}/study.db"}
+            place = StudyPlace("s", Path(folder))
+            studies = {"memory": optuna.create_study(direction="maximize"), "sqlite": create_study(place)}
             searches = {
-                name: make(url, space, feasible, strategy, Path(folder)) for name, url in places.items()
+                name: make(study, space, feasible, strategy, Path(folder)) for name, study in studies.items()
             }
             for name, times in milliseconds(searches, arguments.trials).items():
                 low, middle, high = np.percentile(times, (25, 50, 75)).tolist()

@@ -221,6 +221,9 @@ def simulate(
 ) -> list[Point]:
     """A search as users run it, by as many processes on one study, in simulated time.
 
+    But for the papers' single-operator networks, which would come first: one of them may be among the best
+    already, and then every search would find it at once.
+
     Args:
         benchmark: What it searches.
         strategy: Name of the sampler.
@@ -252,6 +255,7 @@ def simulate(
             folder=Path(),
             checkpoints=checkpoints,  # type: ignore[arg-type]
             offers=OFFERS,
+            first=(),
             worker=f"worker {worker}",
             owned=False,
         )

@@ -93,8 +93,8 @@ def search(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="predictor (default), random, tpe, gp, nsga2 (default for several objectives), evolution or "
-            "local.",
+            help="predictor (default), tpe (default for several objectives), gp, nsga2, evolution, local or "
+            "random.",
             metavar="NAME",
         ),
     ] = None,

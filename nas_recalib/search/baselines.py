@@ -1,5 +1,7 @@
 """The papers' single-operator networks, which every search trains first."""
 
+from collections.abc import Sequence
+
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Feasible
 from nas_recalib.operators import BlockChoice
@@ -9,9 +11,9 @@ from nas_recalib.space import SearchSpace
 BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
 
 
-def baselines(space: SearchSpace, feasible: Feasible) -> dict[str, Picks]:
+def baselines(names: Sequence[str], space: SearchSpace, feasible: Feasible) -> dict[str, Picks]:
     """Those that the space has and that are within the budget, by name."""
-    networks = {name: single_operator(space, name) for name in BASELINES}
+    networks = {name: single_operator(space, name) for name in names}
     picks = {name: space.picks(network) for name, network in networks.items() if network is not None}
     return {name: one for name, one in picks.items() if feasible.allows(one)}
 

@@ -17,7 +17,7 @@ from nas_recalib.errors import StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Epoch, State
-from nas_recalib.search.baselines import baselines
+from nas_recalib.search.baselines import BASELINES, baselines
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.pruning import PRUNERS, going_on
 from nas_recalib.search.samplers import STRATEGIES, Offer, Picks, Proposal, UntriedSampler
@@ -78,6 +78,7 @@ class Search:
         owned: Whether no other writes to it, so that a running trial must be a dead one.
         objectives: Names of the study's objectives: accuracy, then costs.
         offers: The strategies that there are.
+        first: Names of the single-operator networks that come before anything is proposed.
         tried: What need not be trained again.
     """
 
@@ -94,6 +95,7 @@ class Search:
     owned: bool
     objectives: Sequence[str] = (ACCURACY,)
     offers: Mapping[str, Offer] = field(default_factory=lambda: STRATEGIES)
+    first: Sequence[str] = BASELINES
 
     def __post_init__(self) -> None:
         self.tried = Tried(self.study, self.space)
@@ -101,7 +103,8 @@ class Search:
         self._sampler = UntriedSampler(
             self.offers[self.strategy].make(), self.space, self.feasible, self.tried.all, self.proxy.seed
         )
-        self._baselines = {picks: name for name, picks in baselines(self.space, self.feasible).items()}
+        first = baselines(self.first, self.space, self.feasible)
+        self._baselines = {picks: name for name, picks in first.items()}
         self.study.sampler = self._sampler
 
     def run(self, trials: int, observer: Observer) -> bool:

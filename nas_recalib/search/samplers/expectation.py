@@ -28,5 +28,6 @@ def _end(pruned: Known, known: Sequence[Known]) -> float:
         return pruned.values[0]
     (early, end), spread = went_on.mean(axis=0), went_on.var(axis=0)[0]
     together = float(((went_on[:, 0] - early) * (went_on[:, 1] - end)).sum())
-    slope = (together + _WEIGHT * spread * _SLOPE) / (spread * (len(went_on) + _WEIGHT) + _TINY)
+    weight = spread * (len(went_on) + _WEIGHT)
+    slope = (together + _WEIGHT * spread * _SLOPE) / weight if weight > _TINY else _SLOPE
     return float(end + slope * (pruned.values[0] - early))

@@ -41,7 +41,7 @@ STRATEGIES = {
     "predictor": Offer(predictor),
 }
 DEFAULT = "predictor"
-DEFAULT_OF_SEVERAL = "nsga2"
+DEFAULT_OF_SEVERAL = "tpe"  # a few dozen trials are no more than a generation or two of nsga2
 
 
 def refuse_unsuitable(strategy: str, objectives: Sequence[str], feasible: Feasible) -> None:

@@ -53,11 +53,14 @@ def predictor(
         all_ended = ended(situation)
         if len(all_ended) < start:
             return None
+        targets = _targets(all_ended)
+        if not targets.any():  # all came to the same
+            return None
         beliefs = prior(situation.space)
         trained = [one.picks for one in all_ended]
         columns = more(trained)
         middle, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), _TINY)
-        posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, _targets(all_ended))
+        posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, targets)
         drawn = posterior.draw(situation.random, boldness)
         choices, weights = np.split(drawn, [len(beliefs.precision)])
 
