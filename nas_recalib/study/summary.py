@@ -247,8 +247,9 @@ def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
         return {}
     study = optuna.create_study(direction="maximize")
     for trial in complete:
-        value = accuracy_of(trial)
-        study.add_trial(create_trial(value=value, params=trial.params, distributions=trial.distributions))
+        study.add_trial(
+            create_trial(value=accuracy_of(trial), params=trial.params, distributions=trial.distributions)
+        )
     shares: dict[str, float] = {}
     for name, share in optuna.importance.get_param_importances(study).items():
         position = name.rsplit(".", 1)[0]

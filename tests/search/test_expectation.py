@@ -28,7 +28,8 @@ def test_many_that_went_on_say_what_is_to_be_expected():
 
 def test_one_that_went_on_says_how_much_is_gained():
     assert told([(0.3, 0.5)], 0.3) == pytest.approx(0.5)
-    assert 0.4 < told([(0.3, 0.5)], 0.2) <= 0.5
+    assert told([(0.3, 0.5)], 0.2) == pytest.approx(0.5 - 0.5 * 0.1)
+    assert told([(0.3, 0.4), (0.3, 0.6)], 0.2) == pytest.approx(0.5 - 0.5 * 0.1)
 
 
 def test_where_none_went_on_it_is_what_was_seen():

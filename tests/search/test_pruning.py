@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import optuna
 import pytest
@@ -65,14 +63,25 @@ def test_a_few_trials_end_with_one_that_is_trained_to_the_end(study, tmp_path):
     assert [len(curve_of(trial)) for trial in beyond].count(1) >= 1
 
 
-def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path):
+def search_the_best(study, folder, proxy):
+    search_ranked(study, folder, proxy, slice(9), 9)
+
+
+def search_the_poorest(study, folder, proxy):
+    search_ranked(study, folder, proxy, slice(-30, None), 39)
+
+
+def search_ranked(study, folder, proxy, some, goal):
     space = SearchSpace.parse(SPACE, "tiny")
-    ranked = sorted(all_architectures(space), key=formula, reverse=True)
+    for architecture in sorted(all_architectures(space), key=formula, reverse=True)[some]:
+        study.enqueue_trial(space.encode(architecture))
+    make_search(study, folder, proxy, pruner="halving").run(goal, Silent())
+
+
+def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path):
     first, second = StandIn(epochs=9), StandIn(epochs=9)
-    for some, proxy, goal in ((ranked[:9], first, 9), (ranked[-30:], second, 39)):
-        for architecture in some:
-            study.enqueue_trial(space.encode(architecture))
-        make_search(study, tmp_path, proxy, pruner="halving").run(goal, Silent())
+    search_the_best(study, tmp_path, first)
+    search_the_poorest(study, tmp_path, second)
     left = set(first.trained) - set(first.resumed)
     assert len(left) == 9 - 9 // 3
     assert left <= set(second.resumed), "what is poorer has let them rise"
@@ -82,21 +91,22 @@ def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path
 
 @pytest.mark.parametrize("damage", ["lost", "torn", "another's"])
 def test_without_its_checkpoint_a_training_begins_anew(study, tmp_path, damage):
-    make_search(study, tmp_path, StandIn(epochs=9), pruner="halving", strategy="random").run(16, Silent())
-    kept = {path: path.read_bytes() for path in sorted((tmp_path / "checkpoints").iterdir())}
-    best = max(kept.values(), key=lambda content: torch.load(io.BytesIO(content))["curve"][-1])
-    for path, content in kept.items():
-        path.write_bytes({"torn": content[:40], "another's": best}.get(damage, b""))
-        if damage == "lost":
-            path.unlink()
+    search_the_best(study, tmp_path, StandIn(epochs=9))
+    damaged = list((tmp_path / "checkpoints").iterdir())
+    for path in damaged:
+        if damage == "another's":
+            torch.save({"curve": [(1, 1.0, 0.123)]}, path)
+        else:
+            path.unlink() if damage == "lost" else path.write_bytes(path.read_bytes()[:40])
     again = StandIn(epochs=9)
-    make_search(study, tmp_path, again, pruner="halving", strategy="random").run(40, Silent())
-    assert len(finished(study)) == 40
-    for trial in finished(study):
-        architecture = Architecture.parse(trial.user_attrs["architecture"])
-        assert trial.value == formula(architecture) * len(curve_of(trial)) / 9
+    search_the_poorest(study, tmp_path, again)
+    assert len(finished(study)) == 39
     on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
     assert all(list(trial.intermediate_values) == list(range(1, len(curve_of(trial)) + 1)) for trial in on)
+    numbers = [int(path.stem) for path in damaged]
+    anew = [trial for trial in on if trial.user_attrs[CONTINUES] in numbers]
+    assert anew
+    assert all((Architecture.parse(trial.user_attrs["architecture"]), 1) in again.passed for trial in anew)
 
 
 def test_an_interruption_while_going_on_costs_only_the_epochs_since(study, tmp_path):

@@ -22,6 +22,7 @@ from nas_recalib.search.samplers import (
     uniform,
 )
 from nas_recalib.search.samplers.moves import mutants, neighbours
+from nas_recalib.search.samplers.regression import _gram
 from nas_recalib.space import SearchSpace
 
 TINY = SearchSpace.parse(SPACE, "tiny")
@@ -312,6 +313,21 @@ class TestPredictor:
         told = np.mean([luck(picks) for picks in tried[15:]])
         blind = np.mean([luck(picks) for picks in Run(predictor(start=6), BLOCKS, values=values).go(30)[15:]])
         assert told > blind + 0.5
+
+    def test_where_all_came_to_the_same_it_has_no_opinion(self):
+        same = [(picks, 1.0) for picks in itertools.product(range(2), repeat=3)]
+        assert predictor(start=4)(situation(same)) is None
+        mostly = [(picks, score) for (picks, _), score in zip(same, [1.0] * 6 + [0.1, 0.2], strict=True)]
+        assert predictor(start=4)(situation(mostly)) is None, "what collapsed is not taken at its word"
+
+    def test_counting_is_multiplying(self):
+        random = np.random.default_rng(0)
+        columns = np.array([0, 4, 7]) + random.integers((4, 3, 5), size=(30, 3))
+        others = random.normal(size=(30, 2))
+        design = np.zeros((30, 12))
+        design[np.arange(30)[:, None], columns] = 1
+        design = np.concatenate([design, others], axis=1)
+        assert _gram(columns, 12, others) == pytest.approx(design.T @ design)
 
 
 class TestOptunas:
