@@ -95,7 +95,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     header = {
         "trials": arguments.trials,
         "workers": arguments.workers,
-        "table": fingerprint(arguments.table) if "tabular" in arguments.benchmarks else None,
+        "table": fingerprint(arguments.table) if arguments.table.exists() else None,
         "search": fingerprint(*sorted(Path(nas_recalib.search.__file__).parent.rglob("*.py"))),
         "versions": versions(),
     }
