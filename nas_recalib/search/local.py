@@ -36,10 +36,8 @@ from nas_recalib.study.trials import (
 
 _ANSWERED = (  # attributes that a replayed trial takes over
     "architecture",
-    "macs",
-    "params",
-    "predicted_latency_ms",
-    "memory",
+    *ATTRIBUTES.values(),
+    CURVE,
     "fidelity",
     "seed",
     "failure",
@@ -277,7 +275,7 @@ class Search:
     def _replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
         """Answers a proposal from what is known; nothing is trained."""
         trial.set_user_attr(REPLAYED, known.number)
-        for key in (*_ANSWERED, CURVE):
+        for key in _ANSWERED:
             if key in known.user_attrs:
                 trial.set_user_attr(key, known.user_attrs[key])
         for step, value in known.intermediate_values.items():

@@ -68,16 +68,10 @@ def prepared(
     within = feasible(space, table, budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
-    config = _config(request, stored, space, budget, source, device)
-    strategy, pruner = find_method(request.strategy, request.pruner, stored, objectives, within)
-    config = replace(
-        config,
-        latencies=asdict(latencies) if latencies else None,
-        batch=batch,
-        objectives=objectives,
-        strategy=strategy,
-        pruner=pruner,
-    )
+    method = find_method(request.strategy, request.pruner, stored, objectives, within)
+    config = _config(request, stored, space, budget, source, device, method)
+    priced = asdict(latencies) if latencies else None
+    config = replace(config, latencies=priced, batch=batch, objectives=objectives)
     if stored:
         refuse_difference(place.name, stored, config)
     refuse_misfits(space, Fidelity(**config.fidelity))
@@ -130,6 +124,7 @@ def _config(
     budget: Budget,
     source: Source,
     device: torch.device,
+    method: tuple[str, str],
 ) -> SearchConfig:
     """What was asked for; where nothing was, what the study has; where there is none, the default."""
     base = (
@@ -157,8 +152,8 @@ def _config(
         recipe=recipe,
         dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),
         threads=threads,
-        strategy="",
-        pruner="",
+        strategy=method[0],
+        pruner=method[1],
         seed=seed,
         plugins=list(request.plugins or (stored.plugins if stored else ())),
     )

@@ -69,8 +69,8 @@ def find_source(name: str, place: StudyPlace, config: SearchConfig) -> optuna.St
 
 def warm_start(search: Search, source: optuna.Study) -> Taken:
     """Adds to a search's study what another has trained and this one may train, with this one's costs."""
-    tried = search.tried
-    tried.look()
+    search.tried.look()
+    known = set(search.tried.known)
     numbers: list[int] = []
     left: dict[str, list[int]] = {}
     for trial in source.get_trials(deepcopy=False):
@@ -82,12 +82,12 @@ def warm_start(search: Search, source: optuna.Study) -> Taken:
             reason = "the space does not have"
         elif not search.feasible.allows(picks):
             reason = "are over the budget"
-        elif picks in tried.known:
+        elif picks in known:
             reason = "are known already"
         else:
             search.study.add_trial(_taken(search, source, trial, picks))
             numbers.append(trial.number)
-            tried.look()
+            known.add(picks)
             continue
         left.setdefault(reason, []).append(trial.number)
     return Taken(source.study_name, tuple(numbers), left)

@@ -196,7 +196,8 @@ def _connect(place: StudyPlace) -> Any:
 
 def _keep_journal(connection: Any, _: object) -> None:
     """Has SQLite empty its journal after every commit; to delete it takes twice as long."""
-    connection.execute("PRAGMA journal_mode=TRUNCATE").close()
+    if connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+        connection.execute("PRAGMA journal_mode=TRUNCATE").close()
 
 
 @contextmanager

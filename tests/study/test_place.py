@@ -98,3 +98,14 @@ def test_a_database_that_another_process_holds_is_waited_for_not_broken(place):
     with sqlite3.connect(place.database) as other:
         other.execute("BEGIN IMMEDIATE")
         assert open_study(place).study_name == "s", "reading goes on"
+
+
+def test_its_journal_is_emptied_but_another_kind_is_left_as_it_is(tmp_path):
+    place = StudyPlace("s", tmp_path)
+    engine = create_study(place)._storage._backend.engine
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    engine = find_study(place)._storage._backend.engine
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"

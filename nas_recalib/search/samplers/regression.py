@@ -100,10 +100,8 @@ def fit(prior: Prior, picks: Integers, more: Floats, targets: Floats) -> Posteri
     gram = _gram(prior.first + picks, choices, np.concatenate([more, targets[:, None]], axis=1))
     likeliest, posterior = -np.inf, None
     for noise in _NOISES:
-        whole = before + gram / noise
-        root = np.asarray(
-            np.linalg.cholesky(whole), dtype=np.float64
-        )  # its last row solves it for the targets
+        # the last row solves the rest for the targets
+        root = np.asarray(np.linalg.cholesky(before + gram / noise), dtype=np.float64)
         spread = np.log(np.diag(root)[:count]).sum() + len(targets) * np.log(noise) / 2
         likelihood = -(root[-1, -1] ** 2) / 2 - spread
         if likelihood > likeliest:

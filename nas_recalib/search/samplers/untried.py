@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import combinations
+from itertools import chain, combinations
 from operator import mul
 from typing import Any
 
@@ -159,7 +159,7 @@ def _age(one: _Ended) -> tuple[datetime, int]:
 
 def _nearest_untried(situation: Situation, picks: Picks) -> Picks | None:
     """One that differs in as few positions as possible, up to a few; then any."""
-    for some in (*_rings(situation, picks), situation.feasible.enumerate(situation.random)):
+    for some in chain(_rings(situation, picks), (situation.feasible.enumerate(situation.random),)):
         for one in some:
             if one not in situation.tried:
                 return one
