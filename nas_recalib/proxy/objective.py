@@ -65,7 +65,7 @@ class Proxy:
             The whole learning curve, or why there is none.
         """
         curve = [Epoch(*told) for told in start["curve"]] if start else []
-        for step in self._steps(architecture, start):
+        for step in self.steps(architecture, start):
             if isinstance(step, Failure):
                 return step
             curve = step.curve
@@ -74,14 +74,22 @@ class Proxy:
                 break
         return curve
 
-    def _steps(self, architecture: Architecture, start: State | None) -> Iterator[Training | Failure]:
-        """The training after each of its epochs, or why there are no more."""
+    def steps(
+        self, architecture: Architecture, start: State | None = None, parts: int = 1
+    ) -> Iterator[Training | Failure]:
+        """Trains the twin of an architecture, an epoch at a time.
+
+        Args:
+            architecture: Whose twin.
+            start: The state of a training of the same proxy and architecture; this one goes on from there,
+                as if it had not been left.
+            parts: What each batch is split into; see `Training`.
+
+        Yields:
+            The training after each of its epochs; if there are no more, because something went wrong, why.
+        """
         try:
-            shape = architecture.shape.twin(self.width)
-            network = build_seeded(shape, architecture.blocks, self.data.num_classes, 3, self.seed)
-            training = Training(
-                network, self.data, self.epochs, seed=self.seed, dtype=self.dtype, recipe=self.recipe
-            )
+            training = self._training(architecture, parts)
             if start is not None:
                 training.load_state_dict(start)
             for _ in training:
@@ -90,6 +98,19 @@ class Proxy:
             yield Failure("diverged", str(error))
         except Exception as error:
             yield explain(error)
+
+    def _training(self, architecture: Architecture, parts: int) -> Training:
+        shape = architecture.shape.twin(self.width)
+        network = build_seeded(shape, architecture.blocks, self.data.num_classes, 3, self.seed)
+        return Training(
+            network,
+            self.data,
+            self.epochs,
+            seed=self.seed,
+            dtype=self.dtype,
+            recipe=self.recipe,
+            parts=parts,
+        )
 
 
 def explain(error: Exception) -> Failure:

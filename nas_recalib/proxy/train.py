@@ -76,6 +76,9 @@ class Training:
         dtype: Of convolutions and products; float32 switches autocast off.
         recipe: The rest.
         memory_format: Of the weights.
+        parts: What a batch is split into where it does not fit into memory as a whole. Their gradients add up
+            to the batch's, so that rates, steps and the order of images stay the same; only the statistics
+            of batch normalisation are the parts' own. A state goes on in another number of parts, too.
 
     Attributes:
         curve: The epochs trained.
@@ -94,12 +97,16 @@ class Training:
         dtype: torch.dtype,
         recipe: Recipe,
         memory_format: torch.memory_format = torch.channels_last,
+        parts: int = 1,
     ) -> None:
+        if parts < 1:
+            raise ValueError(f"parts: {parts} is not at least 1")
         self.curve: list[Epoch] = []
         self._data = data
         self._epochs = epochs
         self._dtype = dtype
         self._recipe = recipe
+        self._parts = parts
         self._generator = torch.Generator(data.train_images.device).manual_seed(seed)
         layout: dict[str, Any] = {"device": data.train_images.device, "memory_format": memory_format}
         self._network = network.to(**layout)
@@ -111,7 +118,8 @@ class Training:
             loss = self.train_epoch()
             if not math.isfinite(loss):
                 raise Diverged(f"the training loss is {loss} in epoch {number}")
-            self.curve.append(Epoch(number, loss, accuracy(self._network, self._data, self._dtype)))
+            right = accuracy(self._network, self._data, self._dtype, self._parts)
+            self.curve.append(Epoch(number, loss, right))
             yield self.curve[-1]
 
     def state_dict(self) -> State:
@@ -141,10 +149,11 @@ class Training:
         """
         self._network.train()
         total, steps = torch.zeros((), device=self._data.train_images.device), 0
+        given = (self._dtype, self._recipe, self._parts)
         with reproducible():
             for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
                 self._optimizer.param_groups[0]["lr"] = rate
-                total += train_step(self._network, self._optimizer, images, labels, self._dtype, self._recipe)
+                total += train_step(self._network, self._optimizer, images, labels, *given)
                 steps += 1
         return total.item() / steps
 
@@ -195,15 +204,21 @@ def train_step(
     labels: Tensor,
     dtype: torch.dtype,
     recipe: Recipe,
+    parts: int = 1,
 ) -> Tensor:
-    """One step on normalised images; its loss is left on the device."""
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        logits = network(images)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    """One step on normalised images, taken in so many parts; its loss is left on the device."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    parts = min(parts, len(labels))
+    total = torch.zeros((), device=images.device)
+    for some, named in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            logits = network(some)
+        loss = F.cross_entropy(logits.float(), named, label_smoothing=recipe.label_smoothing)
+        share = torch.full_like(loss, len(named) / len(labels))
+        loss.backward(share)
+        total += share * loss.detach()
     optimizer.step()
-    return loss.detach()
+    return total
 
 
 def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
@@ -214,15 +229,16 @@ def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data: Resident, dtype: torch.dtype) -> float:
-    """Share of the validation images that are named right, 0 to 1."""
+def accuracy(network: nn.Module, data: Resident, dtype: torch.dtype, parts: int = 1) -> float:
+    """Share of the validation images that are named right, 0 to 1; `parts` divides the memory it takes."""
     network.eval()
     device = data.val_images.device
     right = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in zip(data.val_images.split(500), data.val_labels.split(500), strict=True):
-        batch = normalise(images, data).contiguous(memory_format=torch.channels_last)
+    batch = math.ceil(500 / parts)
+    for images, labels in zip(data.val_images.split(batch), data.val_labels.split(batch), strict=True):
+        shown = normalise(images, data).contiguous(memory_format=torch.channels_last)
         with reproducible(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            right += (network(batch).argmax(1) == labels).sum()
+            right += (network(shown).argmax(1) == labels).sum()
     return right.item() / len(data.val_labels)
 
 

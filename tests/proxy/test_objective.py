@@ -1,6 +1,7 @@
 """The objective: every operator trains, and whatever goes wrong is told by its kind in one line."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +90,25 @@ def test_a_promoted_trial_goes_on_from_its_rung(proxy):
     whole.train(PLAIN, lambda epoch: epoch.number == 3, keep=kept.append)
     assert whole.train(PLAIN, reported.append, start=kept[1]) == whole.train(PLAIN, lambda _: False)
     assert len(reported) == 1
+
+
+def test_steps_are_the_training_after_each_of_its_epochs(proxy):
+    whole = replace(proxy, epochs=3)
+    states, curves = [], []
+    for step in whole.steps(PLAIN, parts=2):
+        curves.append([*step.curve])
+        states.append(deepcopy(step.state_dict()))
+    assert [len(curve) for curve in curves] == [1, 2, 3]
+    assert curves[-1][0].accuracy != curves[-1][2].accuracy
+    rest = [[*step.curve] for step in whole.steps(PLAIN, states[0], parts=2)]
+    assert rest == curves[1:]
+    assert curves[-1] != whole.train(PLAIN, lambda _: False), "the statistics are of the parts"
+
+
+def test_a_failure_is_the_last_step(proxy):
+    *before, last = replace(proxy, recipe=Recipe(16, peak_rate=1e30), epochs=3).steps(PLAIN)
+    assert len(before) < 3
+    assert last.kind == "diverged"
 
 
 def test_a_training_that_diverges_is_told_apart(proxy):

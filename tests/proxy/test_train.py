@@ -22,6 +22,7 @@ from nas_recalib.proxy.train import (
     default_recipe,
     normalise,
     one_cycle,
+    train_step,
 )
 
 
@@ -140,6 +141,96 @@ def test_a_training_that_diverges_says_so(few, dtype):
         train(small(), few, 3, dtype=dtype, recipe=Recipe(32, peak_rate=1e30), report=reported.append)
     assert len(reported) < 3
     assert all(math.isfinite(epoch.loss) for epoch in reported)
+
+
+def plain_step(network, optimizer, images, labels, dtype, recipe, parts):
+    assert parts == 1
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        logits = network(images)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_in_one_part_is_a_plain_step_bit_for_bit(few, dtype, monkeypatch):
+    networks = [small("scconv+msar") for _ in range(2)]
+    curve = train(networks[0], few, dtype=dtype)
+    monkeypatch.setattr("nas_recalib.proxy.train.train_step", plain_step)
+    assert train(networks[1], few, dtype=dtype) == curve
+    ended, expected = (network.state_dict() for network in networks)
+    assert all(value.equal(ended[name]) for name, value in expected.items())
+
+
+@pytest.mark.parametrize(("images", "parts"), [(8, 2), (7, 2), (7, 3), (3, 7), (1, 2)])
+def test_parts_of_a_batch_add_up_to_its_step(normal, images, parts, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # of the loss, too
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).double()
+    for parameter in network.parameters():
+        parameter.data = 0.3 * normal(*parameter.shape)
+    pixels, labels = normal(images, 3, 6, 6), torch.arange(images) % 5
+    (kernel, bias), (weight, shift) = ([p.detach().clone() for p in network[i].parameters()] for i in (0, 3))
+    for tensor in (kernel, bias, weight, shift):
+        tensor.requires_grad_()
+    loss = torch.zeros((), dtype=torch.float64)
+    for picture, label in zip(pixels, labels, strict=True):  # image by image, the loss as it is defined
+        hidden = F.conv2d(picture[None], kernel, bias).relu().flatten()
+        named = (weight @ hidden + shift).log_softmax(0)
+        loss = loss - (0.8 * named[label] + 0.2 * named.mean()) / images
+    gradients = torch.autograd.grad(loss, (kernel, bias, weight, shift))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    for parameter in network.parameters():
+        parameter.grad = torch.full_like(parameter, 9.0)  # of the step before
+    recipe = Recipe(label_smoothing=0.2)
+    told = train_step(network, optimizer, pixels, labels, torch.float32, recipe, parts)
+    torch.testing.assert_close(told.double(), loss.detach(), rtol=1e-6, atol=0)
+    for after, before, slope in zip(
+        network.parameters(), (kernel, bias, weight, shift), gradients, strict=True
+    ):
+        torch.testing.assert_close(after, before - 0.5 * slope, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("parts", [2, 5])
+def test_parts_leave_rates_steps_and_the_order_of_images_as_they_are(few, parts):
+    given = {"seed": 3, "dtype": torch.float32, "recipe": Recipe(batch_size=32)}
+    whole = Training(linear(few), few, 3, **given)
+    divided = Training(linear(few), few, 3, parts=parts, **given)
+    for expected, epoch in zip(whole, divided, strict=True):
+        assert epoch.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert epoch.accuracy == expected.accuracy
+    ended, expected = divided.state_dict(), whole.state_dict()
+    assert ended["generator"].equal(expected["generator"])
+    assert ended["optimizer"]["param_groups"] == expected["optimizer"]["param_groups"]
+    for name, value in expected["network"].items():
+        torch.testing.assert_close(ended["network"][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_goes_on_in_other_parts(few):
+    given = {"seed": 3, "dtype": torch.float32, "recipe": Recipe(batch_size=32)}
+    whole = Training(small("ab"), few, 3, **given)
+    first = next(iter(whole))
+    there = Training(small("ab"), few, 3, parts=2, **given)
+    there.load_state_dict(whole.state_dict())
+    back = Training(small("ab"), few, 3, **given)
+    back.load_state_dict(there.state_dict())
+    assert there.curve == back.curve == [first]
+    rest = [*there]
+    assert [epoch.number for epoch in rest] == [2, 3]
+    assert [*back] == [*whole]
+    assert rest != whole.curve[1:], "the statistics are of the parts"
+    for epoch, expected in zip(rest, whole.curve[1:], strict=True):
+        assert epoch.loss == pytest.approx(expected.loss, rel=0.1)
+
+
+def test_parts_differ_by_at_most_one_image(few):
+    network = Recording(10)
+    training = Training(network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(batch_size=32), parts=3)
+    next(iter(training))
+    assert [len(images) for images in network.batches] == [11, 11, 10] * 2
+    with pytest.raises(ValueError, match="parts: 0 is not at least 1"):
+        Training(network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(), parts=0)
 
 
 class Recording(nn.Module):
