@@ -1,6 +1,7 @@
 """Which device to run on, and what it is called."""
 
 import ctypes
+import gc
 import os
 import platform
 from collections.abc import Iterator
@@ -70,6 +71,13 @@ def keep_freed_memory() -> bool:
         return False
     trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1
     return bool(mallopt(mmap_threshold, most) and mallopt(trim_threshold, most))
+
+
+def free_memory() -> None:
+    """Gives back what nothing refers to any more, on the GPU too, where torch would keep it for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -9,6 +9,7 @@ import torch
 
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Resident
+from nas_recalib.device import free_memory
 from nas_recalib.errors import Diverged
 from nas_recalib.proxy.train import Epoch, Recipe, State, Training
 
@@ -86,18 +87,26 @@ class Proxy:
             parts: What each batch is split into; see `Training`.
 
         Yields:
-            The training after each of its epochs; if there are no more, because something went wrong, why.
+            The training after each of its epochs; if something goes wrong, at last, why. By then nothing
+            of the training is left in memory but its curve.
         """
+        training = None
         try:
             training = self._training(architecture, parts)
             if start is not None:
                 training.load_state_dict(start)
             for _ in training:
                 yield training
+            return
         except Diverged as error:
-            yield Failure("diverged", str(error))
+            failure = Failure("diverged", str(error))
         except Exception as error:
-            yield explain(error)
+            failure = explain(error)
+        if training is not None:
+            training.close()  # whoever was given it may hold it still
+        if failure.kind == "out-of-memory":
+            free_memory()  # out here, where no traceback holds the tensors any more
+        yield failure
 
     def _training(self, architecture: Architecture, parts: int) -> Training:
         shape = architecture.shape.twin(self.width)

@@ -141,6 +141,10 @@ class Training:
         self._generator.set_state(state["generator"].cpu())
         self.curve = [Epoch(*told) for told in state["curve"]]
 
+    def close(self) -> None:
+        """Lets go of the network and of the optimizer's memory; the curve stays."""
+        del self._network, self._optimizer
+
     def train_epoch(self) -> float:
         """One pass over the training images; waits for the device once, at its end.
 

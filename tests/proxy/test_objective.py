@@ -1,14 +1,17 @@
 """The objective: every operator trains, and whatever goes wrong is told by its kind in one line."""
 
+import gc
 import math
+import weakref
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from nas_recalib.architecture import Architecture
+from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import load_resident, open_source
 from nas_recalib.networks import get_backbone
 from nas_recalib.proxy.objective import Failure, Proxy
@@ -161,6 +164,69 @@ def test_failures_are_told_by_kind_in_one_line(proxy, monkeypatch, error, kind, 
 def test_the_allocator_of_this_machine_is_understood(proxy, monkeypatch):
     monkeypatch.setattr("nas_recalib.proxy.objective.Training", lambda *_, **__: torch.empty(1 << 55))
     assert proxy.train(PLAIN, lambda _: False).kind == "out-of-memory"
+
+
+class Full(nn.Module):
+    """Finds the memory full from its nth batch on."""
+
+    def __init__(self, network, first, fill):
+        super().__init__()
+        self.network, self.left, self.fill = network, first, fill
+
+    def forward(self, images):
+        self.left -= 1
+        logits = self.network(images)
+        if self.left <= 0:
+            self.fill()
+        return logits
+
+
+def allocate_too_much():
+    torch.empty(1 << 55)
+
+
+def find_the_gpu_full():
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("fill", [allocate_too_much, find_the_gpu_full])
+@pytest.mark.parametrize("first", [0, 1, 3, 4])
+def test_nothing_of_a_training_without_memory_stays_in_memory(proxy, monkeypatch, first, fill):
+    networks, released = [], []
+
+    def build(*given):
+        if first == 0:
+            fill()
+        network = build_seeded(*given)
+        networks.append(weakref.ref(network))
+        networks.extend(weakref.ref(parameter) for parameter in network.parameters())
+        return Full(network, first, fill)
+
+    monkeypatch.setattr("nas_recalib.proxy.objective.build_seeded", build)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: released.append([ref() for ref in networks]))
+    gc.collect()
+    gc.disable()
+    try:
+        steps = replace(proxy, epochs=3).steps(PLAIN)
+        *before, failure = steps  # the trainings themselves are held on to
+        assert failure.kind == "out-of-memory"
+        assert len(before) == (1 if first > 2 else 0)
+        assert all(len(step.curve) == 1 for step in before)
+        assert len(networks) > 30 or first == 0
+        assert released == [[None] * len(networks)], "freed before the cache is emptied"
+    finally:
+        gc.enable()
+
+
+def test_after_a_failure_the_next_training_is_as_ever(proxy, monkeypatch):
+    expected = proxy.train(PLAIN, lambda _: False)
+    with monkeypatch.context() as patch:
+        patch.setattr("nas_recalib.proxy.train.F.cross_entropy", lambda *_, **__: torch.empty(1 << 55))
+        assert proxy.train(PLAIN, lambda _: False).kind == "out-of-memory"
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    assert proxy.train(PLAIN, lambda _: False) == expected
 
 
 def test_an_interruption_is_not_a_failure(proxy):
