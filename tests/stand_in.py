@@ -1,7 +1,7 @@
 """A search whose training is a formula: everything else is real."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.local import Search
+from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 
 SPACE = """
@@ -32,6 +32,14 @@ def formula(architecture: Architecture) -> float:
 
 
 @dataclass
+class Training:
+    curve: list[Epoch]
+
+    def state_dict(self) -> State:
+        return {"curve": [astuple(epoch) for epoch in self.curve]}
+
+
+@dataclass
 class StandIn:
     """In the place of the proxy training; `verdict` may answer with a failure instead."""
 
@@ -42,25 +50,32 @@ class StandIn:
     resumed: list[Architecture] = field(default_factory=list)
     passed: list[tuple[Architecture, int]] = field(default_factory=list)
 
-    def train(
-        self,
-        architecture: Architecture,
-        report: Callable[[Epoch], bool],
-        *,
-        start: State | None = None,
-        keep: Callable[[State], None] = lambda _: None,
-    ) -> list[Epoch] | Failure:
-        curve = [Epoch(*told) for told in start["curve"]] if start else []
+    course = "formula"
+
+    def steps(
+        self, architecture: Architecture, start: State | None = None, parts: int = 1
+    ) -> Iterator["Training | Failure"]:
+        training = Training([Epoch(*told) for told in start["curve"]] if start else [])
         (self.resumed if start else self.trained).append(architecture)
         if failure := self.verdict(architecture):
-            return failure
-        for number in range(len(curve) + 1, self.epochs + 1):
-            curve.append(Epoch(number, 1.0, formula(architecture) * number / self.epochs))
+            yield failure
+            return
+        for number in range(len(training.curve) + 1, self.epochs + 1):
+            training.curve.append(Epoch(number, 1.0, formula(architecture) * number / self.epochs))
             self.passed.append((architecture, number))
-            if report(curve[-1]):
-                keep({"curve": [astuple(epoch) for epoch in curve]})
+            yield training
+
+    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
+        step: Training | Failure = Training([])
+        for step in self.steps(architecture):
+            if isinstance(step, Failure):
+                return step
+            if report(step.curve[-1]):
                 break
-        return curve
+        return step.curve
+
+
+_workers = itertools.count()
 
 
 class Silent:
@@ -88,8 +103,7 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         "facts": facts,
         "folder": folder / "trials",
         "checkpoints": Checkpoints(folder / "checkpoints"),
-        "worker": "here",
-        "owned": True,
+        "worker": f"here/{next(_workers)}",
         **changes,
     }
     return Search(**given)  # type: ignore[arg-type]

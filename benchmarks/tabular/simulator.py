@@ -3,7 +3,7 @@
 import heapq
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field
 from itertools import count
@@ -18,8 +18,10 @@ from tabular.table import Picks, Run
 from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
-from nas_recalib.search.local import Search
+from nas_recalib.search.lives import Alone
+from nas_recalib.search.local import run_here
 from nas_recalib.search.samplers import STRATEGIES, Offer
+from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import CONTINUES
 
@@ -133,6 +135,16 @@ class Clock:
 
 
 @dataclass
+class LookedUp:
+    """What `Trainings` tell after every epoch."""
+
+    curve: list[Epoch]
+
+    def state_dict(self) -> State:
+        return {"curve": [astuple(epoch) for epoch in self.curve]}
+
+
+@dataclass
 class Trainings:
     """Stands in the place of the proxy training.
 
@@ -150,25 +162,20 @@ class Trainings:
     def epochs(self) -> int:
         return self.benchmark.epochs
 
-    def train(
-        self,
-        architecture: Architecture,
-        report: Callable[[Epoch], bool],
-        *,
-        start: State | None = None,
-        keep: Callable[[State], None] = lambda _: None,
-    ) -> list[Epoch] | Failure:
+    course = "looked up"
+
+    def steps(
+        self, architecture: Architecture, start: State | None = None, parts: int = 1
+    ) -> Iterator[LookedUp | Failure]:
         run = self.benchmark.observe(self.benchmark.space.picks(architecture), self.seed)
-        curve = [Epoch(*told) for told in start["curve"]] if start else []
-        for number, seconds in enumerate(run.seconds[len(curve) :], start=len(curve) + 1):
+        training = LookedUp([Epoch(*told) for told in start["curve"]] if start else [])
+        for number, seconds in list(enumerate(run.seconds, start=1))[len(training.curve) :]:
             self.clock.wait(seconds)
             if number > len(run.accuracies):
-                return Failure("diverged", run.failure or "")
-            curve.append(Epoch(number, run.losses[number - 1], run.accuracies[number - 1]))
-            if report(curve[-1]):
-                keep({"curve": [astuple(epoch) for epoch in curve]})
-                break
-        return curve
+                yield Failure("diverged", run.failure or "")
+                return
+            training.curve.append(Epoch(number, run.losses[number - 1], run.accuracies[number - 1]))
+            yield training
 
 
 class Memory:
@@ -187,6 +194,13 @@ class Memory:
         self._states.pop(number, None)
 
 
+class Immortal(Alone):
+    """Simulated workers do not die."""
+
+    def dead(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return []
+
+
 @dataclass
 class Recorder:
     """Writes down where a search stands whenever a trial ends; is its observer."""
@@ -194,12 +208,16 @@ class Recorder:
     benchmark: Benchmark
     clock: Clock
     points: list[Point] = field(default_factory=list)
+    _told: set[int] = field(default_factory=set)
 
     def started(self, number: int, architecture: Architecture) -> None: ...
 
     def epoch(self, number: int, epoch: Epoch) -> None: ...
 
     def ended(self, trial: FrozenTrial) -> None:
+        if trial.number in self._told:  # by another worker
+            return
+        self._told.add(trial.number)
         last = self.points[-1] if self.points else Point(0.0, 0, None, None)
         trials = last.trials + (CONTINUES not in trial.user_attrs)
         observed, quality = last.observed, last.quality
@@ -257,9 +275,10 @@ def simulate(
             offers=OFFERS,
             first=(),
             worker=f"worker {worker}",
-            owned=False,
+            shared=workers > 1,
+            lives=Immortal(),
         )
 
     searches = [search(worker) for worker in range(workers)]
-    clock.run([lambda one=one: one.run(goal, recorder) for one in searches])
+    clock.run([lambda one=one: run_here(one, goal, recorder, clock.wait) for one in searches])
     return recorder.points

@@ -105,6 +105,10 @@ def search(
         str | None,
         typer.Option(help="Take over what another study of --runs-dir has trained.", metavar="STUDY"),
     ] = None,
+    retries: Annotated[
+        int,
+        typer.Option(help="How often to go on with a trial whose worker died.", min=0, max=MANY, metavar="N"),
+    ] = 3,
     threads: Threads = None,
     seed: Annotated[
         int | None,
@@ -126,6 +130,7 @@ def search(
     from nas_recalib.report.terminal import print_table
     from nas_recalib.search.confirm import confirm_leaders
     from nas_recalib.search.finalists import measure_finalists
+    from nas_recalib.search.local import run_here
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.request import Request
     from nas_recalib.search.setup import prepared
@@ -160,6 +165,7 @@ def search(
         plugins=plugin or (),
         corrupt=corrupt_images,
         warm_start=warm_start,
+        retries=retries,
     )
     chosen = pick_device(device)
     keep_freed_memory()
@@ -171,7 +177,7 @@ def search(
         complete = [trial for trial in finished(ready.study) if trial.state.name == "COMPLETE"]
         best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
         with Progress(trials, len(trained_here(ready.study)), ready.proxy.epochs, best) as progress:
-            reached = ready.run(trials, progress)
+            reached = run_here(ready, trials, progress)
         if not reached:
             say("every architecture of the space that is within the budget has been tried")
         measure_finalists(ready.study, say)

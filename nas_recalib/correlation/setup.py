@@ -24,7 +24,8 @@ from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.scores import score_names
 from nas_recalib.proxy.trainer import Loader
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import StudyPlace, create_study, find_study, locked
+from nas_recalib.study.place import StudyPlace, create_study, find_study
+from nas_recalib.study.workers import enrolled
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     images = Loader(plan.data, request.cache, request.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
-    with locked(place):
+    with enrolled(place.folder, alone=True):
         study = create_study(place)
         try:
             written = read_plan(study)

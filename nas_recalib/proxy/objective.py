@@ -16,7 +16,17 @@ from nas_recalib.proxy.train import Epoch, Recipe, State, Training
 # The CPU's allocator and the CUDA libraries raise a RuntimeError of no class of its own.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 
-FailureKind = Literal["out-of-memory", "diverged", "error", "interrupted", "over-budget"]
+FailureKind = Literal[
+    "out-of-memory",
+    "diverged",
+    "error",
+    "over-budget",
+    "checkpoint",  # could not be kept
+    "interrupted",  # on purpose
+    "lost",  # with its worker
+    "abandoned",  # lost too often
+    "withdrawn",  # another worker was first
+]
 
 
 @dataclass(frozen=True)
@@ -45,33 +55,28 @@ class Proxy:
     dtype: torch.dtype
     seed: int
 
-    def train(
-        self,
-        architecture: Architecture,
-        report: Callable[[Epoch], bool],
-        *,
-        start: State | None = None,
-        keep: Callable[[State], None] = lambda _: None,
-    ) -> list[Epoch] | Failure:
+    @property
+    def course(self) -> str:
+        """What decides the course of a training besides the architecture, as text."""
+        images = (*self.data.train_images.shape, len(self.data.val_labels), self.data.split)
+        return f"{images} {self.width} {self.epochs} {self.recipe} {self.dtype} {self.seed}"
+
+    def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
         """Trains the twin of an architecture.
 
         Args:
             architecture: Whose twin.
             report: Called after every epoch; a true answer ends the trial there.
-            start: What `keep` was given when a training of the same proxy and architecture ended early;
-                this one goes on from there, as if it had not.
-            keep: Called with that, if a report ends the trial.
 
         Returns:
             The whole learning curve, or why there is none.
         """
-        curve = [Epoch(*told) for told in start["curve"]] if start else []
-        for step in self.steps(architecture, start):
+        curve: list[Epoch] = []
+        for step in self.steps(architecture):
             if isinstance(step, Failure):
                 return step
             curve = step.curve
             if report(curve[-1]):
-                keep(step.state_dict())
                 break
         return curve
 

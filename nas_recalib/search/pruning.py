@@ -10,7 +10,7 @@ import optuna
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.study.trials import CONTINUES, standing
+from nas_recalib.study.trials import CONTINUES, PARTS, standing
 
 _BRACKET = "bracket"  # a trial's attribute
 
@@ -142,7 +142,7 @@ PRUNERS: dict[str, Callable[[int], Pruner]] = {
 
 def going_on(trial: FrozenTrial) -> dict[str, Any]:
     """Attributes of a trial that goes on from another."""
-    kept = [key for key in (_BRACKET, "strategy", "proposed") if key in trial.user_attrs]
+    kept = [key for key in (_BRACKET, PARTS, "strategy", "proposed") if key in trial.user_attrs]
     return {CONTINUES: trial.number, **{key: trial.user_attrs[key] for key in kept}}
 
 

@@ -9,6 +9,8 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import read_yaml
 from nas_recalib.space_file import SpaceFile, find_space
 
+RETRIES = 3
+
 
 @dataclass(frozen=True)
 class Request:
@@ -41,6 +43,7 @@ class Request:
         plugins: Modules of the user's own operators; none is "as the study has it".
         warm_start: Name of another study whose trials are taken over.
         corrupt: What to do about images that cannot be decoded: refuse or skip.
+        retries: How often a training is gone on with after its worker died.
     """
 
     space: str | None
@@ -69,6 +72,7 @@ class Request:
     plugins: Sequence[str] = ()
     corrupt: str = "refuse"
     warm_start: str | None = None
+    retries: int = RETRIES
 
 
 def default_name(space: str | None, budget: Budget) -> str:

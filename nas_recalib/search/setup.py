@@ -1,9 +1,8 @@
 """From what a user asked for to a search ready to run; all is checked before anything is written."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, replace
 
 import optuna
@@ -23,13 +22,15 @@ from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.local import Search
+from nas_recalib.search.lives import Alone, Beating, Lives
 from nas_recalib.search.method import find_method, find_objectives
 from nas_recalib.search.request import Request, default_name, refuse_idle
+from nas_recalib.search.search import Search
 from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
-from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, read_config
+from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config
+from nas_recalib.study.workers import enrolled
 
 
 @contextmanager
@@ -79,7 +80,7 @@ def prepared(
     proxy = _proxy(config, request, source, device)
     config = replace(config, split_hash=proxy.data.split)
     other = find_source(request.warm_start, place, config) if request.warm_start else None
-    with locked(place):
+    with enrolled(place.folder, alone=not place.shared) as worker:
         study = create_study(place, config.objectives)
         written = read_config(study)
         if written is not None:
@@ -88,10 +89,12 @@ def prepared(
             study.set_user_attr("config", config.as_dict())
         write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
         try:
-            search = _search(study, place, space, within, config, proxy, device)
-            if other is not None:
-                say(f"warm start: {warm_start(search, other)}")
-            yield search, config
+            with _lives(place, study) as lives:
+                search = _search(study, place, space, within, config, proxy, device, worker, lives)
+                search.retries = request.retries
+                if other is not None:
+                    say(f"warm start: {warm_start(search, other)}")
+                yield search, config
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
@@ -180,6 +183,10 @@ def _proxy(config: SearchConfig, request: Request, source: Source, device: torch
     )
 
 
+def _lives(place: StudyPlace, study: optuna.Study) -> AbstractContextManager[Lives]:
+    return Beating(study._storage, place.folder) if place.shared else nullcontext(Alone())
+
+
 def _search(
     study: optuna.Study,
     place: StudyPlace,
@@ -188,6 +195,8 @@ def _search(
     config: SearchConfig,
     proxy: Proxy,
     device: torch.device,
+    worker: str,
+    lives: Lives,
 ) -> Search:
     return Search(
         study=study,
@@ -199,7 +208,8 @@ def _search(
         facts={"fidelity": config.fidelity, "device": device_name(device), "versions": versions()},
         folder=place.folder / "trials",
         checkpoints=Checkpoints(place.folder / "checkpoints"),
-        worker=f"{socket.gethostname()}:{place.folder.resolve()}",
-        owned=place.storage is None,
+        worker=worker,
+        shared=place.shared,
+        lives=lives,
         objectives=config.objectives,
     )

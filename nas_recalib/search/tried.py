@@ -1,17 +1,14 @@
 """What a study says of architectures that need not be trained again."""
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.search.samplers import Picks
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import FINISHED, REPLAYED
-
-_OF_ITS_OWN = ("out-of-memory", "diverged")  # failures that come from the architecture
+from nas_recalib.study.trials import FAILURE, FINISHED, OF_ITS_OWN, REPLAYED, comes_back, owed
 
 
 @dataclass
@@ -19,13 +16,11 @@ class Tried:
     """Follows a study.
 
     Attributes:
-        study: Which.
         space: Its space.
         known: Architectures that have been trained, or have failed for a reason of their own.
-        claimed: Those that are being trained by another process.
+        claimed: Those that are being trained, or are to be gone on with.
     """
 
-    study: optuna.Study
     space: SearchSpace
     known: dict[Picks, FrozenTrial] = field(default_factory=dict)
     claimed: dict[Picks, FrozenTrial] = field(default_factory=dict)
@@ -35,10 +30,12 @@ class Tried:
     def all(self) -> Mapping[Picks, FrozenTrial]:
         return ChainMap(self.known, self.claimed)
 
-    def look(self) -> None:
-        """Learns what has ended since, and what other processes on the same storage are at."""
+    def look(self, trials: Sequence[FrozenTrial]) -> None:
+        """Learns from all trials of a study what has ended since, and what is being trained."""
         self.claimed.clear()
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in owed(trials):
+            self.claimed[self.picks(trial)] = trial
+        for trial in trials:
             if trial.number not in self._seen and trial.state.is_finished():
                 self._seen.add(trial.number)
                 self._remember(trial)
@@ -54,6 +51,7 @@ class Tried:
 
     def _remember(self, trial: FrozenTrial) -> None:
         """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
-        telling = trial.state in FINISHED or trial.user_attrs.get("failure") in _OF_ITS_OWN
+        of_its_own = trial.user_attrs.get(FAILURE) in OF_ITS_OWN and not comes_back(trial)
+        telling = trial.state in FINISHED or of_its_own
         if telling and "architecture" in trial.user_attrs and REPLAYED not in trial.user_attrs:
             self.add(trial)

@@ -8,9 +8,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.search.local import Search
 from nas_recalib.search.samplers import Picks
 from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_other_trainings
 from nas_recalib.study.place import StudyPlace, open_study, read_config
@@ -69,8 +69,9 @@ def find_source(name: str, place: StudyPlace, config: SearchConfig) -> optuna.St
 
 def warm_start(search: Search, source: optuna.Study) -> Taken:
     """Adds to a search's study what another has trained and this one may train, with this one's costs."""
-    search.tried.look()
-    known = set(search.tried.known)
+    tried = search.plan.tried
+    tried.look(search.study.get_trials(deepcopy=False))
+    known = set(tried.known)
     numbers: list[int] = []
     left: dict[str, list[int]] = {}
     for trial in source.get_trials(deepcopy=False):

@@ -1,6 +1,5 @@
-"""The Optuna study: opened, locked against a second search, and read."""
+"""The Optuna study: opened, made and read."""
 
-import fcntl
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +47,11 @@ class StudyPlace:
         if storage and _in_memory(storage):
             raise InputError(f"storage: {storage} is gone when the search ends; name a file or a server")
         return cls(name, runs / name, storage)
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may write to it besides who works in the folder."""
+        return self.storage is not None
 
     @property
     def database(self) -> Path:
@@ -147,28 +151,6 @@ def read_config(study: optuna.Study) -> SearchConfig | None:
         raise InputError(
             f"study: {study.study_name!r} was not made by this version of nas-recalib"
         ) from error
-
-
-@contextmanager
-def locked(place: StudyPlace) -> Iterator[None]:
-    """Holds the study's folder, so that no second search on this machine writes to it.
-
-    The kernel lets go when the process ends, however it ends.
-
-    Raises:
-        InputError: If the folder cannot be written to, or another search holds it.
-    """
-    try:
-        place.folder.mkdir(parents=True, exist_ok=True)
-        handle = (place.folder / "lock").open("a")
-    except OSError as error:
-        raise InputError(f"runs: {place.folder} cannot be written: {error.strerror}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"study: another search is running on {place.folder}") from error
-        yield
 
 
 def _in_memory(storage: str) -> bool:

@@ -1,7 +1,7 @@
 """What a study's trials say: which count, how accurate they are, and which go on from one another."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,28 +18,83 @@ CONTINUES = "continues"  # a trial's attribute: number of the trial whose traini
 CURVE = "curve"  # where several objectives keep Optuna from taking accuracies after each epoch
 TAKEN = "taken_from"  # study and number of the trial of another study that was taken over
 REPLAYED = "replayed_from"  # number of the trial that answered this one
+FAILURE = "failure"  # kind of a failed trial's failure
+ATTEMPT = "attempt"  # how often, with this one, its training was begun or gone on with after a worker died
+PARTS = "parts"  # that each batch is split into, where a whole one did not fit into memory
+WITHDRAWN: Final = "withdrawn"  # a kind of failure: another worker was first
+OF_ITS_OWN = ("out-of-memory", "diverged", "abandoned")  # kinds that come from the architecture
+_PASSING = ("interrupted", "lost", WITHDRAWN)  # kinds that say nothing of the architecture
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that were really trained, to the end or until they were given up or left."""
-    return _last(study.get_trials(deepcopy=False, states=FINISHED))
+    return finished_of(study.get_trials(deepcopy=False))
+
+
+def finished_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """As `finished`, of trials at hand."""
+    return _last((trial for trial in trials if trial.state in FINISHED), trials)
 
 
 def standing(study: optuna.Study) -> list[FrozenTrial]:
     """As `finished`, and what is being trained in the place of what that goes on from.
 
-    A training that failed for a reason of its own takes what it went on from along; an interrupted one does
-    not.
+    A training that failed for a reason of its own takes what it went on from along; an interrupted one, or
+    one whose worker died, does not.
     """
     trials = study.get_trials(deepcopy=False)
-    lasting = [trial for trial in trials if trial.user_attrs.get("failure") != "interrupted"]
-    states = (*FINISHED, TrialState.RUNNING)
-    return [trial for trial in _last(lasting) if trial.state in states]
+    lasting = (trial for trial in trials if trial.user_attrs.get(FAILURE) not in _PASSING)
+    return [trial for trial in _last(lasting, trials) if trial.state in (*FINISHED, TrialState.RUNNING)]
 
 
 def trained_here(study: optuna.Study) -> list[FrozenTrial]:
     """As `finished`, without what was taken over from another study."""
     return [trial for trial in finished(study) if TAKEN not in trial.user_attrs]
+
+
+def comes_back(trial: FrozenTrial) -> bool:
+    """Whether a trial failed in a way after which its training is gone on with."""
+    kind = trial.user_attrs.get(FAILURE)
+    if trial.state != TrialState.FAIL or "architecture" not in trial.user_attrs:
+        return False
+    return kind in ("interrupted", "lost") or (kind == "out-of-memory" and PARTS not in trial.user_attrs)
+
+
+def owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Failed trainings that are to be gone on with: interrupted, lost with their workers, or short of memory.
+
+    What ran out of memory is owed once: with each batch in two parts.
+    """
+    taken_up = {
+        trial.user_attrs.get(CONTINUES) for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN
+    }
+    return [trial for trial in trials if comes_back(trial) and trial.number not in taken_up]
+
+
+def begun(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Trainings of this study that have ended, go on or are owed, each by the number of its first trial."""
+    standing_for = [
+        trial
+        for trial in trials
+        if trial.state in (*FINISHED, TrialState.RUNNING) and REPLAYED not in trial.user_attrs
+    ]
+    before = _before(trials)
+    return {
+        [trial.number, *line(trial.number, before)][-1]
+        for trial in (*standing_for, *owed(trials))
+        if TAKEN not in trial.user_attrs
+    }
+
+
+def ancestors(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[int, ...]:
+    """Numbers of the trials whose training a trial goes on with, the last first."""
+    return tuple(line(trial.number, _before(trials)))
+
+
+def line(number: int, before: Mapping[int, int]) -> Iterator[int]:
+    """Numbers of those that a trial goes on from, the last first."""
+    while 0 <= (one := before.get(number, -1)) < number:
+        yield (number := one)
 
 
 def cost_attributes(cost: Mapping[str, int]) -> dict[str, Any]:
@@ -59,8 +114,13 @@ def curve_of(trial: FrozenTrial) -> list[float]:
     return [value for _, value in steps] or list(trial.user_attrs.get(CURVE, ()))
 
 
-def _last(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+def _before(trials: Collection[FrozenTrial]) -> dict[int, int]:
+    return {trial.number: trial.user_attrs[CONTINUES] for trial in trials if CONTINUES in trial.user_attrs}
+
+
+def _last(some: Iterator[FrozenTrial], trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Without what was replayed, and of those that go on from one another the last."""
-    trained = [trial for trial in trials if REPLAYED not in trial.user_attrs]
-    left = {trial.user_attrs.get(CONTINUES) for trial in trained}
-    return [trial for trial in trained if trial.number not in left]
+    trained = [trial for trial in some if REPLAYED not in trial.user_attrs]
+    before = _before(trials)
+    passed = {number for trial in trained for number in line(trial.number, before)}
+    return [trial for trial in trained if trial.number not in passed]

@@ -28,15 +28,15 @@ import os, signal, sys
 from nas_recalib.cli import run
 from nas_recalib.proxy.objective import Proxy
 
-train, begun = Proxy.train, []
+steps, begun = Proxy.steps, []
 
 def train_until_killed(proxy, *arguments, **keywords):
     begun.append(proxy.seed)
     if len(begun) == 6:  # two trials and three confirmations are done
         os.kill(os.getpid(), signal.SIGKILL)
-    return train(proxy, *arguments, **keywords)
+    return steps(proxy, *arguments, **keywords)
 
-Proxy.train = train_until_killed
+Proxy.steps = train_until_killed
 run(sys.argv[1:])
 """
 
@@ -86,13 +86,13 @@ def test_a_killed_confirmation_goes_on_and_is_shown_and_exported(here, capsys):
 
 
 def test_a_confirmation_trains_as_the_search_did_but_for_the_seed(here, capsys, monkeypatch):
-    proxies, train = [], Proxy.train
+    proxies, steps = [], Proxy.steps
 
     def recorded(proxy, *arguments, **keywords):
         proxies.append({field.name: getattr(proxy, field.name) for field in fields(Proxy)})
-        return train(proxy, *arguments, **keywords)
+        return steps(proxy, *arguments, **keywords)
 
-    monkeypatch.setattr(Proxy, "train", recorded)
+    monkeypatch.setattr(Proxy, "steps", recorded)
     assert run([*SEARCH, "--seed=5", "--confirm=1"]) == 0
     assert "1 new seed gives no interval" in capsys.readouterr().out
     assert [proxy.pop("seed") for proxy in proxies] == [5, 5, 6, 6]

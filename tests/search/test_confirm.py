@@ -10,6 +10,7 @@ from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.confirm import confirm_leaders
+from nas_recalib.search.local import run_here
 from nas_recalib.study.summary import LEADERS, MEASURED, leaders, summarise, trial_rows
 
 SEEDS = 3
@@ -40,7 +41,7 @@ def study(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(study_name="s", direction="maximize")
     study.set_user_attr("config", CONFIG.as_dict())
-    assert make_search(study, tmp_path, StandIn()).run(10, Silent())
+    assert run_here(make_search(study, tmp_path, StandIn()), 10, Silent())
     return study
 
 
@@ -172,7 +173,7 @@ def test_one_over_a_measured_limit_is_not_confirmed(study):
 def test_a_later_trial_that_leads_is_confirmed_too(study, tmp_path):
     confirm(study, Noisy())
     before = {row.number for row in leading(study)}
-    make_search(study, tmp_path, StandIn()).run(40, Silent())
+    run_here(make_search(study, tmp_path, StandIn()), 40, Silent())
     new = [row for row in leading(study) if row.number not in before]
     assert new, "forty trials hold better ones than ten"
     proxy = Noisy()

@@ -15,6 +15,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.latency import Measured, build_table
 from nas_recalib.pricing import Latencies, price
 from nas_recalib.search.finalists import FINALISTS, measure_finalists
+from nas_recalib.search.local import run_here
 from nas_recalib.study.summary import summarise
 from nas_recalib.timing import Settings
 
@@ -38,7 +39,7 @@ def study(tmp_path, latencies):
     study.set_user_attr("config", config.as_dict())
     table = price(space(), budget, latencies, 1)
     search = make_search(study, tmp_path, StandIn(), space=space(), budget=budget, table=table)
-    assert search.run(20, Silent())
+    assert run_here(search, 20, Silent())
     return study
 
 

@@ -7,7 +7,8 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.search.baselines import single_operator
+from nas_recalib.search.job import train
+from nas_recalib.search.local import run_here
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import finished
 
@@ -24,25 +25,25 @@ def architectures(study):
 
 def test_ends_with_as_many_trained_trials_as_asked_all_different(study, tmp_path):
     proxy = StandIn()
-    assert make_search(study, tmp_path, proxy).run(12, Silent())
+    assert run_here(make_search(study, tmp_path, proxy), 12, Silent())
     assert len(finished(study)) == len(proxy.trained) == 12
     assert len(set(architectures(study))) == 12
 
 
 def test_running_again_trains_nothing_more_and_a_higher_goal_only_the_rest(study, tmp_path):
-    make_search(study, tmp_path, StandIn()).run(8, Silent())
+    run_here(make_search(study, tmp_path, StandIn()), 8, Silent())
     again = StandIn()
-    make_search(study, tmp_path, again).run(8, Silent())
+    run_here(make_search(study, tmp_path, again), 8, Silent())
     assert again.trained == []
     more = StandIn()
-    make_search(study, tmp_path, more).run(11, Silent())
+    run_here(make_search(study, tmp_path, more), 11, Silent())
     assert len(more.trained) == 3
     assert len(set(architectures(study))) == 11
 
 
 def test_the_papers_single_operator_networks_come_first(study, tmp_path):
     proxy = StandIn()
-    make_search(study, tmp_path, proxy).run(6, Silent())
+    run_here(make_search(study, tmp_path, proxy), 6, Silent())
     # msar and ab-plus are not in the space
     assert proxy.trained[:4] == [
         Architecture.of("resnet20", c) for c in ("vanilla", "scconv", "psconv", "ab")
@@ -62,7 +63,7 @@ def test_nothing_over_budget_is_trained(study, tmp_path):
     budget = Budget(macs=costs[len(costs) // 3])
     within = sum(cost <= budget.macs for cost in costs)
     proxy = StandIn()
-    assert make_search(study, tmp_path, proxy, budget=budget, strategy="tpe").run(within, Silent())
+    assert run_here(make_search(study, tmp_path, proxy, budget=budget, strategy="tpe"), within, Silent())
     assert all(budget.allows(vars(a.cost())) for a in proxy.trained)
     assert len(set(proxy.trained)) == within, "and everything within it can be reached"
     moved = [trial for trial in finished(study) if "proposed" in trial.user_attrs]
@@ -74,7 +75,7 @@ def test_nothing_over_budget_is_trained(study, tmp_path):
 def test_an_exhausted_space_ends_the_search(study, tmp_path, strategy):
     space = SearchSpace.parse(SPACE.replace("[vanilla, scconv, psconv]", "[vanilla, psconv]"), "tiny")
     proxy = StandIn()
-    assert not make_search(study, tmp_path, proxy, space=space, strategy=strategy).run(1000, Silent())
+    assert not run_here(make_search(study, tmp_path, proxy, space=space, strategy=strategy), 1000, Silent())
     assert set(proxy.trained) == set(all_architectures(space))
     assert len(proxy.trained) == space.count() == 64
 
@@ -83,22 +84,24 @@ def test_a_budget_that_admits_one_architecture_ends_with_it(study, tmp_path):
     space = SearchSpace.parse(SPACE, "tiny")
     least = min(all_architectures(space), key=lambda a: a.cost().macs)
     proxy = StandIn()
-    assert not make_search(study, tmp_path, proxy, budget=Budget(macs=least.cost().macs)).run(5, Silent())
+    assert not run_here(
+        make_search(study, tmp_path, proxy, budget=Budget(macs=least.cost().macs)), 5, Silent()
+    )
     assert proxy.trained == [least]
 
 
 def test_an_impossible_budget_is_refused_and_names_the_least_cost(study, tmp_path):
     with pytest.raises(InputError, match="below the least possible cost"):
-        make_search(study, tmp_path, StandIn(), budget=Budget(macs=1000)).run(5, Silent())
+        run_here(make_search(study, tmp_path, StandIn(), budget=Budget(macs=1000)), 5, Silent())
     assert study.get_trials() == []
 
 
 def test_a_duplicate_by_hand_is_answered_from_what_is_known(study, tmp_path):
-    make_search(study, tmp_path, StandIn()).run(5, Silent())
+    run_here(make_search(study, tmp_path, StandIn()), 5, Silent())
     first = finished(study)[0]
     study.enqueue_trial(first.params)
     proxy = StandIn()
-    make_search(study, tmp_path, proxy).run(6, Silent())
+    run_here(make_search(study, tmp_path, proxy), 6, Silent())
     replay = study.get_trials()[5]
     assert replay.user_attrs["replayed_from"] == first.number
     assert replay.value == first.value
@@ -111,7 +114,7 @@ def test_over_budget_by_hand_fails_without_training(study, tmp_path):
     dear = max(all_architectures(space), key=lambda a: a.cost().macs)
     study.enqueue_trial(space.encode(dear))
     proxy = StandIn()
-    make_search(study, tmp_path, proxy, budget=Budget(macs=dear.cost().macs - 1)).run(3, Silent())
+    run_here(make_search(study, tmp_path, proxy, budget=Budget(macs=dear.cost().macs - 1)), 3, Silent())
     assert dear not in proxy.trained
     assert study.get_trials()[0].user_attrs["failure"] == "over-budget"
 
@@ -120,30 +123,58 @@ def test_a_choice_by_hand_that_the_space_does_not_have_stops_once_and_is_dropped
     space = SearchSpace.parse(SPACE, "tiny")
     study.enqueue_trial(dict.fromkeys(space.options(), "dynconv"))
     with pytest.raises(StopSearch, match="a waiting trial cannot be run"):
-        make_search(study, tmp_path, StandIn()).run(3, Silent())
-    make_search(study, tmp_path, StandIn()).run(3, Silent())
+        run_here(make_search(study, tmp_path, StandIn()), 3, Silent())
+    run_here(make_search(study, tmp_path, StandIn()), 3, Silent())
     assert len(finished(study)) == 3
 
 
-@pytest.mark.parametrize("kind", ["out-of-memory", "diverged"])
-def test_a_failing_architecture_is_recorded_and_not_tried_again(study, tmp_path, kind):
+def with_scconv(architecture):
+    return any(c.convolution.name == "scconv" for c in architecture.choices)
+
+
+def test_what_diverges_is_recorded_and_not_tried_again(study, tmp_path):
     def verdict(architecture):
-        has_scconv = any(c.convolution.name == "scconv" for c in architecture.choices)
-        return Failure(kind, "no") if has_scconv and len(proxy.trained) % 3 == 0 else None
+        return (
+            Failure("diverged", "no") if with_scconv(architecture) and len(proxy.trained) % 3 == 0 else None
+        )
 
     proxy = StandIn(verdict)
-    make_search(study, tmp_path, proxy).run(12, Silent())
+    run_here(make_search(study, tmp_path, proxy), 12, Silent())
     failed = [t for t in study.get_trials() if t.state == TrialState.FAIL]
     assert failed
-    assert {t.user_attrs["failure"] for t in failed} == {kind}
+    assert {t.user_attrs["failure"] for t in failed} == {"diverged"}
     assert len(set(proxy.trained)) == len(proxy.trained)
     assert len(finished(study)) == 12
+
+
+def test_what_runs_out_of_memory_is_tried_once_more_with_half_batches(study, tmp_path):
+    class Small(StandIn):
+        def steps(self, architecture, start=None, parts=1):
+            tried.append((str(architecture), parts))
+            hopeless = architecture == Architecture.of("resnet20", "psconv")
+            if with_scconv(architecture) and (parts == 1 or hopeless):
+                return iter([Failure("out-of-memory", "no")])
+            if hopeless:
+                return iter([Failure("out-of-memory", "no")])
+            return super().steps(architecture, start, parts)
+
+    tried = []
+    run_here(make_search(study, tmp_path, Small()), 12, Silent())
+    assert len(finished(study)) == 12
+    halved = [t for t in finished(study) if with_scconv(Architecture.parse(t.user_attrs["architecture"]))]
+    assert halved
+    assert {t.user_attrs["parts"] for t in halved} == {2}
+    assert len(set(tried)) == len(tried), "neither is repeated"
+    assert all((name, 1) in tried for name, parts in tried if parts == 2)
+    hopeless = str(Architecture.of("resnet20", "psconv"))
+    assert [parts for name, parts in tried if name == hopeless] == [1, 2]
+    assert hopeless not in architectures(study)
 
 
 def test_three_errors_in_a_row_stop_the_search_with_the_first_traceback(study, tmp_path):
     proxy = StandIn(lambda _: Failure("error", "boom", f"traceback {len(proxy.trained)}"))
     with pytest.raises(StopSearch, match="traceback 1"):
-        make_search(study, tmp_path, proxy).run(5, Silent())
+        run_here(make_search(study, tmp_path, proxy), 5, Silent())
     assert len(proxy.trained) == 3
     assert len(list((tmp_path / "trials").iterdir())) == 3
 
@@ -151,54 +182,70 @@ def test_three_errors_in_a_row_stop_the_search_with_the_first_traceback(study, t
 def test_ten_failures_in_a_row_stop_the_search(study, tmp_path):
     proxy = StandIn(lambda _: Failure("diverged", "the loss is nan"))
     with pytest.raises(StopSearch, match="10 trials in a row failed, the last: the loss is nan"):
-        make_search(study, tmp_path, proxy).run(5, Silent())
+        run_here(make_search(study, tmp_path, proxy), 5, Silent())
 
 
-def test_an_interruption_loses_the_running_trial_alone(study, tmp_path):
-    class Interrupted(StandIn):
-        def train(self, architecture, report, **given):
-            if len(self.trained) == 3:
-                report_one = super().train(architecture, lambda _: True)
-                assert len(report_one) == 1
-                raise KeyboardInterrupt
-            return super().train(architecture, report, **given)
+class Interrupted(StandIn):
+    """Is interrupted in the second epoch of the fourth training."""
 
+    def steps(self, architecture, start=None, parts=1):
+        steps = super().steps(architecture, start, parts)
+        yield next(steps)
+        if len(self.trained) == 4:
+            raise KeyboardInterrupt
+        yield from steps
+
+
+def test_an_interruption_costs_the_epoch_that_was_not_reported(study, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        make_search(study, tmp_path, Interrupted()).run(6, Silent())
-    assert [t.user_attrs.get("failure") for t in study.get_trials()[:5]] == [
-        None,
-        None,
-        None,
-        "interrupted",
-    ] + [None] * (len(study.get_trials()[:5]) - 4)
+        run_here(make_search(study, tmp_path, Interrupted()), 6, Silent())
+    assert [t.user_attrs.get("failure") for t in study.get_trials()] == [None, None, None, "interrupted"]
     proxy = StandIn()
-    make_search(study, tmp_path, proxy).run(6, Silent())
+    run_here(make_search(study, tmp_path, proxy), 6, Silent())
     assert len(finished(study)) == 6
-    assert proxy.trained[0] == Architecture.of("resnet20", "ab"), "the interrupted baseline is tried again"
+    ab = Architecture.of("resnet20", "ab")
+    assert proxy.resumed == [ab]
+    assert proxy.passed[:2] == [(ab, 2), (ab, 3)]
+    again = study.get_trials()[4]
+    assert again.user_attrs["continues"] == 3
+    assert again.user_attrs["baseline"] == "ab"
+    assert list(again.intermediate_values) == [1, 2, 3]
+    assert not list((tmp_path / "checkpoints").iterdir()), "no checkpoint outlives its training"
 
 
-def test_a_dead_process_running_trial_is_failed_and_its_architecture_free_again(study, tmp_path):
-    search = make_search(study, tmp_path, StandIn())
-    space = search.space
-    study.enqueue_trial(space.encode(single_operator(space, "ab")))
-    study.ask({name: optuna.distributions.CategoricalDistribution(v) for name, v in space.options().items()})
+def kill_in_training(study, folder):
+    """What a search leaves that is killed in the second epoch of its first trial."""
+    search = make_search(study, folder, StandIn())
+    search.begin(5, Silent())
+    job = search.next()
+    search.report(job.number, next(train(search.proxy, job, search.checkpoints)))
+    return job
+
+
+def test_a_dead_process_training_is_gone_on_with(study, tmp_path):
+    job = kill_in_training(study, tmp_path)
     proxy = StandIn()
-    make_search(study, tmp_path, proxy).run(5, Silent())
-    dead = study.get_trials()[0]
-    assert dead.state == TrialState.FAIL
-    assert dead.user_attrs["failure"] == "interrupted"
-    assert single_operator(space, "ab") in proxy.trained
+    run_here(make_search(study, tmp_path, proxy), 5, Silent())
+    dead, again = study.get_trials()[:2]
+    assert (dead.state, dead.user_attrs["failure"]) == (TrialState.FAIL, "lost")
+    assert again.user_attrs["continues"] == dead.number
+    assert again.user_attrs["attempt"] == 2
+    assert proxy.resumed == [job.architecture]
+    assert len(finished(study)) == 5
 
 
-def test_on_shared_storage_another_machines_running_trial_is_left_alone(study, tmp_path):
-    running = study.ask()
-    running.set_user_attr("worker", "elsewhere")
-    make_search(study, tmp_path, StandIn(), owned=False).run(3, Silent())
-    assert study.get_trials()[0].state == TrialState.RUNNING
+def test_what_kills_its_worker_again_and_again_is_given_up(study, tmp_path):
+    jobs = [kill_in_training(study, tmp_path) for _ in range(4)]
+    assert len({job.architecture for job in jobs}) == 1
+    proxy = StandIn()
+    run_here(make_search(study, tmp_path, proxy), 5, Silent())
+    kinds = [trial.user_attrs.get("failure") for trial in study.get_trials()]
+    assert kinds == ["lost"] * 3 + ["abandoned"] + [None] * 5
+    assert jobs[0].architecture not in proxy.trained + proxy.resumed
 
 
 def test_pruned_trials_are_trained_trials(study, tmp_path):
-    make_search(study, tmp_path, StandIn(epochs=6), pruner="median").run(25, Silent())
+    run_here(make_search(study, tmp_path, StandIn(epochs=6), pruner="median"), 25, Silent())
     states = [trial.state for trial in finished(study)]
     assert len(states) == 25
     assert TrialState.PRUNED in states
@@ -207,7 +254,7 @@ def test_pruned_trials_are_trained_trials(study, tmp_path):
 
 
 def test_a_trial_says_what_it_was(study, tmp_path):
-    make_search(study, tmp_path, StandIn()).run(1, Silent())
+    run_here(make_search(study, tmp_path, StandIn()), 1, Silent())
     trial = study.get_trials()[0]
     architecture = Architecture.parse(trial.user_attrs["architecture"])
     assert trial.user_attrs["macs"] == architecture.cost().macs
@@ -224,7 +271,7 @@ def test_proposals_follow_from_the_seed_even_across_an_interruption(tmp_path):
         proxies = []
         for goal in goals:
             proxies.append(StandIn())
-            make_search(study, tmp_path, proxies[-1]).run(goal, Silent())
+            run_here(make_search(study, tmp_path, proxies[-1]), goal, Silent())
         return [architecture for proxy in proxies for architecture in proxy.trained]
 
     assert trained("whole", [14]) == trained("parts", [5, 9, 14])

@@ -7,6 +7,7 @@ from stand_in import SPACE, Silent, StandIn, all_architectures, formula, make_se
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
+from nas_recalib.search.local import run_here
 from nas_recalib.search.pruning import Halving
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import CONTINUES, curve_of, finished
@@ -28,7 +29,7 @@ def test_rungs_are_thirds_of_a_whole_training(epochs, rungs):
 
 def test_nothing_is_trained_twice_and_one_in_three_goes_on(study, tmp_path):
     proxy = StandIn(epochs=9)
-    make_search(study, tmp_path, proxy, pruner="halving", strategy="random").run(40, Silent())
+    run_here(make_search(study, tmp_path, proxy, pruner="halving", strategy="random"), 40, Silent())
     assert len(set(proxy.passed)) == len(proxy.passed), "no epoch of an architecture is paid for twice"
     assert len(finished(study)) == len(proxy.trained) == len(set(proxy.trained)) == 40
     at = {rung: sum(len(curve_of(trial)) >= rung for trial in finished(study)) for rung in (1, 3, 9)}
@@ -43,7 +44,7 @@ def test_nothing_is_trained_twice_and_one_in_three_goes_on(study, tmp_path):
 
 def test_what_goes_on_is_a_trial_of_its_own_with_the_whole_curve(study, tmp_path):
     proxy = StandIn(epochs=9)
-    make_search(study, tmp_path, proxy, pruner="halving", strategy="random").run(20, Silent())
+    run_here(make_search(study, tmp_path, proxy, pruner="halving", strategy="random"), 20, Silent())
     on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
     assert on
     assert len(on) == len(proxy.resumed)
@@ -57,7 +58,7 @@ def test_what_goes_on_is_a_trial_of_its_own_with_the_whole_curve(study, tmp_path
 
 
 def test_a_few_trials_end_with_one_that_is_trained_to_the_end(study, tmp_path):
-    make_search(study, tmp_path, StandIn(epochs=9), pruner="halving").run(7, Silent())
+    run_here(make_search(study, tmp_path, StandIn(epochs=9), pruner="halving"), 7, Silent())
     beyond = [trial for trial in finished(study) if "baseline" not in trial.user_attrs]
     assert len(beyond) == 3
     assert [len(curve_of(trial)) for trial in beyond].count(1) >= 1
@@ -75,7 +76,7 @@ def search_ranked(study, folder, proxy, some, goal):
     space = SearchSpace.parse(SPACE, "tiny")
     for architecture in sorted(all_architectures(space), key=formula, reverse=True)[some]:
         study.enqueue_trial(space.encode(architecture))
-    make_search(study, folder, proxy, pruner="halving").run(goal, Silent())
+    run_here(make_search(study, folder, proxy, pruner="halving"), goal, Silent())
 
 
 def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path):
@@ -111,16 +112,16 @@ def test_without_its_checkpoint_a_training_begins_anew(study, tmp_path, damage):
 
 def test_an_interruption_while_going_on_costs_only_the_epochs_since(study, tmp_path):
     class Interrupted(StandIn):
-        def train(self, architecture, report, *, start=None, keep=lambda _: None):
+        def steps(self, architecture, start=None, parts=1):
             if start:
                 raise KeyboardInterrupt
-            return super().train(architecture, report, start=start, keep=keep)
+            return super().steps(architecture, start, parts)
 
     first = Interrupted(epochs=9)
     with pytest.raises(KeyboardInterrupt):
-        make_search(study, tmp_path, first, pruner="halving", strategy="random").run(40, Silent())
+        run_here(make_search(study, tmp_path, first, pruner="halving", strategy="random"), 40, Silent())
     second = StandIn(epochs=9)
-    make_search(study, tmp_path, second, pruner="halving", strategy="random").run(40, Silent())
+    run_here(make_search(study, tmp_path, second, pruner="halving", strategy="random"), 40, Silent())
     passed = first.passed + second.passed
     assert len(set(passed)) == len(passed)
     assert len(finished(study)) == 40
@@ -128,12 +129,12 @@ def test_an_interruption_while_going_on_costs_only_the_epochs_since(study, tmp_p
 
 def test_what_diverges_when_it_goes_on_does_not_go_on_again(study, tmp_path):
     class Diverging(StandIn):
-        def train(self, architecture, report, *, start=None, keep=lambda _: None):
+        def steps(self, architecture, start=None, parts=1):
             self.verdict = lambda _: Failure("diverged", "no") if start and len(self.resumed) < 3 else None
-            return super().train(architecture, report, start=start, keep=keep)
+            return super().steps(architecture, start, parts)
 
     proxy = Diverging(epochs=9)
-    make_search(study, tmp_path, proxy, pruner="halving", strategy="random").run(30, Silent())
+    run_here(make_search(study, tmp_path, proxy, pruner="halving", strategy="random"), 30, Silent())
     failed = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
     assert len(failed) == 2
     on = [trial.params for trial in study.get_trials() if CONTINUES in trial.user_attrs]
@@ -143,7 +144,7 @@ def test_what_diverges_when_it_goes_on_does_not_go_on_again(study, tmp_path):
 def test_a_baseline_that_waits_in_the_study_is_one_and_not_left(study, tmp_path):
     vanilla = Architecture.of("resnet20", "vanilla")  # the poorest
     study.enqueue_trial(SearchSpace.parse(SPACE, "tiny").encode(vanilla))
-    make_search(study, tmp_path, StandIn(epochs=9), pruner="halving").run(5, Silent())
+    run_here(make_search(study, tmp_path, StandIn(epochs=9), pruner="halving"), 5, Silent())
     first = finished(study)[0]
     assert first.user_attrs["architecture"] == str(vanilla)
     assert first.user_attrs["baseline"] == "vanilla"
@@ -152,7 +153,7 @@ def test_a_baseline_that_waits_in_the_study_is_one_and_not_left(study, tmp_path)
 
 def test_hyperband_spreads_trials_over_brackets(study, tmp_path):
     proxy = StandIn(epochs=9)
-    make_search(study, tmp_path, proxy, pruner="hyperband", strategy="random").run(60, Silent())
+    run_here(make_search(study, tmp_path, proxy, pruner="hyperband", strategy="random"), 60, Silent())
     mine = [trial for trial in finished(study) if "baseline" not in trial.user_attrs]
     brackets = [trial.user_attrs["bracket"] for trial in mine]
     assert set(brackets) == {0, 1, 2}
@@ -170,10 +171,12 @@ def test_as_many_begin_in_each_bracket_as_in_hyperband():
 
 
 def test_the_median_spares_baselines_and_gives_up_what_is_poor(study, tmp_path):
-    make_search(study, tmp_path, StandIn(epochs=6), pruner="median", strategy="random").run(25, Silent())
+    run_here(
+        make_search(study, tmp_path, StandIn(epochs=6), pruner="median", strategy="random"), 25, Silent()
+    )
     trials = finished(study)
     assert all(trial.state == TrialState.COMPLETE for trial in trials if "baseline" in trial.user_attrs)
     poor = [trial for trial in trials if trial.state == TrialState.PRUNED]
     assert poor
     assert all(trial.last_step >= 1 for trial in poor)
-    assert not (tmp_path / "checkpoints").exists(), "what is given up for good leaves nothing behind"
+    assert not list((tmp_path / "checkpoints").iterdir()), "what is given up for good leaves nothing behind"

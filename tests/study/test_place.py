@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from functools import partial
 from io import BytesIO
 
 import optuna
@@ -8,7 +9,9 @@ import pytest
 from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.errors import InputError
-from nas_recalib.study.place import StudyPlace, create_study, find_study, locked, open_study
+from nas_recalib.search.local import run_here
+from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
+from nas_recalib.study.workers import enrolled
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def request(app, path):
 
 def test_the_dashboard_shows_every_trial(place, tmp_path):
     study = create_study(place)
-    make_search(study, tmp_path, StandIn()).run(5, Silent())
+    run_here(make_search(study, tmp_path, StandIn()), 5, Silent())
     app = optuna_dashboard.wsgi(f"sqlite:///{place.database}")
     status, body = request(app, "/api/studies")
     assert status == "200 OK"
@@ -56,9 +59,10 @@ def test_a_study_is_found_again_under_its_name_alone(place):
 
 
 def test_one_search_at_a_time_on_a_folder(place):
-    with locked(place), pytest.raises(InputError, match="another search is running"), locked(place):
+    alone = partial(enrolled, place.folder, alone=True)
+    with alone(), pytest.raises(InputError, match="another search is running"), alone():
         pass
-    with locked(place):
+    with alone():
         pass
 
 

@@ -66,12 +66,13 @@ class UntriedSampler(BaseSampler):
         feasible: Feasible,
         tried: Collection[Picks],
         seed: int,
+        salt: Sequence[int] = (),
     ) -> None:
         self._strategy = strategy
         self._space = space
         self._feasible = feasible
         self._tried = tried
-        self._seed = seed
+        self._entropy = (seed, *salt)
         self._seen: set[int] = set()
         self._ended: list[_Ended] = []
         self.distributions = distributions(space)
@@ -80,12 +81,12 @@ class UntriedSampler(BaseSampler):
         """Whether everything within the budget has been tried."""
         if len(self._tried) < self._feasible.count():  # which is never more than there are
             return False
-        everything = self._feasible.enumerate(np.random.default_rng(self._seed))
+        everything = self._feasible.enumerate(np.random.default_rng(self._entropy))
         return all(picks in self._tried for picks in everything)
 
     def propose(self, study: optuna.Study, number: int) -> Proposal:
         """An architecture for the trial of that number, which need not be there yet."""
-        random = np.random.default_rng((self._seed, number))
+        random = np.random.default_rng((*self._entropy, number))
         situation = self._situation(study, number, random)
         proposed = self._strategy(situation)
         picks = self._feasible.nearest(proposed or self._feasible.sample(random), random)

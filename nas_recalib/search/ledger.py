@@ -1,0 +1,125 @@
+"""How a search writes its trials down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nas_recalib.costs import Feasible
+from nas_recalib.files import write_atomically
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.search.samplers import Picks
+from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.trials import ATTRIBUTES, CURVE, FAILURE, REPLAYED, cost_attributes
+
+_ANSWERED = (  # attributes that a replayed trial takes over
+    "architecture",
+    *ATTRIBUTES.values(),
+    CURVE,
+    "fidelity",
+    "seed",
+    FAILURE,
+    "message",
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A trial that is to be.
+
+    Attributes:
+        picks: Its architecture.
+        attributes: The user's kind.
+        kept: The system's kind.
+        after: Numbers of the trials whose training it goes on with, the last first.
+        told: Epochs that those have reported.
+    """
+
+    picks: Picks
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[int, ...] = ()
+    told: int = 0
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Writes to a study.
+
+    Attributes:
+        study: Which.
+        space: Its space.
+        feasible: Says what architectures cost.
+        facts: Attributes that every trial carries.
+        folder: For the tracebacks of failed trials.
+        objectives: Names of the study's.
+    """
+
+    study: optuna.Study
+    space: SearchSpace
+    feasible: Feasible
+    facts: Mapping[str, Any]
+    folder: Path
+    objectives: Sequence[str]
+
+    def begin(self, draft: Draft) -> optuna.Trial:
+        """A trial written in one go, which takes a database a fraction of the time of asking for it."""
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=self.space.parameters(draft.picks),
+            distributions=distributions(self.space),
+            user_attrs=self._attributes(draft),
+            system_attrs=dict(draft.kept),
+        )
+        identity = self.study._storage.create_new_trial(self.study._study_id, template)
+        return optuna.Trial(self.study, identity)
+
+    def describe(self, trial: optuna.Trial, draft: Draft) -> None:
+        """Gives a trial that somebody enqueued the attributes of the others."""
+        for key, value in self._attributes(draft).items():
+            trial.set_user_attr(key, value)
+
+    def end(self, trial: optuna.Trial, state: TrialState, curve: Sequence[float]) -> FrozenTrial:
+        """Tells what a training came to."""
+        values = [curve[-1]]
+        if len(self.objectives) > 1:
+            trial.set_user_attr(CURVE, list(curve))
+            values += [trial.user_attrs[ATTRIBUTES[name]] for name in self.objectives[1:]]
+        self.study._storage.set_trial_state_values(trial._trial_id, state, values)
+        return self.study._storage.get_trial(trial._trial_id)
+
+    def fail(self, identity: int, failure: Failure) -> FrozenTrial:
+        """Tells why there is nothing to tell; a traceback is kept in a file, too."""
+        storage = self.study._storage
+        storage.set_trial_user_attr(identity, FAILURE, failure.kind)
+        storage.set_trial_user_attr(identity, "message", failure.message)
+        if failure.details:
+            storage.set_trial_user_attr(identity, "traceback", failure.details)
+        storage.set_trial_state_values(identity, TrialState.FAIL)
+        ended = storage.get_trial(identity)
+        if failure.details:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / f"{ended.number:05d}.txt", failure.details)
+        return ended
+
+    def replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
+        """Answers a trial from what is known; nothing is trained."""
+        trial.set_user_attr(REPLAYED, known.number)
+        for key in _ANSWERED:
+            if key in known.user_attrs:
+                trial.set_user_attr(key, known.user_attrs[key])
+        for step, value in known.intermediate_values.items():
+            trial.report(value, step)
+        self.study.tell(trial, known.values if known.state == TrialState.COMPLETE else None, known.state)
+
+    def _attributes(self, draft: Draft) -> dict[str, Any]:
+        return {
+            "architecture": str(self.space.at(draft.picks)),
+            **cost_attributes(self.feasible.table.cost(draft.picks)),
+            **self.facts,
+            **draft.attributes,
+        }

@@ -1,0 +1,161 @@
+"""What a search does next."""
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_recalib.costs import Feasible
+from nas_recalib.errors import StopSearch
+from nas_recalib.search.baselines import baselines
+from nas_recalib.search.ledger import Draft
+from nas_recalib.search.pruning import Pruner, going_on
+from nas_recalib.search.samplers import Offer, Picks, UntriedSampler
+from nas_recalib.search.tried import Tried
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.trials import (
+    ATTEMPT,
+    FAILURE,
+    PARTS,
+    TAKEN,
+    ancestors,
+    begun,
+    curve_of,
+    finished_of,
+    owed,
+)
+
+_PRUNER = 1  # tells its draws from those of the sampler
+
+
+class Outlook(Enum):
+    """Where a search stands that has nothing to propose.
+
+    Attributes:
+        ENQUEUED: A trial waits in the study that someone enqueued.
+        WAIT: Others are at what is left to do.
+        REACHED: The study has what it was asked for.
+        EXHAUSTED: Every architecture within the budget has been tried.
+    """
+
+    ENQUEUED = auto()
+    WAIT = auto()
+    REACHED = auto()
+    EXHAUSTED = auto()
+
+
+class Plan:
+    """Chooses by what a study holds, so that any worker may ask at any time.
+
+    Args:
+        study: Which.
+        space: Its space.
+        feasible: What is within the budget.
+        offer: The strategy.
+        pruner: Which trainings are left, and which of them go on.
+        seed: That every draw follows from, with a trial's number.
+        salt: Numbers of a worker's own, where several draw at once.
+        first: Names of the single-operator networks that come before anything is proposed.
+
+    Attributes:
+        pruner: As given.
+        tried: What need not be trained again.
+        distributions: Of a trial's parameters.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        feasible: Feasible,
+        offer: Offer,
+        pruner: Pruner,
+        seed: int,
+        salt: Sequence[int],
+        first: Sequence[str],
+    ) -> None:
+        self.pruner = pruner
+        self.tried = Tried(space)
+        self._study = study
+        self._space = space
+        self._entropy = (seed, *salt)
+        self._sampler = UntriedSampler(offer.make(), space, feasible, self.tried.all, seed, salt)
+        self._baselines = {picks: name for name, picks in baselines(first, space, feasible).items()}
+        self.distributions = self._sampler.distributions
+        study.sampler = self._sampler
+
+    def next(self, trials: Sequence[FrozenTrial], goal: int) -> Draft | Outlook:
+        """What was broken off, what rises from a rung, what waits, a baseline, or what the strategy proposes.
+
+        Args:
+            trials: All of the study.
+            goal: Architectures that it is to have trained.
+
+        Raises:
+            StopSearch: If all that is within the budget failed.
+        """
+        self.tried.look(trials)
+        trained = {_first(one, trials) for one in finished_of(trials) if TAKEN not in one.user_attrs}
+        enough = len(trained) >= goal
+        for left in owed(trials):
+            if not enough or _first(left, trials) in trained:
+                return self._again(left, trials)
+        states = {trial.state for trial in trials}
+        full = len(begun(trials)) >= goal
+        waits = TrialState.WAITING in states and not full
+        exhausted = not full and not waits and self._sampler.exhausted()
+        busy = TrialState.RUNNING in states
+        rising = self.pruner.promotes(self._study, last=enough or (exhausted and not busy))
+        if rising is not None:
+            return self._going_on(rising, trials, {})
+        if enough:
+            return Outlook.REACHED
+        if waits:
+            return Outlook.ENQUEUED
+        if full or (exhausted and busy):
+            return Outlook.WAIT
+        if exhausted and not finished_of(trials):
+            raise StopSearch("every architecture within the budget failed")
+        return Outlook.EXHAUSTED if exhausted else self._new(trials)
+
+    def by_hand(self, picks: Picks) -> Draft:
+        """What someone else chose."""
+        return Draft(picks, self._baseline(picks))
+
+    def _new(self, trials: Sequence[FrozenTrial]) -> Draft:
+        for picks in self._baselines:
+            if picks not in self.tried.all:
+                return Draft(picks, self._baseline(picks))
+        number = len(trials)
+        proposal = self._sampler.propose(self._study, number)
+        told = {} if proposal.proposed is None else {"proposed": str(self._space.at(proposal.proposed))}
+        bracket = self.pruner.attributes(np.random.default_rng((*self._entropy, number, _PRUNER)))
+        return Draft(proposal.picks, {**told, **bracket, **self._baseline(proposal.picks)}, proposal.kept)
+
+    def _again(self, left: FrozenTrial, trials: Sequence[FrozenTrial]) -> Draft:
+        """What was broken off."""
+        kind, attempt = left.user_attrs[FAILURE], left.user_attrs.get(ATTEMPT, 1)
+        attributes = {ATTEMPT: attempt + 1} if kind == "lost" else {ATTEMPT: attempt} if attempt > 1 else {}
+        return self._going_on(left, trials, {**attributes, **({PARTS: 2} if kind == "out-of-memory" else {})})
+
+    def _going_on(
+        self, left: FrozenTrial, trials: Sequence[FrozenTrial], attributes: dict[str, Any]
+    ) -> Draft:
+        picks = self._space.picks_of(left.params)
+        return Draft(
+            picks,
+            {**going_on(left), **self._baseline(picks), **attributes},
+            after=(left.number, *ancestors(left, trials)),
+            told=len(curve_of(left)),
+        )
+
+    def _baseline(self, picks: Picks) -> dict[str, Any]:
+        return {"baseline": self._baselines[picks]} if picks in self._baselines else {}
+
+
+def _first(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
+    """Number of the trial that a training began with."""
+    return [trial.number, *ancestors(trial, trials)][-1]

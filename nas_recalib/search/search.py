@@ -1,0 +1,321 @@
+"""The search itself: what is trained next, and what becomes of it. All that it knows is in the study."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from zlib import crc32
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.costs import Feasible, format_exactly
+from nas_recalib.errors import StopSearch
+from nas_recalib.proxy.objective import Failure, Proxy
+from nas_recalib.proxy.train import Epoch
+from nas_recalib.search.baselines import BASELINES
+from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.claims import stands
+from nas_recalib.search.job import Job, Step
+from nas_recalib.search.ledger import Draft, Ledger
+from nas_recalib.search.lives import Alone, Lives
+from nas_recalib.search.plan import Outlook, Plan
+from nas_recalib.search.pruning import PRUNERS
+from nas_recalib.search.request import RETRIES
+from nas_recalib.search.samplers import STRATEGIES, Offer
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.trials import (
+    ACCURACY,
+    ATTEMPT,
+    FAILURE,
+    PARTS,
+    REPLAYED,
+    WITHDRAWN,
+    ancestors,
+    comes_back,
+)
+
+_ERRORS_IN_A_ROW = 3
+_FAILURES_IN_A_ROW = 10
+
+
+class Observer(Protocol):
+    """Is told what happens."""
+
+    def started(self, number: int, architecture: Architecture) -> None: ...
+
+    def epoch(self, number: int, epoch: Epoch) -> None: ...
+
+    def ended(self, trial: FrozenTrial) -> None: ...
+
+
+@dataclass
+class _Running:
+    trial: optuna.Trial
+    job: Job
+    known: int  # epochs that had been told when it was begun
+    curve: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    taken: bool = False  # away from this worker, which was thought dead
+
+
+@dataclass
+class Search:
+    """A search on an opened study, by one of the workers that it may have.
+
+    `next` hands out trainings, `report` takes their epochs, and `end`, `fail` or `lose` what they come to;
+    where and how many at once they are trained is not its concern.
+
+    Attributes:
+        study: Where everything is kept.
+        space: What may be chosen.
+        feasible: What is within the budget.
+        proxy: How an architecture is trained.
+        strategy: Name of the strategy.
+        pruner: Name of the pruner.
+        facts: Attributes that every trial carries (fidelity, device, versions).
+        folder: For the tracebacks of failed trials.
+        checkpoints: Where trainings are kept that are going on, or were left at a rung.
+        worker: Names this process among those that write to the study.
+        shared: Whether there may be others.
+        lives: Finds trials whose workers have died.
+        retries: How often a training is gone on with after its worker died.
+        objectives: Names of the study's objectives: accuracy, then costs.
+        offers: The strategies that there are.
+        first: Names of the single-operator networks that come before anything is proposed.
+        plan: What comes next.
+        done: Whether nothing is left to hand out, now or later.
+        reached: Whether the study then has what it was asked for.
+    """
+
+    study: optuna.Study
+    space: SearchSpace
+    feasible: Feasible
+    proxy: Proxy
+    strategy: str
+    pruner: str
+    facts: dict[str, Any]
+    folder: Path
+    checkpoints: Checkpoints
+    worker: str
+    shared: bool = False
+    lives: Lives = field(default_factory=Alone)
+    retries: int = RETRIES
+    objectives: Sequence[str] = (ACCURACY,)
+    offers: Mapping[str, Offer] = field(default_factory=lambda: STRATEGIES)
+    first: Sequence[str] = BASELINES
+    done: bool = False
+    reached: bool = False
+
+    def __post_init__(self) -> None:
+        self.plan = Plan(
+            study=self.study,
+            space=self.space,
+            feasible=self.feasible,
+            offer=self.offers[self.strategy],
+            pruner=PRUNERS[self.pruner](self.proxy.epochs),
+            seed=self.proxy.seed,
+            salt=(crc32(self.worker.encode()),) if self.shared else (),
+            first=self.first,
+        )
+        facts = {"strategy": self.strategy, "seed": self.proxy.seed, "worker": self.worker, **self.facts}
+        self._ledger = Ledger(self.study, self.space, self.feasible, facts, self.folder, self.objectives)
+        self._running: dict[int, _Running] = {}
+        self._failures: list[Failure] = []
+
+    def begin(self, goal: int, observer: Observer) -> None:
+        """Says how many trained architectures the study is to end with, and who is told of what happens."""
+        self._goal, self._observer = goal, observer
+        self.done = self.reached = False
+        self._seen = {trial.number for trial in self._trials() if trial.state.is_finished()}
+
+    def next(self) -> Job | None:
+        """What is to be trained; None if there is nothing just now, or nothing more (then it is `done`).
+
+        Raises:
+            StopSearch: If all that is within the budget failed.
+        """
+        while True:
+            trials = self._look()
+            draft = self.plan.next(trials, self._goal)
+            if isinstance(draft, Draft):
+                if job := self._take(self._ledger.begin(draft), draft):
+                    return job
+            elif draft == Outlook.ENQUEUED:
+                if job := self._take_enqueued():
+                    return job
+            else:
+                self.done, self.reached = draft != Outlook.WAIT, draft == Outlook.REACHED
+                return None
+
+    def report(self, number: int, step: Step) -> bool:
+        """Takes an epoch of a training.
+
+        Returns:
+            Whether the training is to be ended there.
+        """
+        running = self._running[number]
+        epoch = step.epoch
+        try:
+            if len(self.objectives) == 1:
+                running.trial.report(epoch.accuracy, epoch.number)
+        except UpdateFinishedTrialError:
+            running.taken = True
+        if running.taken:
+            return True
+        running.curve.append(epoch.accuracy)
+        running.seconds = step.seconds
+        self._observer.epoch(number, epoch)
+        if "baseline" in running.trial.user_attrs or epoch.number == self.proxy.epochs:
+            return False
+        return epoch.number > running.known and self.plan.pruner.stops(running.trial)
+
+    def end(self, number: int, facts: Mapping[str, Any] | None = None) -> None:
+        """Takes it that a training has ended after the epoch reported last.
+
+        Args:
+            number: Of its trial.
+            facts: Attributes of where it was trained, such as the device.
+        """
+        running = self._let_go(number)
+        whole = len(running.curve) == self.proxy.epochs
+        try:
+            for key, value in {"seconds": round(running.seconds, 2), **(facts or {})}.items():
+                if running.trial.user_attrs.get(key) != value:
+                    running.trial.set_user_attr(key, value)
+            state = TrialState.COMPLETE if whole else TrialState.PRUNED
+            ended = self._ledger.end(running.trial, state, running.curve)
+        except UpdateFinishedTrialError:  # another goes on with it
+            return
+        stays = not whole and self.plan.pruner.resumes
+        self._drop_checkpoints(*running.job.after, *(() if stays else (number,)))
+        self._failures.clear()
+        self._tell(ended)
+
+    def fail(self, number: int, failure: Failure) -> None:
+        """Takes it that a training cannot go on.
+
+        Raises:
+            StopSearch: If its checkpoint cannot be kept, which is no fault of its own, or after too many
+                failures in a row.
+        """
+        running = self._let_go(number)
+        if failure.kind == "checkpoint":
+            self._fail(running.trial._trial_id, Failure("interrupted", failure.message))
+            raise StopSearch(failure.message)
+        self._setback(running.trial._trial_id, failure)
+
+    def lose(self, number: int, message: str) -> None:
+        """Takes it that what a training ran on has died; it is gone on with, unless that was so too often."""
+        trial = self._let_go(number).trial
+        self._bury(self.study._storage.get_trial(trial._trial_id), message)
+
+    def give_back(self) -> None:
+        """Has others, or this one later, go on with everything that is being trained."""
+        for number in list(self._running):
+            self._fail(self._let_go(number).trial._trial_id, Failure("interrupted", "interrupted"))
+
+    def _take(self, trial: optuna.Trial, draft: Draft, waited: bool = False) -> Job | None:
+        """Makes a trial that has been written this worker's, unless another was first."""
+        self.lives.hold(trial._trial_id)
+        if self.shared and not stands(trial.number, self._trials(), self._goal, waited):
+            self.lives.let_go(trial._trial_id)
+            self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
+            return None
+        architecture = self.space.at(draft.picks)
+        job = Job(trial.number, architecture, draft.after, draft.attributes.get(PARTS, 1))
+        self._running[trial.number] = _Running(trial, job, draft.told)
+        self._observer.started(trial.number, architecture)
+        return job
+
+    def _take_enqueued(self) -> Job | None:
+        """A trial that someone enqueued by hand."""
+        try:
+            trial = self.study.ask(self.plan.distributions)
+        except ValueError as error:  # a choice that the space does not have
+            raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
+        draft = self.plan.by_hand(self.space.picks_of(trial.params))
+        if known := self.plan.tried.known.get(draft.picks):
+            self._ledger.replay(trial, known)
+            return None
+        self._ledger.describe(trial, draft)
+        if not self.feasible.allows(draft.picks):
+            cost = self.feasible.table.cost(draft.picks)
+            costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
+            self._setback(trial._trial_id, Failure("over-budget", f"{costs} are over {self.feasible.budget}"))
+            return None
+        return self._take(trial, draft, waited=True)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _look(self) -> list[FrozenTrial]:
+        """Reads the study, and buries the dead."""
+        trials = self._trials()
+        strange = [one for one in trials if one.number not in self._running]
+        running = [one for one in strange if one.state == TrialState.RUNNING]
+        orphans = [one for one in running if one.user_attrs.get("worker") == self.worker]
+        dead = self.lives.dead([one for one in running if one not in orphans])
+        for trial in orphans:  # written by a call that broke off before it said so
+            self._fail(trial._trial_id, Failure(WITHDRAWN, "written twice"))
+        for trial in dead:
+            self._bury(trial, "its worker died")
+        if orphans or dead:
+            trials = self._trials()
+        for trial in trials:
+            if trial.state.is_finished():
+                self._tell(trial)
+        return trials
+
+    def _tell(self, trial: FrozenTrial) -> None:
+        """Tells the observer, once of each, of what has ended, whoever trained it."""
+        if trial.number not in self._seen:
+            self._seen.add(trial.number)
+            if trial.user_attrs.get(FAILURE) != WITHDRAWN and REPLAYED not in trial.user_attrs:
+                self._observer.ended(trial)
+
+    def _bury(self, trial: FrozenTrial, message: str) -> None:
+        attempts = trial.user_attrs.get(ATTEMPT, 1)
+        if attempts <= self.retries:
+            self._fail(trial._trial_id, Failure("lost", message))
+        else:
+            self._setback(trial._trial_id, Failure("abandoned", f"{message}, {attempts} times"))
+
+    def _fail(self, identity: int, failure: Failure) -> FrozenTrial | None:
+        """Writes a failure down, unless another worker was faster to bury the trial."""
+        try:
+            ended = self._ledger.fail(identity, failure)
+        except UpdateFinishedTrialError:
+            return None
+        self._tell(ended)
+        return ended
+
+    def _setback(self, identity: int, failure: Failure) -> None:
+        """A failure that counts.
+
+        Raises:
+            StopSearch: After too many in a row.
+        """
+        ended = self._fail(identity, failure)
+        if ended is None or comes_back(ended):
+            return
+        self.plan.tried.add(ended)  # not again in this run, even if a bug did it
+        self._drop_checkpoints(ended.number, *ancestors(ended, self._trials()))
+        self._failures.append(failure)
+        errors = self._failures[-_ERRORS_IN_A_ROW:]
+        if len(errors) == _ERRORS_IN_A_ROW and all(one.kind == "error" for one in errors):
+            told = f"{len(errors)} trials in a row ended in an error; the first"
+            raise StopSearch(f"{told}:\n{errors[0].details}")
+        if len(self._failures) >= _FAILURES_IN_A_ROW:
+            raise StopSearch(f"{len(self._failures)} trials in a row failed, the last: {failure.message}")
+
+    def _let_go(self, number: int) -> _Running:
+        running = self._running.pop(number)
+        self.lives.let_go(running.trial._trial_id)
+        return running
+
+    def _drop_checkpoints(self, *numbers: int) -> None:
+        for number in numbers:
+            self.checkpoints.drop(number)

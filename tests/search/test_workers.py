@@ -1,0 +1,185 @@
+"""Several workers on one study, in one process: who does what is decided by the study alone."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from stand_in import Silent, StandIn, make_search
+
+from nas_recalib.errors import StopSearch
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.train import Epoch
+from nas_recalib.search.job import Step, train
+from nas_recalib.search.lives import Beating
+from nas_recalib.study.trials import finished
+from nas_recalib.study.workers import enrolled, surely_dead
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make(tmp_path, clock):
+    """Makes workers on one study; none beats but by hand."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="s", direction="maximize")
+
+    def worker(goal=6, **given):
+        study = optuna.load_study(study_name="s", storage=url)
+        lives = Beating(study._storage, tmp_path, now=clock)
+        search = make_search(
+            study, tmp_path, given.pop("proxy", StandIn()), shared=True, lives=lives, **given
+        )
+        search.begin(goal, Silent())
+        return search
+
+    return worker
+
+
+def finish(search, job):
+    for step in train(search.proxy, job, search.checkpoints):
+        search.report(job.number, step)
+    search.end(job.number)
+
+
+def states(search):
+    return [trial.user_attrs.get("failure", trial.state.name) for trial in search.study.get_trials()]
+
+
+def test_no_two_train_the_same_and_none_begins_more_than_asked(make):
+    workers = [make(goal=7, strategy="random") for _ in range(4)]
+    jobs = [(worker, worker.next()) for worker in workers for _ in range(2)]
+    handed = [(worker, job) for worker, job in jobs if job]
+    assert len(handed) == len({job.architecture for _, job in handed}) == 7
+    assert not any(worker.done for worker in workers), "somebody may yet die"
+    for worker, job in handed:
+        finish(worker, job)
+    assert [worker.next() for worker in workers] == [None] * 4
+    assert all(worker.done and worker.reached for worker in workers)
+    assert len(finished(workers[0].study)) == 7
+
+
+def test_of_two_that_write_the_same_at_once_the_older_has_it(make, monkeypatch):
+    first, second = make(), make()
+    seen = second._look()
+    job = first.next()
+    monkeypatch.setattr(second, "_look", iter([seen, first._look()]).__next__)
+    other = second.next()
+    assert other.architecture != job.architecture
+    assert states(first) == ["RUNNING", "withdrawn", "RUNNING"]
+
+
+def test_of_two_that_begin_the_last_at_once_the_older_does(make, monkeypatch):
+    first, second = make(goal=1, first=()), make(goal=1, first=())
+    seen = second._look()
+    assert first.next()
+    monkeypatch.setattr(second, "_look", iter([seen, first._look()]).__next__)
+    assert second.next() is None
+    assert not second.done
+    assert states(first) == ["RUNNING", "withdrawn"]
+
+
+def test_a_worker_without_a_sign_of_life_is_buried_and_its_training_gone_on_with(make, clock):
+    dead, alive = make(), make()
+    job = dead.next()
+    dead.report(job.number, next(train(dead.proxy, job, dead.checkpoints)))
+    for now in (0, 61, 119):
+        clock.now = now
+        one = alive.next()
+        assert job.number not in one.after
+        finish(alive, one)
+    clock.now = 125
+    again = alive.next()
+    assert again.after == (job.number,)
+    finish(alive, again)
+    assert alive.proxy.resumed == [job.architecture]
+    late = Step(Epoch(2, 1.0, 0.5), 2.0)
+    assert dead.report(job.number, late), "it was not dead after all: it stops"
+    dead.end(job.number)
+    assert states(alive)[job.number] == "lost"
+    assert len({str(trial.params) for trial in finished(alive.study)}) == len(finished(alive.study)) == 4
+
+
+def test_a_worker_that_gives_signs_of_life_is_never_buried(make, clock):
+    busy, other = make(goal=30), make(goal=30)
+    job = busy.next()
+    for minute in range(20):
+        clock.now = 60 * minute
+        busy.lives.sign()
+        finish(other, other.next())
+    assert states(other)[job.number] == "RUNNING"
+
+
+def test_nobody_dies_of_a_time_without_storage(make, clock):
+    busy, other = make(), make()
+    job = busy.next()
+    finish(other, other.next())
+    clock.now = 3600  # nobody could write, nobody could look
+    finish(other, other.next())
+    busy.lives.sign()
+    clock.now = 3700
+    finish(other, other.next())
+    assert states(other)[job.number] == "RUNNING"
+
+
+def test_of_two_that_find_the_same_dead_one_goes_on(make, clock):
+    dead, *alive = make(), make(), make()
+    job = dead.next()
+    for now in (0, 61, 125):
+        clock.now = now
+        running = [t for t in dead.study.get_trials() if t.state == TrialState.RUNNING]
+        found = [worker.lives.dead(running) for worker in alive]
+    assert [len(some) for some in found] == [1, 1]
+    jobs = [worker.next() for worker in alive]
+    assert sorted(one.after for one in jobs) == [(), (job.number,)]
+
+
+def test_what_is_given_back_is_gone_on_with_at_once_and_does_not_count_as_a_death(make):
+    leaving, other = make(retries=0), make(retries=0)
+    job = leaving.next()
+    leaving.report(job.number, next(train(leaving.proxy, job, leaving.checkpoints)))
+    leaving.give_back()
+    again = other.next()
+    assert again.after == (job.number,)
+    finish(other, again)
+    assert "attempt" not in other.study.get_trials()[again.number].user_attrs
+
+
+def test_a_trial_written_by_a_call_that_broke_off_is_withdrawn(make):
+    worker = make()
+    draft = worker.plan.next(worker.study.get_trials(), 6)
+    worker._ledger.begin(draft)  # and then the connection broke
+    job = worker.next()
+    assert states(worker) == ["withdrawn", "RUNNING"]
+    assert job.architecture == worker.space.at(draft.picks)
+
+
+def test_a_checkpoint_that_cannot_be_kept_stops_the_search_and_gives_the_trial_back(make):
+    worker = make()
+    job = worker.next()
+    with pytest.raises(StopSearch, match="no room"):
+        worker.fail(job.number, Failure("checkpoint", "no room"))
+    assert states(worker) == ["interrupted"]
+
+
+def test_a_worker_of_this_machine_is_known_to_have_ended_at_once(tmp_path):
+    with enrolled(tmp_path, alone=False) as worker, enrolled(tmp_path, alone=False) as other:
+        assert worker != other
+        assert not surely_dead(tmp_path, worker)
+        lock = tmp_path / "workers" / f"{worker.partition('/')[2]}.lock"
+        content = lock.read_text()
+    lock.write_text(content)  # as a killed process leaves it
+    assert surely_dead(tmp_path, worker)
+    lock.write_text("another machine")
+    assert not surely_dead(tmp_path, worker)
+    assert not surely_dead(tmp_path, "nobody/0000")
+    assert not surely_dead(tmp_path, "x/../../etc/passwd")
