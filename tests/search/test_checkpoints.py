@@ -1,0 +1,294 @@
+"""Checkpoints of a search: whole or not at all, in a folder or under a URL, and harmless to read."""
+
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from nas_recalib.data import load_resident, open_source
+from nas_recalib.errors import InputError
+from nas_recalib.proxy.train import Recipe, Training
+from nas_recalib.search.checkpoints import Checkpoints
+
+
+class Unreachable(MemoryFileSystem):
+    """Of a scheme whose server answers nobody."""
+
+    protocol = "unreachable"
+    cachable = False
+
+    def _refuse(self, *_, **__):
+        raise ConnectionError("no route\nand much more")
+
+    pipe_file = cat_file = rm_file = _refuse
+
+
+class ReadOnly(MemoryFileSystem):
+    protocol = "readonly"
+    cachable = False
+
+    def pipe_file(self, *_, **__):
+        raise PermissionError(13, "Access Denied")
+
+
+fsspec.register_implementation("unreachable", Unreachable)
+fsspec.register_implementation("readonly", ReadOnly)
+
+
+@cache
+def training():
+    data = load_resident(open_source("digits", Path()), 8, 20, 20, seed=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 10))
+    made = Training(network, data, 2, seed=0, dtype=torch.float32, recipe=Recipe(batch_size=10))
+    next(iter(made))
+    return made
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.equal(other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+@pytest.fixture(params=["folder", "text", "file", "memory"])
+def place(request, tmp_path):
+    folder = tmp_path / "new" / "checkpoints"
+    yield {
+        "folder": folder,
+        "text": str(folder),
+        "file": f"file://{folder}",
+        "memory": "memory://study/checkpoints/",
+    }[request.param]
+    MemoryFileSystem.store.clear()
+
+
+def test_a_state_comes_back_until_it_is_dropped(place):
+    checkpoints = Checkpoints(place)
+    checkpoints.require_writable()
+    assert checkpoints.load(3) is None
+    checkpoints.drop(3)
+    state = training().state_dict()
+    checkpoints.save(3, {"curve": []})
+    checkpoints.save(3, state)
+    checkpoints.save(12345678, {"curve": []})
+    assert same(Checkpoints(place).load(3), state)
+    assert checkpoints.load(4) is None
+    checkpoints.drop(3)
+    assert checkpoints.load(3) is None
+    assert checkpoints.load(12345678) == {"curve": []}
+    filesystem, root = fsspec.url_to_fs(str(place))
+    assert [Path(name).name for name in filesystem.find(root)] == ["12345678.pt"], "nothing else is left"
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (
+            "unreachable://who:secret@there/a/",
+            "unreachable://there/a/{}: cannot be {}: ConnectionError: no route",
+        ),
+        ("nonesuch://there", "nonesuch://there/{}: cannot be {}: ValueError: Protocol not known: nonesuch"),
+    ],
+)
+def test_a_store_out_of_reach_is_told_from_one_without_the_checkpoint(url, told):
+    checkpoints = Checkpoints(url)
+    with pytest.raises(InputError) as load:
+        checkpoints.load(7)
+    with pytest.raises(InputError) as save:
+        checkpoints.save(7, {"curve": []})
+    with pytest.raises(InputError) as drop:
+        checkpoints.drop(7)
+    with pytest.raises(InputError, match="cannot be written") as early:
+        checkpoints.require_writable()
+    messages = [str(raised.value) for raised in (load, save, drop)]
+    assert messages == [told.format("00007.pt", attempt) for attempt in ("read", "written", "deleted")]
+    assert "\n" not in str(early.value)
+    assert "secret" not in str(early.value)
+
+
+def test_a_store_that_may_only_be_read_is_found_out_before_a_search():
+    checkpoints = Checkpoints("readonly://study")
+    assert checkpoints.load(1) is None
+    with pytest.raises(
+        InputError, match=r"^readonly://study/writable-\w+: cannot be written: Access Denied$"
+    ):
+        checkpoints.require_writable()
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
+def test_a_scheme_without_its_driver_is_told_with_the_package_that_it_needs(scheme, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    checkpoints = Checkpoints(f"{scheme}://bucket/study")
+    for attempt in (checkpoints.require_writable, lambda: checkpoints.load(1)):
+        with pytest.raises(InputError) as raised:
+            attempt()
+        assert str(raised.value).startswith(f"{scheme}://bucket/study: {scheme}:// needs another package: ")
+        assert package in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("blocked", ["checkpoints", "checkpoints/inside"])
+def test_a_path_that_is_no_folder_is_told_in_one_line(tmp_path, blocked):
+    (tmp_path / "checkpoints").write_text("a file")
+    checkpoints = Checkpoints(tmp_path / blocked)
+    for attempt in (checkpoints.require_writable, lambda: checkpoints.load(1), lambda: checkpoints.drop(1)):
+        with pytest.raises(
+            InputError, match=r"^\S*checkpoints\S*: cannot be \w+: (File exists|Not a directory)$"
+        ):
+            attempt()  # fmt: skip
+
+
+class Hostile:
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.witness}",)
+
+
+@pytest.mark.parametrize("digest", [False, True])
+@pytest.mark.parametrize("form", ["pickle", "torch", "torch before 1.6"])
+def test_a_hostile_file_is_no_checkpoint_and_runs_nothing(tmp_path, form, digest):
+    witness, path = tmp_path / "witness", tmp_path / "00001.pt"
+    state = {"curve": [], "network": Hostile(witness)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(state))
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "torch")
+    if digest:
+        path.write_bytes(path.read_bytes() + sha256(path.read_bytes()).digest())
+    assert Checkpoints(tmp_path).load(1) is None
+    assert not witness.exists()
+    with suppress(RuntimeError):  # a plain pickle is no checkpoint, which torch finds out too late
+        torch.load(path, weights_only=False)
+    assert witness.exists(), "it would have"
+
+
+@pytest.mark.parametrize("content", [[], 3, {}, {"curve": None}, {"curve": [1]}, {"curve": [(1, 0.5)]}])
+def test_another_program_s_file_is_no_checkpoint(tmp_path, content):
+    path = tmp_path / "00001.pt"
+    torch.save(content, path)
+    assert Checkpoints(tmp_path).load(1) is None
+    path.write_bytes(path.read_bytes() + sha256(path.read_bytes()).digest())
+    assert Checkpoints(tmp_path).load(1) is None
+    for other in (b"", b"words", sha256().digest(), b"words" + sha256(b"words").digest()):
+        path.write_bytes(other)
+        assert Checkpoints(tmp_path).load(1) is None
+
+
+def test_a_checkpoint_can_be_read_with_torch_alone(tmp_path):
+    Checkpoints(tmp_path).save(1, training().state_dict())
+    assert same(torch.load(tmp_path / "00001.pt", weights_only=True), training().state_dict())
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
+    Checkpoints(folder).save(0, training().state_dict())
+    return (folder / "00000.pt").read_bytes()
+
+
+@settings(max_examples=60)
+@given(share=st.floats(0, 1, exclude_max=True), more=st.binary(min_size=1, max_size=30))
+def test_a_torn_or_grown_checkpoint_is_none(real, share, more):
+    assert loaded(real[: int(share * len(real))]) is None
+    assert loaded(real + more) is None
+
+
+@settings(max_examples=200)
+@given(flips=st.dictionaries(st.integers(0), st.integers(1, 255), min_size=1, max_size=4))
+def test_a_checkpoint_with_flipped_bytes_is_none_or_the_equal_state(real, flips):
+    damaged = bytearray(real)
+    for position, bits in flips.items():
+        damaged[position % len(real)] ^= bits
+    found = loaded(bytes(damaged))
+    assert found is None or same(found, training().state_dict())
+
+
+def test_a_tensor_that_the_archive_calls_a_folder_is_not_read(real):
+    """For torch such a one is empty memory, and no checksum of the archive says otherwise."""
+    damaged = bytearray(real)
+    entry = real.rindex(b"PK\x01\x02", 0, real.rindex(b"archive/data/0"))
+    damaged[entry + 38] ^= 0x10  # the folder's bit among the entry's attributes
+    assert loaded(bytes(damaged)) is None
+
+
+def loaded(content):
+    """What is made of a content, in memory."""
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe_file("/damaged/00000.pt", content)
+    return Checkpoints("memory://damaged").load(0)
+
+
+FILL_UP = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from nas_recalib.errors import InputError
+from nas_recalib.search.checkpoints import Checkpoints
+
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+checkpoints = Checkpoints(folder)
+older = {"curve": [(1, 1.0, 0.5)], "network": torch.arange(5_000.0)}
+checkpoints.save(1, older)
+if limit:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for number in (1, 2):
+    try:
+        checkpoints.save(number, {"curve": [], "network": torch.zeros(1_000_000)})
+    except InputError as error:
+        print(error)
+assert checkpoints.load(1)["network"].equal(older["network"])
+assert checkpoints.load(2) is None
+assert [path.name for path in folder.iterdir()] == ["00001.pt"], "no part of a file stays"
+checkpoints.save(3, older)
+"""
+SMALL_DISK = 'mkdir -p "$1" && mount -t tmpfs -o size=256k tmpfs "$1" && shift && exec "$@"'
+
+
+def run(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_file_too_large_leaves_the_older_checkpoint_whole(tmp_path):
+    folder = tmp_path / "checkpoints"
+    ended = run(sys.executable, "-c", FILL_UP, str(folder), "100000")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        f"{folder}/{name}: cannot be written: File too large" for name in ("00001.pt", "00002.pt")
+    ]
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_whole(tmp_path):
+    folder = tmp_path / "checkpoints"
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", str(folder)]
+    try:
+        mounted = run(*alone, "true")
+    except FileNotFoundError:
+        pytest.skip("no unshare here to mount a small disk with")
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    ended = run(*alone, sys.executable, "-c", FILL_UP, str(folder), "0")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        f"{folder}/{name}: cannot be written: No space left on device" for name in ("00001.pt", "00002.pt")
+    ]
