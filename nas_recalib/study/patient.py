@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger("nas_recalib")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds
-_LOST = re.compile("08...|57P0[123]|53300|40001|40P01")  # SQLSTATE: connection, shutdown, full house, deadlock
+_LOST = re.compile("08...|57P0[123]|53300|40001|40P01")  # SQLSTATE: gone, shut down, full, deadlock
 _FULL = re.compile("too many (clients|connections)|connection slots|read-only|hot standby")
 _MYSQL_LOST = {1040, 1053, 2002, 2003, 2006, 2013}
 
@@ -179,9 +179,7 @@ class PatientStorage(BaseStorage):
         return self._patiently(once, again)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._patiently(
-            lambda: self.storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
-        )
+        self._patiently(lambda: self.storage.set_trial_intermediate_value(trial_id, step, intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._patiently(lambda: self.storage.set_trial_user_attr(trial_id, key, value))
@@ -232,7 +230,7 @@ def _database_trouble(error: DBAPIError) -> Trouble:
 
 
 def _unconnected(error: Any) -> Trouble:
-    """Why psycopg got no connection; it tells no SQLSTATE, and a server's words are in the server's language."""
+    """Why psycopg got no connection; it has no SQLSTATE, and a server's words are in the server's language."""
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn, Ping
 

@@ -132,7 +132,7 @@ def journal_path(url: str) -> Path:
     if path.startswith("//"):
         path = path[2:]
         if not path.startswith("/"):
-            raise InputError("storage: a journal is a file: journal:///absolute/path or journal:relative/path")
+            raise InputError("storage: a journal is a file: journal:///absolute/path or journal:path")
     if not path or path.endswith("/"):
         raise InputError("storage: name the journal's file, such as journal:///shared/studies.log")
     return Path(path).absolute()
