@@ -2,12 +2,14 @@
 
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CalledProcessError
 from typing import Any
 
 import psycopg
@@ -95,7 +97,29 @@ def postgres() -> Iterator[Postgres]:
         try:
             yield running
         finally:
-            with suppress(CalledProcessError):  # a test has stopped it
+            with suppress(subprocess.CalledProcessError):  # a test has stopped it
                 running.stop("immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def served(url: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    """A process of 'nas-recalib storage serve' that listens already."""
+    command = [sys.executable, "-m", "nas_recalib", "storage", "serve", url, f"--port={port}"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(port)
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(port: int, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with socket.socket() as asking:
+            if asking.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on port {port}")

@@ -1,6 +1,8 @@
 """Commands about where studies are kept: storage check, storage serve."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -33,9 +35,9 @@ def check(url: Url, as_json: AsJson = False) -> None:
     from nas_recalib.study.passwords import hide_password
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _end_as_by_interruption()
     try:
-        found = check_storage(url)
+        with _sigterm_interrupts():
+            found = check_storage(url)
     except StopSearch as problem:
         if as_json:
             print_json({"storage": hide_password(url), "problem": str(problem)})
@@ -62,13 +64,18 @@ def serve(
     from nas_recalib.study.serve import serve_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    _end_as_by_interruption()
     if host not in _LOOPBACK:
         say(f"note: {host}:{port} has no authentication: whoever can reach it can read, change and delete")
         say("every study; let a firewall admit the workers alone, or listen on 127.0.0.1 and tunnel by ssh")
-    serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))
+    with _sigterm_interrupts():
+        serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))
 
 
-def _end_as_by_interruption() -> None:
-    """Has SIGTERM, too, undo what is half done."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Has SIGTERM, as Ctrl-C does, undo what is half done."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

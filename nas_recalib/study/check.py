@@ -53,7 +53,10 @@ class Check:
 
     @property
     def workers(self) -> int | None:
-        """That write one trial a minute each while the storage is idle half of the time; None if unknown."""
+        """That write one trial a minute each, one after another as a study's are, in half of the time.
+
+        None where it cannot be told from here.
+        """
         if self.kind in ("journal", "grpc"):
             return None
         if self.kind == "sqlite":
@@ -68,7 +71,7 @@ class Check:
             return "the processes that share its disk, if O_EXCL works there (any local disk, NFS from 3 on)"
         if self.kind == "grpc":
             return "what the storage behind the proxy is good for; ask there"
-        told = f"60 s / {_milliseconds(self.written_trial)} / 2 = {self._by_time}, with half of its time to spare"
+        told = f"60 s / {_milliseconds(self.written_trial)} / 2 = {self._by_time}, half of its time to spare"
         if self.connections is not None:
             told += f"; its connections allow {self.connections} processes"
         return f"{self.workers} workers at one trial a minute each ({told})"
@@ -144,7 +147,7 @@ def _stand_in(url: str, kind: str) -> Iterator[str]:
         open_storage(url, 0)  # which reads it all
     beside = path.absolute().parent / f".nas-recalib-check-{secrets.token_hex(8)}"
     try:
-        yield f"{kind}:///{beside}"
+        yield f"journal:{beside}" if kind == "journal" else f"sqlite:///{beside}"
     finally:
         for left in beside.parent.glob(f"{beside.name}*"):
             left.unlink(missing_ok=True)

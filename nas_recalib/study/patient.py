@@ -230,7 +230,7 @@ def _database_trouble(error: DBAPIError) -> Trouble:
 
 
 def _unconnected(error: Any) -> Trouble:
-    """Why psycopg got no connection; it has no SQLSTATE, and a server's words are in the server's language."""
+    """Why psycopg got no connection: there is no SQLSTATE then, and servers speak many languages."""
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn, Ping
 
