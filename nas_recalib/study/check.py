@@ -127,7 +127,7 @@ def check_storage(url: str) -> Check:
             finally:
                 _delete(open_storage(used, 0), name)
             what, connections = _describe(first, kind, url)
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+    except (SQLAlchemyError, StorageInternalError, OSError, RuntimeError) as error:
         raise StopSearch(f"storage: {shown} cannot be used: {reason(error, url)}") from None
     system = _file_system(file_of(url))
     networked = kind == "sqlite" and system and system.startswith(_NETWORKED)

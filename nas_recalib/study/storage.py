@@ -28,7 +28,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nas_recalib.errors import InputError
 from nas_recalib.study.passwords import ambiguous, hide_password, scrub
@@ -192,6 +192,8 @@ def _database(url: str) -> BaseStorage:
         driver = parsed.drivername
         named = "pip install 'nas-recalib[postgresql]'" if driver == "postgresql+psycopg" else "install it"
         raise InputError(f"storage: the driver of {driver} is not installed: {named}") from None
+    except (ArgumentError, ValueError) as error:  # SQLAlchemy or the driver cannot make sense of it
+        raise InputError(f"storage: {hide_password(url)} cannot be used: {reason(error, url)}") from None
     return optuna.storages.get_storage(storage)
 
 
