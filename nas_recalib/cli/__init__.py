@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas_recalib.cli import correlate, latency, measure, study, train
+from nas_recalib.cli import correlate, latency, measure, storage, study, train
 from nas_recalib.cli.output import complain, say
 from nas_recalib.errors import Diverged, InputError, StopSearch
 
@@ -32,6 +32,7 @@ for command in (
     train.train,
 ):
     app.command()(command)
+app.add_typer(storage.storage, name="storage")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,20 +1,17 @@
 """The Optuna study: opened, made and read."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.errors import InputError
 from nas_recalib.study.config import SearchConfig
+from nas_recalib.study.passwords import hide_password
+from nas_recalib.study.storage import connect, file_of, in_memory, reason, storage_errors
 from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -28,7 +25,7 @@ class StudyPlace:
     Attributes:
         name: Of the study.
         folder: runs/<study>.
-        storage: URL of another storage than the folder's own study.db, as SQLAlchemy takes it.
+        storage: URL of another storage than the folder's own study.db; see nas_recalib.study.storage.
     """
 
     name: str
@@ -40,11 +37,11 @@ class StudyPlace:
         """A study's place by name.
 
         Raises:
-            InputError: If the name could not be that of a folder.
+            InputError: If the name could not be that of a folder, or the storage cannot be one.
         """
         if not _NAME.fullmatch(name):
             raise InputError(f"study: {name!r} is not a name; use up to 100 letters, digits, '.', '_', '-'")
-        if storage and _in_memory(storage):
+        if storage and in_memory(storage):
             raise InputError(f"storage: {storage} is gone when the search ends; name a file or a server")
         return cls(name, runs / name, storage)
 
@@ -64,23 +61,11 @@ class StudyPlace:
     @property
     def shown(self) -> str:
         """The storage without its password."""
-        if self.storage is None:
-            return str(self.database)
-        try:
-            return make_url(self.storage).render_as_string(hide_password=True)
-        except SQLAlchemyError:
-            return "the given URL"
+        return hide_password(self.storage) if self.storage else str(self.database)
 
     def reason(self, error: Exception) -> str:
         """What a storage said, in one line and without the password."""
-        source = error.__cause__ if isinstance(error, StorageInternalError) else error
-        lines = str(getattr(source, "orig", None) or source or error).strip().splitlines()
-        line = lines[0] if lines else type(error).__name__
-        try:
-            password = make_url(self.storage).password if self.storage else None
-        except SQLAlchemyError:
-            password = None
-        return line.replace(f":{password}@", ":***@") if password else line
+        return reason(error, self.url)
 
 
 def find_study(place: StudyPlace) -> optuna.Study | None:
@@ -89,11 +74,12 @@ def find_study(place: StudyPlace) -> optuna.Study | None:
     Raises:
         InputError: If its storage cannot be reached.
     """
-    if not _may_exist(place.url):
+    file = file_of(place.url)
+    if file and not file.is_file():  # looking would make it
         return None
-    with _storage_errors(place):
+    with storage_errors(place.url, place.shown):
         try:
-            return optuna.load_study(study_name=place.name, storage=_connect(place))
+            return optuna.load_study(study_name=place.name, storage=connect(place.url))
         except KeyError:
             return None
 
@@ -125,9 +111,9 @@ def create_study(place: StudyPlace, objectives: Sequence[str] = (ACCURACY,)) -> 
         InputError: If its storage cannot be reached, or the study is not one of ours.
     """
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
-    with _storage_errors(place):
+    with storage_errors(place.url, place.shown):
         study = optuna.create_study(
-            study_name=place.name, storage=_connect(place), directions=directions, load_if_exists=True
+            study_name=place.name, storage=connect(place.url), directions=directions, load_if_exists=True
         )
     if study.directions != directions:
         raise InputError(f"study: {place.name!r} in {place.shown} was not made by nas-recalib")
@@ -151,40 +137,3 @@ def read_config(study: optuna.Study) -> SearchConfig | None:
         raise InputError(
             f"study: {study.study_name!r} was not made by this version of nas-recalib"
         ) from error
-
-
-def _in_memory(storage: str) -> bool:
-    try:
-        url = make_url(storage)
-    except SQLAlchemyError:
-        return False
-    return url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
-
-
-def _may_exist(storage: str) -> bool:
-    """False for the file of an SQLite database that is not there; looking would make it."""
-    try:
-        url = make_url(storage)
-    except SQLAlchemyError:
-        return True
-    return url.get_backend_name() != "sqlite" or Path(str(url.database)).is_file()
-
-
-def _connect(place: StudyPlace) -> Any:
-    url = place.url.replace("{", "{{").replace("}", "}}")  # Optuna formats the URL
-    sqlite = {"connect_args": {"timeout": 30}, "pool_events": [(_keep_journal, "connect")]}
-    return optuna.storages.RDBStorage(url, engine_kwargs=sqlite if url.startswith("sqlite") else {})
-
-
-def _keep_journal(connection: Any, _: object) -> None:
-    """Has SQLite empty its journal after every commit; to delete it takes twice as long."""
-    if connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
-        connection.execute("PRAGMA journal_mode=TRUNCATE").close()
-
-
-@contextmanager
-def _storage_errors(place: StudyPlace) -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError, StorageInternalError) as error:
-        raise InputError(f"storage: {place.shown} cannot be used: {place.reason(error)}") from error

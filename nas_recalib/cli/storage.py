@@ -1,0 +1,81 @@
+"""Commands about where studies are kept: storage check, storage serve."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from nas_recalib.cli.options import AsJson
+from nas_recalib.cli.output import print_json, say
+
+storage = typer.Typer(help="Check where studies are to be kept, or serve it to other machines.")
+Url = Annotated[
+    str,
+    typer.Argument(
+        help="sqlite:///PATH, postgresql://USER@HOST/NAME, journal:///PATH, grpc://HOST:PORT or another that "
+        "SQLAlchemy knows.",
+        metavar="URL",
+    ),
+]
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+@storage.command()
+def check(url: Url, as_json: AsJson = False) -> None:
+    """Write trials there, read them back, delete them; say how fast it is and how many workers it bears.
+
+    Exit status 1 if it does not do what it should.
+    """
+    import optuna
+
+    from nas_recalib.errors import StopSearch
+    from nas_recalib.study.check import check_storage
+    from nas_recalib.study.passwords import hide_password
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with _sigterm_interrupts():
+            found = check_storage(url)
+    except StopSearch as problem:
+        if as_json:
+            print_json({"storage": hide_password(url), "problem": str(problem)})
+        raise
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print(*found.lines(), sep="\n")
+
+
+@storage.command()
+def serve(
+    url: Url,
+    host: Annotated[str, typer.Option(help="Address to listen on.", metavar="HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65_535, metavar="PORT")] = 13000,
+) -> None:
+    """Serve a database by gRPC, so that workers share this process's few connections to it.
+
+    Workers then take --storage grpc://HOST:PORT. The port asks for no password.
+    """
+    import optuna
+
+    from nas_recalib.study.passwords import hide_password
+    from nas_recalib.study.serve import serve_storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if host not in _LOOPBACK:
+        say(f"note: {host}:{port} has no authentication: whoever can reach it can read, change and delete")
+        say("every study; let a firewall admit the workers alone, or listen on 127.0.0.1 and tunnel by ssh")
+    with _sigterm_interrupts():
+        serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Has SIGTERM, as Ctrl-C does, undo what is half done."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

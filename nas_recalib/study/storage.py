@@ -1,0 +1,259 @@
+"""Where Optuna keeps studies: a file, a database server, a shared disk or a proxy, by URL.
+
+================================  ==============================================  =================
+URL                               what                                            several processes
+================================  ==============================================  =================
+`sqlite:///PATH`                  a file of this machine                          no
+`postgresql://USER@HOST/NAME`     a PostgreSQL database, by psycopg               yes
+`journal:///PATH`, `journal:PATH` a file that all processes append to             yes
+`grpc://HOST:PORT`                what 'nas-recalib storage serve' listens on     yes
+================================  ==============================================  =================
+
+Any other URL that SQLAlchemy knows is left to SQLAlchemy and Optuna.
+"""
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from nas_recalib.errors import InputError
+from nas_recalib.study.passwords import ambiguous, hide_password, scrub
+from nas_recalib.study.patient import PatientStorage
+
+PATIENCE = 300.0  # seconds
+GRPC_PORT = 13000
+_KEPT_ALIVE = {  # of PostgreSQL's connections: a server that is gone is noticed within a minute
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+_RACED = re.compile("42P07|42710|23505")  # SQLSTATE: another process made that table meanwhile
+
+
+def kind_of(url: str) -> str:
+    """What a storage's URL names: sqlite, postgresql, mysql, ..., journal or grpc.
+
+    Raises:
+        InputError: If it names nothing that could be used.
+    """
+    scheme = url.partition(":")[0]
+    if ambiguous(url):
+        raise InputError("storage: write each of @ / ? # in the URL's user and password as %40 %2F %3F %23")
+    if scheme == "journal":
+        journal_path(url)
+        return scheme
+    if scheme == "grpc":
+        _grpc_place(url)
+        return scheme
+    return _database_url(url).get_backend_name()
+
+
+def shared(url: str) -> bool:
+    """Whether several processes may write to a storage at once: all but SQLite.
+
+    Raises:
+        InputError: If the URL names nothing that could be used.
+    """
+    return kind_of(url) != "sqlite"
+
+
+def connect(url: str, patience: float = PATIENCE) -> BaseStorage:
+    """Connects to a storage; to a server once in a process, however often it is asked for.
+
+    Args:
+        url: Of the storage.
+        patience: Seconds that each call goes on trying while a shared storage's server is not there.
+
+    Raises:
+        InputError: If the URL names nothing that could be used, or its driver is not installed.
+        StorageInternalError: If a shared storage does not answer.
+        SQLAlchemyError: If an SQLite database cannot be opened.
+    """
+    if kind_of(url) in ("sqlite", "journal"):
+        return open_storage(url, patience)
+    return _server(url, patience, os.getpid())
+
+
+def open_storage(url: str, patience: float = PATIENCE) -> BaseStorage:
+    """As `connect`, by a connection of its own."""
+    kind = kind_of(url)
+    make = {"journal": _journal, "grpc": _grpc}.get(kind, _database)
+    if kind == "sqlite":
+        return make(url)
+    return PatientStorage(lambda: make(url), hide_password(url), lambda error: reason(error, url), patience)
+
+
+_server = lru_cache(maxsize=8)(lambda url, patience, _process: open_storage(url, patience))
+
+
+def engine_of(storage: BaseStorage) -> Engine | None:
+    """SQLAlchemy's engine of a storage that is a database's."""
+    inner = getattr(storage, "storage", storage)
+    return getattr(getattr(inner, "_backend", None), "engine", None)
+
+
+def in_memory(url: str) -> bool:
+    """Whether a storage is gone with the process."""
+    return kind_of(url) == "sqlite" and _database_url(url).database in (None, "", ":memory:")
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a storage is, if it is one."""
+    kind = kind_of(url)
+    if kind == "journal":
+        return journal_path(url)
+    return Path(str(_database_url(url).database)) if kind == "sqlite" else None
+
+
+def journal_path(url: str) -> Path:
+    """The file of journal:///PATH or journal:PATH.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path = url.removeprefix("journal:")
+    if path.startswith("//"):
+        path = path[2:]
+        if not path.startswith("/"):
+            raise InputError("storage: a journal is a file: journal:///absolute/path or journal:path")
+    if not path or path.endswith("/"):
+        raise InputError("storage: name the journal's file, such as journal:///shared/studies.log")
+    return Path(path).absolute()
+
+
+def reason(error: BaseException, url: str) -> str:
+    """What a storage said, in one line and without the password."""
+    source: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
+    said: Any = getattr(source, "orig", None) or source or error
+    if callable(getattr(said, "details", None)):  # gRPC's
+        said = said.details() or said.code().name
+    lines = scrub(str(said), url).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def storage_errors(url: str, name: str) -> Iterator[None]:
+    """Has what a storage fails with refused in one line.
+
+    Args:
+        url: Of the storage.
+        name: What it is called before the user.
+
+    Raises:
+        InputError: In place of what the storage raised; nothing that it raised is chained, for it may hold
+            the password.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError, StorageInternalError) as error:
+        raise InputError(f"storage: {name} cannot be used: {reason(error, url)}") from None
+
+
+def _database_url(url: str) -> URL:
+    try:
+        parsed = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
+        parsed.get_dialect()
+    except (SQLAlchemyError, ValueError, ImportError):
+        raise InputError(
+            "storage: that is no URL of a storage; there are sqlite:///PATH, postgresql://USER@HOST/NAME, "
+            "journal:///PATH, grpc://HOST:PORT and what else SQLAlchemy has a dialect for"
+        ) from None
+    if parsed.port is not None and not 0 < parsed.port < 65_536:
+        raise InputError(f"storage: {parsed.port} is not a port")
+    return parsed
+
+
+def _database(url: str) -> BaseStorage:
+    parsed = _database_url(url)
+    written = parsed.render_as_string(hide_password=False)
+    formatted = written.replace("{", "{{").replace("}", "}}")  # Optuna formats it
+    try:
+        storage = _after_the_race(lambda: RDBStorage(formatted, engine_kwargs=_engine_options(parsed)))
+    except ImportError:
+        driver = parsed.drivername
+        named = "pip install 'nas-recalib[postgresql]'" if driver == "postgresql+psycopg" else "install it"
+        raise InputError(f"storage: the driver of {driver} is not installed: {named}") from None
+    except (ArgumentError, ValueError) as error:  # SQLAlchemy or the driver cannot make sense of it
+        raise InputError(f"storage: {hide_password(url)} cannot be used: {reason(error, url)}") from None
+    return optuna.storages.get_storage(storage)
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    """Of SQLAlchemy's engine; a process has at most two connections to a server, for hundreds share it."""
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 30}, "pool_events": [(_keep_journal, "connect")]}
+    pool = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 1}
+    if url.drivername != "postgresql+psycopg":
+        return pool
+    return pool | {"connect_args": {key: value for key, value in _KEPT_ALIVE.items() if key not in url.query}}
+
+
+def _keep_journal(connection: Any, _: object) -> None:
+    """Has SQLite empty its journal after every commit; to delete it takes twice as long."""
+    if connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
+        connection.execute("PRAGMA journal_mode=TRUNCATE").close()
+
+
+def _after_the_race(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """A database's tables are made by whoever comes first; who came second finds them when it looks again."""
+    for _ in range(4):
+        try:
+            return make()
+        except (SQLAlchemyError, StorageInternalError) as error:
+            source: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
+            state = getattr(getattr(source, "orig", None), "sqlstate", None) or ""
+            if not _RACED.fullmatch(state):
+                raise
+        time.sleep(0.2)
+    return make()
+
+
+def _journal(url: str) -> BaseStorage:
+    """Optuna's journal, locked by a file that only one process can create (O_EXCL).
+
+    That works on local disks and on NFS from version 3 on, where a request that is sent again after a lost
+    answer is known for the same one; Optuna's other lock, a symbolic link, is for NFS 2 and would then wait
+    half a minute for itself. A lock whose holder was killed is broken after 30 seconds.
+    """
+    path = str(journal_path(url))
+    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+
+
+def _grpc(url: str) -> BaseStorage:
+    host, port = _grpc_place(url)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return optuna.storages.GrpcStorageProxy(host=host, port=port)
+    except ImportError:
+        raise InputError("storage: gRPC is not installed: pip install 'nas-recalib[grpc]'") from None
+
+
+def _grpc_place(url: str) -> tuple[str, int]:
+    try:
+        parsed = urlsplit(url)
+        host, port = parsed.hostname, parsed.port or GRPC_PORT
+    except ValueError:
+        host, port = None, 0
+    if not host or "@" in url or parsed.path.strip("/") or parsed.query or parsed.fragment:
+        raise InputError("storage: a gRPC proxy is named by grpc://HOST:PORT; it has no users or passwords")
+    return f"[{host}]" if ":" in host else host, port

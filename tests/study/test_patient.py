@@ -1,0 +1,197 @@
+"""A storage whose calls take effect and whose answers are lost, once each."""
+
+import logging
+import time
+
+import optuna
+import pytest
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from psycopg import errors
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from nas_recalib.study import patient
+from nas_recalib.study.patient import PatientStorage
+
+LOST = DBAPIError("", None, Exception("connection lost"), connection_invalidated=True)
+
+
+class Lossy:
+    """Loses the first answer to every call, then whatever `meanwhile` does has happened."""
+
+    def __init__(self, storage, meanwhile=lambda: None):
+        self.storage, self.meanwhile, self.lost = storage, meanwhile, []
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            answer = getattr(self.storage, name)(*arguments)
+            if name not in self.lost:
+                self.lost.append(name)
+                self.meanwhile()
+                raise LOST
+            return answer
+
+        return call
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(patient, "_FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture
+def inner():
+    return InMemoryStorage()
+
+
+@pytest.fixture
+def study(inner):
+    return inner.create_new_study([StudyDirection.MAXIMIZE], "s")
+
+
+def wrap(storage, patience=20.0):
+    return PatientStorage(lambda: storage, "the server", str, patience)
+
+
+def waiting(inner, study):
+    return inner.create_new_trial(study, optuna.trial.create_trial(state=TrialState.WAITING))
+
+
+@pytest.mark.parametrize(
+    ("state", "values"), [(TrialState.COMPLETE, [0.5]), (TrialState.PRUNED, None), (TrialState.FAIL, None)]
+)
+def test_a_trial_whose_end_was_written_is_not_ended_twice(inner, study, state, values):
+    trial = inner.create_new_trial(study)
+    lossy = Lossy(inner)
+    assert wrap(lossy).set_trial_state_values(trial, state, values) is True
+    assert lossy.lost == ["set_trial_state_values", "get_trial"]
+    assert (inner.get_trial(trial).state, inner.get_trial(trial).values) == (state, values)
+
+
+def test_a_trial_that_another_ended_otherwise_is_no_success(inner, study):
+    trial = inner.create_new_trial(study)
+
+    class Refusing(Lossy):
+        def set_trial_state_values(self, *arguments):
+            if not self.lost:
+                self.lost.append("set_trial_state_values")
+                inner.set_trial_state_values(trial, TrialState.FAIL)
+                raise LOST
+            return inner.set_trial_state_values(*arguments)
+
+    with pytest.raises(UpdateFinishedTrialError):
+        wrap(Refusing(inner)).set_trial_state_values(trial, TrialState.COMPLETE, [1.0])
+    assert inner.get_trial(trial).state == TrialState.FAIL
+
+
+def test_a_waiting_trial_is_never_given_to_two(inner, study):
+    trial = waiting(inner, study)
+    assert wrap(Lossy(inner)).set_trial_state_values(trial, TrialState.RUNNING) is False
+    assert wrap(inner).set_trial_state_values(waiting(inner, study), TrialState.RUNNING) is True
+
+
+def test_what_is_written_twice_under_its_key_is_there_once(inner, study):
+    trial = inner.create_new_trial(study)
+    storage = wrap(Lossy(inner))
+    storage.set_trial_intermediate_value(trial, 1, 0.25)
+    storage.set_trial_user_attr(trial, "a", [1])
+    storage.set_trial_system_attr(trial, "b", 2)
+    storage.set_study_user_attr(study, "c", 3)
+    storage.set_study_system_attr(study, "d", 4)
+    storage.set_trial_param(trial, "x", 1.0, optuna.distributions.CategoricalDistribution(("p", "q")))
+    (read,) = storage.get_all_trials(study)
+    assert read.intermediate_values == {1: 0.25}
+    assert (read.user_attrs, read.system_attrs, read.params) == ({"a": [1]}, {"b": 2}, {"x": "q"})
+    assert (storage.get_study_user_attrs(study), storage.get_study_system_attrs(study)) == (
+        {"c": 3},
+        {"d": 4},
+    )
+
+
+def test_a_study_that_was_deleted_or_made_is_not_missed(inner, study):
+    wrap(Lossy(inner)).delete_study(study)
+    assert inner.get_all_studies() == []
+    made = optuna.create_study(study_name="t", storage=wrap(Lossy(inner)), load_if_exists=True)
+    assert [kept.study_name for kept in inner.get_all_studies()] == [made.study_name] == ["t"]
+
+
+def test_it_says_once_that_it_waits_and_once_that_it_no_longer_does(inner, study, caplog):
+    failures = iter(range(4))
+
+    class Away:
+        def get_all_studies(self):
+            for _ in failures:
+                raise LOST
+            return inner.get_all_studies()
+
+    with caplog.at_level(logging.WARNING, "nas_recalib"):
+        assert len(wrap(Away()).get_all_studies()) == 1
+    assert len(caplog.messages) == 2
+    assert "the server: " in caplog.messages[0]
+    assert caplog.messages[0].endswith("trying for 20 s")
+    assert caplog.messages[1] == "storage: the server answers again"
+
+
+def test_patience_ends(inner):
+    class Away:
+        def get_all_studies(self):
+            raise LOST
+
+    begun = time.monotonic()
+    with pytest.raises(StorageInternalError, match="connection lost"):
+        wrap(Away(), patience=0.3).get_all_studies()
+    assert 0.3 <= time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        OperationalError("", None, errors.DiskFull("no space left on device")),
+        OperationalError("", None, Exception("database is locked")),
+        DBAPIError("", None, errors.InsufficientPrivilege("permission denied")),
+        IntegrityError("", None, errors.UniqueViolation("duplicate key")),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_what_waiting_does_not_mend_is_raised_at_once(failure):
+    calls = []
+
+    class Failing:
+        def get_all_studies(self):
+            calls.append(1)
+            raise failure
+
+    with pytest.raises(StorageInternalError):
+        wrap(Failing()).get_all_studies()
+    assert len(calls) == 1
+
+
+def test_an_answer_is_no_failure(inner):
+    with pytest.raises(KeyError):
+        wrap(inner).get_study_id_from_name("none")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.AdminShutdown("terminating connection"),
+        errors.CannotConnectNow("the database system is starting up"),
+        errors.TooManyConnections("sorry, too many clients already"),
+        errors.DeadlockDetected("deadlock detected"),
+    ],
+)
+def test_what_waiting_mends_is_waited_for_through_optunas_wrapping(inner, study, failure):
+    failures = [1]
+
+    class Failing:
+        def get_all_studies(self):
+            if failures.pop() if failures else 0:
+                try:
+                    raise OperationalError("", None, failure)
+                except OperationalError as error:
+                    raise StorageInternalError("An exception is raised during the commit.") from error
+            return inner.get_all_studies()
+
+    assert len(wrap(Failing()).get_all_studies()) == 1
