@@ -20,6 +20,7 @@ from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.cli import run
 from nas_recalib.errors import InputError
+from nas_recalib.search.local import run_here
 from nas_recalib.study import patient
 from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
 from nas_recalib.study.storage import connect, kind_of, open_storage, shared
@@ -61,7 +62,8 @@ def test_a_search_writes_what_another_connection_reads(kind, tmp_path, request):
     assert find_study(place) is None
     study = create_study(place)
     study.set_user_attr("config", {"name": kind})
-    make_search(study, tmp_path, StandIn(), owned=False, strategy="random").run(6, Silent())
+    search = make_search(study, tmp_path, StandIn(), shared=True, strategy="random")
+    run_here(search, 6, Silent())
     other = optuna.load_study(study_name=kind, storage=open_storage(url))
     assert other.user_attrs == {"config": {"name": kind}}
     assert [trial.number for trial in other.trials] == list(range(6))

@@ -1,0 +1,190 @@
+"""Many processes on one study in a PostgreSQL, with trainings that are a formula, and with faults.
+
+    python benchmarks/many_workers.py --workers 16 --trials 2000
+    python benchmarks/many_workers.py --workers 16 --trials 2000 --kill 8 --restarts 2
+    python benchmarks/many_workers.py --workers 4 --seconds 0.5 --minutes 30 --kill 2 --restarts 6
+
+Throughout, workers (`--kill` of them, one after the other) are killed with SIGKILL at random and started again,
+and the database server is restarted `--restarts` times in between, every other time as by a crash. With
+`--minutes` the study has no goal until they are over; the workers that are never killed are watched for what
+they hold: memory, open files, threads. In the end every trial is accounted for. Prints a table and writes JSON;
+exit status 1 if a trial was lost, trained twice or over budget.
+"""
+
+import argparse
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+BENCHMARKS = Path(__file__).parent
+sys.path[:0] = [str(BENCHMARKS.parent / "tests")]
+from postgres import Postgres, postgres  # noqa: E402
+from stand_in_worker import BUDGET, NAME  # noqa: E402
+
+from nas_recalib.device import versions  # noqa: E402
+from nas_recalib.files import write_atomically  # noqa: E402
+from nas_recalib.study.place import StudyPlace, open_study  # noqa: E402
+from nas_recalib.study.trials import ATTEMPT, CONTINUES, finished  # noqa: E402
+
+MANY = 10**9
+_WATCHED = {"memory_mb": r"VmRSS:\s+(\d+) kB", "threads": r"Threads:\s+(\d+)"}
+
+
+@dataclass
+class Crew:
+    """The workers, by their places; a place's worker may be killed and another begin in it."""
+
+    command: list[str]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    kills: int = 0
+
+    def start(self, count: int, trials: int) -> None:
+        self.processes = [self._begin(trials) for _ in range(count)]
+
+    def kill(self, place: int, trials: int) -> None:
+        self.processes[place].kill()
+        self.processes[place].wait()
+        self.processes[place] = self._begin(trials)
+        self.kills += 1
+
+    def ended(self) -> bool:
+        return all(process.poll() is not None for process in self.processes)
+
+    def _begin(self, trials: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self.command, f"--trials={trials}"], stdout=subprocess.DEVNULL)
+
+
+def held(process: subprocess.Popen[bytes]) -> dict[str, float]:
+    """What a process holds."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    told = {name: float(re.search(pattern, status)[1]) for name, pattern in _WATCHED.items()}  # type: ignore[index]
+    told["memory_mb"] /= 1024
+    return {**told, "open_files": len(list(Path(f"/proc/{process.pid}/fd").iterdir()))}
+
+
+def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: list[dict[str, Any]]) -> None:
+    """Injects faults until the workers are done, or the minutes are over."""
+    draw = random.Random(given.seed)
+    begun = time.monotonic()
+    span = 60 * given.minutes if given.minutes else given.span
+    goal = MANY if given.minutes else given.trials
+    restarts = [span * (number + 0.5) / given.restarts for number in range(given.restarts)]
+    kills = sorted(draw.uniform(0, span) for _ in range(given.kills if given.kill else 0))
+    looks = [10.0 * number for number in range(1, int(span / 10))] if given.minutes else []
+    while not crew.ended() and (not given.minutes or time.monotonic() - begun < span):
+        now = time.monotonic() - begun
+        if restarts and now >= restarts[0]:
+            server.restart("immediate" if len(restarts) % 2 else "fast")
+            del restarts[0]
+        if kills and now >= kills[0]:
+            crew.kill(draw.randrange(given.kill), goal)
+            del kills[0]
+        if looks and now >= looks[0]:
+            steady = [held(process) for process in crew.processes[given.kill :]]
+            samples.append({"seconds": round(now), "workers": steady, "processes": len(crew.processes)})
+            del looks[0]
+        time.sleep(0.05)
+
+
+def audit(storage: str, folder: Path, given: argparse.Namespace, kills: int) -> dict[str, Any]:
+    """What the study holds, against what the workers wrote down."""
+    study = open_study(StudyPlace(NAME, folder, storage))
+    trials, done = study.trials, finished(study)
+    counts = Counter(trial.user_attrs["architecture"] for trial in done)
+    lines = [line for log in folder.glob("trained-*.log") for line in log.read_text().splitlines()]
+    epochs = Counter(lines)
+    seen = {line.partition("\t")[2] for line in lines}
+    return {
+        "finished": len(done),
+        "lost": sum(trial.state == TrialState.RUNNING for trial in trials) + len(seen - counts.keys()),
+        "finished_twice": sum(count > 1 for count in counts.values()),
+        "epochs_trained": len(lines),
+        "epochs_trained_again": sum(count - 1 for count in epochs.values()),
+        "over_budget": sum(not BUDGET.allows({"macs": trial.user_attrs["macs"]}) for trial in done),
+        "gone_on_with": sum(CONTINUES in trial.user_attrs for trial in trials),
+        "most_attempts": max(trial.user_attrs.get(ATTEMPT, 1) for trial in trials),
+        "states": dict(Counter(t.user_attrs.get("failure", t.state.name.lower()) for t in trials)),
+        "kills": kills,
+        "checkpoints_left": len(list((folder / "checkpoints").glob("*.pt"))),
+    }
+
+
+def growth(samples: list[dict[str, Any]]) -> dict[str, float]:
+    """Of the greatest holding of any steady worker, over the second half, in per cent."""
+    half = samples[len(samples) // 2 :]
+    told = {}
+    for name in (*_WATCHED, "open_files"):
+        most = [max(worker[name] for worker in sample["workers"]) for sample in half]
+        tenth = max(1, len(most) // 10)
+        before, after = sum(most[:tenth]) / tenth, sum(most[-tenth:]) / tenth
+        told[name] = round(100 * (after / before - 1), 2)
+    return told
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    samples: list[dict[str, Any]] = []
+    with TemporaryDirectory() as temporary, postgres() as server:
+        folder, storage = Path(temporary), server.new("searches")
+        program = [sys.executable, str(BENCHMARKS / "stand_in_worker.py")]
+        options = [f"--storage={storage}", f"--folder={folder}", f"--seconds={given.seconds}"]
+        crew = Crew([*program, *options, f"--strategy={given.strategy}"])
+        begun = time.monotonic()
+        crew.start(given.workers, MANY if given.minutes else given.trials)
+        disturb(given, crew, server, samples)
+        goal = given.trials
+        if given.minutes:
+            for process in crew.processes:
+                process.terminate()
+            for process in crew.processes:
+                process.wait()
+            goal = len(finished(open_study(StudyPlace(NAME, folder, storage)))) + len(crew.processes)
+            crew.start(given.workers, goal)  # what they gave back is gone on with
+        statuses = [process.wait() for process in crew.processes]
+        taken = time.monotonic() - begun
+        found = audit(storage, folder, given, crew.kills)
+    told = {**found, "asked": goal, "exit_statuses": sorted(set(statuses)), "seconds": round(taken, 1)}
+    return {**told, "growth_percent": growth(samples), "samples": samples} if samples else told
+
+
+def whole(result: dict[str, Any]) -> bool:
+    good = result["finished"] == result["asked"] and result["exit_statuses"] == [0]
+    return good and not (result["lost"] or result["finished_twice"] or result["over_budget"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=0.0, help="of an epoch; a trial has two")
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--kill", type=int, default=0, help="workers that are killed again and again")
+    parser.add_argument("--kills", type=int, default=24, help="kills in all")
+    parser.add_argument("--restarts", type=int, default=0, help="of the database server")
+    parser.add_argument("--span", type=float, default=240.0, help="seconds that the faults are spread over")
+    parser.add_argument("--strategy", default="predictor")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    result = run(given)
+    asked = {name: value for name, value in vars(given).items() if name != "output"}
+    told = {"asked_for": asked, "versions": versions(), **result}
+    print(json.dumps({key: value for key, value in told.items() if key != "samples"}, indent=2))
+    if given.output:
+        write_atomically(given.output, json.dumps(told) + "\n")
+    sys.exit(not whole(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""One worker on a study whose trainings are a formula and some waiting; all else is real. For many_workers.py.
+
+    python benchmarks/stand_in_worker.py --storage URL --folder FOLDER --trials 2000
+
+What it trains is written to FOLDER/trained.log, a line an epoch: trial, epoch, architecture.
+"""
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import optuna
+import torch
+
+from nas_recalib.architecture import Architecture
+from nas_recalib.costs import Budget, Feasible
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.lives import Beating
+from nas_recalib.search.local import run_here
+from nas_recalib.search.search import Search
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.place import StudyPlace, create_study
+from nas_recalib.study.workers import enrolled
+
+NAME = "many"
+BUDGET = Budget(macs=41_000_000)  # about half of the space
+SPACE = """
+name: many
+backbone: resnet20
+granularity: block
+convolution: [vanilla, scconv, psconv]
+recalibration: [none, ab]
+"""
+_WORTH = {"vanilla": 0.0, "scconv": 0.2, "psconv": 0.6, "none": 0.0, "ab": 0.3}
+
+
+@dataclass
+class Training:
+    curve: list[Epoch]
+
+    def state_dict(self) -> State:
+        return {"curve": [astuple(epoch) for epoch in self.curve], "weights": torch.zeros(10_000)}
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """Takes some time for every epoch, and writes it down."""
+
+    log: Path
+    seconds: float
+    epochs: int = 2
+    seed: int = 0
+    course: str = "a formula"
+
+    def steps(
+        self, architecture: Architecture, start: State | None = None, parts: int = 1
+    ) -> Iterator[Training | Failure]:
+        training = Training([Epoch(*told) for told in start["curve"]] if start else [])
+        worth = sum(_WORTH[c.convolution.name] + _WORTH[c.recalibration.name] for c in architecture.choices)
+        for number in range(len(training.curve) + 1, self.epochs + 1):
+            time.sleep(self.seconds)
+            accuracy = worth / len(architecture.choices) * number / self.epochs
+            training.curve.append(Epoch(number, 1.0, accuracy))
+            self._note(f"{number}\t{architecture}\n")
+            yield training
+
+    def _note(self, line: str) -> None:
+        with self.log.open("a") as log:
+            log.write(line)
+
+
+class Silent:
+    def started(self, number: int, architecture: Architecture) -> None: ...
+
+    def epoch(self, number: int, epoch: Epoch) -> None: ...
+
+    def ended(self, trial: optuna.trial.FrozenTrial) -> None: ...
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--storage", required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--strategy", default="predictor")
+    parser.add_argument("--beat", type=float, default=2.0)
+    parser.add_argument("--grace", type=float, default=6.0)
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    place = StudyPlace(NAME, given.folder, given.storage)
+    space = SearchSpace.parse(SPACE, NAME)
+    study = create_study(place)
+    with (
+        enrolled(given.folder, alone=False) as worker,
+        Beating(study._storage, given.folder, given.beat, given.grace) as lives,
+    ):
+        search = Search(
+            study=study,
+            space=space,
+            feasible=Feasible(space.table, BUDGET),
+            proxy=StandIn(given.folder / f"trained-{os.getpid()}.log", given.seconds),  # type: ignore[arg-type]
+            strategy=given.strategy,
+            pruner="none",
+            facts={"fidelity": {"validation": 100}, "device": "none", "versions": {}},
+            folder=given.folder / "trials",
+            checkpoints=Checkpoints(given.folder / "checkpoints"),
+            worker=worker,
+            shared=True,
+            lives=lives,
+            retries=1000,  # here workers die of nothing but the hand of chance
+        )
+        run_here(search, given.trials, Silent())
+
+
+if __name__ == "__main__":
+    main()
