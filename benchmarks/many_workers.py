@@ -4,11 +4,11 @@
     python benchmarks/many_workers.py --workers 16 --trials 2000 --kill 8 --restarts 2
     python benchmarks/many_workers.py --workers 4 --seconds 0.5 --minutes 30 --kill 2 --restarts 6
 
-Throughout, workers (`--kill` of them, one after the other) are killed with SIGKILL at random and started again,
-and the database server is restarted `--restarts` times in between, every other time as by a crash. With
+Throughout, some of the workers (`--kill` of them, in turn) are killed with SIGKILL at random and started
+again, and the database server is restarted `--restarts` times, every other time as by a crash. With
 `--minutes` the study has no goal until they are over; the workers that are never killed are watched for what
-they hold: memory, open files, threads. In the end every trial is accounted for. Prints a table and writes JSON;
-exit status 1 if a trial was lost, trained twice or over budget.
+they hold: memory, threads, open files. In the end every trial is accounted for. Prints and writes JSON; exit
+status 1 if a trial was lost, trained twice or over budget.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: li
         time.sleep(0.05)
 
 
-def audit(storage: str, folder: Path, given: argparse.Namespace, kills: int) -> dict[str, Any]:
+def audit(storage: str, folder: Path, kills: int) -> dict[str, Any]:
     """What the study holds, against what the workers wrote down."""
     study = open_study(StudyPlace(NAME, folder, storage))
     trials, done = study.trials, finished(study)
@@ -152,7 +152,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             crew.start(given.workers, goal)  # what they gave back is gone on with
         statuses = [process.wait() for process in crew.processes]
         taken = time.monotonic() - begun
-        found = audit(storage, folder, given, crew.kills)
+        found = audit(storage, folder, crew.kills)
     told = {**found, "asked": goal, "exit_statuses": sorted(set(statuses)), "seconds": round(taken, 1)}
     return {**told, "growth_percent": growth(samples), "samples": samples} if samples else told
 

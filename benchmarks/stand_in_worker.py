@@ -1,4 +1,4 @@
-"""One worker on a study whose trainings are a formula and some waiting; all else is real. For many_workers.py.
+"""A worker on a study whose trainings are a formula and some waiting; all else is real. For many_workers.py.
 
     python benchmarks/stand_in_worker.py --storage URL --folder FOLDER --trials 2000
 

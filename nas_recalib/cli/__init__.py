@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas_recalib.cli import correlate, latency, measure, storage, study, train
+from nas_recalib.cli import correlate, latency, measure, search, storage, study, train
 from nas_recalib.cli.output import complain, say
 from nas_recalib.errors import Diverged, InputError, StopSearch
 
@@ -21,7 +21,8 @@ app = typer.Typer(
 )
 
 for command in (
-    study.search,
+    search.search,
+    study.status,
     study.show,
     study.export,
     measure.cost,

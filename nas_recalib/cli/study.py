@@ -1,190 +1,12 @@
-"""Commands about a study: search, show, export."""
+"""Commands about a study: show, status, export."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nas_recalib.cli.options import (
-    MANY,
-    RUNS,
-    AsJson,
-    Batch,
-    CacheDir,
-    CorruptImages,
-    Device,
-    LatencyFile,
-    MaxLatency,
-    MaxMemory,
-    MaxParams,
-    Plugins,
-    RunsDir,
-    Storage,
-    StudyName,
-    Threads,
-)
-from nas_recalib.cli.output import cache_folder, print_json, say, say_skipped
-
-
-def search(
-    space: Annotated[
-        str | None,
-        typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE"),
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Limit on multiply-accumulates: 4G, 4.1e9, 500M.", metavar="MACS")
-    ] = None,
-    params: MaxParams = None,
-    latency: MaxLatency = None,
-    latency_table: LatencyFile = None,
-    memory: MaxMemory = None,
-    batch: Batch = None,
-    trials: Annotated[
-        int, typer.Option(help="Trained trials that the study ends with.", min=1, max=MANY, metavar="N")
-    ] = 20,
-    confirm: Annotated[
-        int,
-        typer.Option(
-            help="Then train the leaders again with N new seeds each before one is called best.",
-            min=0,
-            max=1000,
-            metavar="N",
-        ),
-    ] = 0,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH or, downsampled, "
-            "imagenet16:PATH, imagenet16-120:PATH and the like (default: auto, CIFAR-10 if it is on disk "
-            "or quickly downloaded, else the digits).",
-            metavar="DATA",
-        ),
-    ] = None,
-    corrupt_images: CorruptImages = "refuse",
-    study: Annotated[
-        str | None,
-        typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
-    ] = None,
-    runs_dir: RunsDir = RUNS,
-    storage: Storage = None,
-    fidelity: Annotated[
-        str | None,
-        typer.Option(
-            help="quick (default), standard, thorough or a .yaml file; the next five change it.",
-            metavar="FIDELITY",
-        ),
-    ] = None,
-    images: Annotated[int | None, typer.Option(help="Training images of a trial.", metavar="N")] = None,
-    validation: Annotated[
-        int | None, typer.Option(help="Validation images, split from the training images.", metavar="N")
-    ] = None,
-    resolution: Annotated[int | None, typer.Option(help="Side of the images.", metavar="PIXELS")] = None,
-    width: Annotated[
-        float | None, typer.Option(help="Factor on the channels of the trained twin.", metavar="FACTOR")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.", metavar="N")] = None,
-    objectives: Annotated[
-        str | None,
-        typer.Option(
-            help="accuracy (default), or accuracy and costs that are to be low besides: accuracy,macs.",
-            metavar="NAMES",
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="predictor (default), tpe (default for several objectives), gp, nsga2, evolution, local or "
-            "random.",
-            metavar="NAME",
-        ),
-    ] = None,
-    pruner: Annotated[
-        str | None, typer.Option(help="none (default), median, halving or hyperband.", metavar="NAME")
-    ] = None,
-    warm_start: Annotated[
-        str | None,
-        typer.Option(help="Take over what another study of --runs-dir has trained.", metavar="STUDY"),
-    ] = None,
-    retries: Annotated[
-        int,
-        typer.Option(help="How often to go on with a trial whose worker died.", min=0, max=MANY, metavar="N"),
-    ] = 3,
-    threads: Threads = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="That every draw follows from (default: 0).", min=0, max=MANY, metavar="N"),
-    ] = None,
-    device: Device = None,
-    cache_dir: CacheDir = None,
-    plugin: Plugins = None,
-) -> None:
-    """Search a space under a budget; interrupt and rerun at will.
-
-    Everything is kept in an Optuna study. The same command goes on where it
-    stopped; what is not given again is as the study has it.
-    """
-    import optuna
-
-    from nas_recalib.device import device_name, keep_freed_memory, pick_device
-    from nas_recalib.report.tables import study_tables
-    from nas_recalib.report.terminal import print_table
-    from nas_recalib.search.confirm import confirm_leaders
-    from nas_recalib.search.finalists import measure_finalists
-    from nas_recalib.search.local import run_here
-    from nas_recalib.search.progress import Progress
-    from nas_recalib.search.request import Request
-    from nas_recalib.search.setup import prepared
-    from nas_recalib.study.summary import summarise
-    from nas_recalib.study.trials import accuracy_of, finished, trained_here
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    request = Request(
-        space=space,
-        macs=budget,
-        params=params,
-        latency=latency,
-        latency_table=latency_table,
-        memory=memory,
-        batch=batch,
-        data=data,
-        study=study,
-        runs=runs_dir,
-        storage=storage,
-        fidelity=fidelity,
-        images=images,
-        validation=validation,
-        resolution=resolution,
-        width=width,
-        epochs=epochs,
-        objectives=objectives,
-        strategy=strategy,
-        pruner=pruner,
-        threads=threads,
-        seed=seed,
-        cache=cache_folder(cache_dir),
-        plugins=plugin or (),
-        corrupt=corrupt_images,
-        warm_start=warm_start,
-        retries=retries,
-    )
-    chosen = pick_device(device)
-    keep_freed_memory()
-    with prepared(request, chosen, say) as (ready, config):
-        say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
-        if config.data_note:
-            say(f"data: {config.data_note}")
-        say_skipped(ready.proxy.data.skipped)
-        complete = [trial for trial in finished(ready.study) if trial.state.name == "COMPLETE"]
-        best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
-        with Progress(trials, len(trained_here(ready.study)), ready.proxy.epochs, best) as progress:
-            reached = run_here(ready, trials, progress)
-        if not reached:
-            say("every architecture of the space that is within the budget has been tried")
-        measure_finalists(ready.study, say)
-        if confirm:
-            confirm_leaders(ready.study, config, ready.proxy, confirm, say)
-            measure_finalists(ready.study, say)  # those that lead now
-        print_table(study_tables(summarise(ready.study), top=10))
+from nas_recalib.cli.options import RUNS, AsJson, Plugins, RunsDir, Storage, StudyName
+from nas_recalib.cli.output import print_json, say
 
 
 def show(
@@ -215,6 +37,27 @@ def show(
         print_table(study_tables(summary, top))
 
 
+def status(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Option(help="All that is told of this trial.", metavar="N")] = None,
+    runs_dir: RunsDir = RUNS,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how a search stands, on whatever machines it runs: what is trained where, and what failed."""
+    from nas_recalib.report.status import standing_tables, trial_tables
+    from nas_recalib.report.terminal import print_table
+    from nas_recalib.study.standing import find_trial, read_standing
+
+    opened = opened_study(study, runs_dir, storage)
+    if trial is None:
+        standing = read_standing(opened)
+        print_json(standing.as_dict()) if as_json else print_table(standing_tables(standing))
+    else:
+        told = find_trial(opened, trial)
+        print_json(told.as_dict()) if as_json else print_table(trial_tables(told))
+
+
 def export(
     study: StudyName,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")] = Path(
@@ -236,10 +79,15 @@ def export(
 
 
 def summary_of(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:
+    from nas_recalib.study.summary import summarise
+
+    return summarise(opened_study(study, runs, storage), plugins or ())
+
+
+def opened_study(study: str, runs: Path, storage: str | None) -> Any:
     import optuna
 
     from nas_recalib.study.place import StudyPlace, open_study
-    from nas_recalib.study.summary import summarise
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return summarise(open_study(StudyPlace.of(study, runs, storage)), plugins or ())
+    return open_study(StudyPlace.of(study, runs, storage))

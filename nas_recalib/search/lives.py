@@ -11,12 +11,12 @@ from typing import Any, Protocol
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from nas_recalib.study.trials import BEAT
 from nas_recalib.study.workers import surely_dead
 
-BEAT = 20.0  # seconds between two signs of life
+SECONDS = 20.0  # seconds between two signs of life
 GRACE = 60.0  # without one, after which a worker is suspected
 _SUSPECTED_BEATS = 3  # after which it is taken for dead
-_BEAT = "nas_recalib:beat"  # a trial's system attribute, that counts
 
 
 class Lives(Protocol):
@@ -69,7 +69,7 @@ class Beating:
 
     storage: BaseStorage
     folder: Path
-    beat: float = BEAT
+    beat: float = SECONDS
     grace: float = GRACE
     now: Callable[[], float] = time.monotonic
     _held: set[int] = field(default_factory=set)
@@ -94,7 +94,7 @@ class Beating:
         now = self.now()
         before, self._watched = self._watched, {}
         for trial in running:
-            sign = (trial.system_attrs.get(_BEAT), len(trial.intermediate_values))
+            sign = (trial.system_attrs.get(BEAT), len(trial.intermediate_values))
             known = before.get(trial.number)
             self._watched[trial.number] = known if known and known.sign == sign else _Watched(sign, now)
         return [trial for trial in running if self._gone(trial, now)]
@@ -113,7 +113,7 @@ class Beating:
         self._count += 1
         for trial in tuple(self._held):
             with suppress(Exception):  # of a storage's troubles the main thread tells
-                self.storage.set_trial_system_attr(trial, _BEAT, self._count)
+                self.storage.set_trial_system_attr(trial, BEAT, [self._count, time.time()])
 
     def _beat(self) -> None:
         while not self._end.wait(self.beat):

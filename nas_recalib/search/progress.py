@@ -15,6 +15,8 @@ from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
 from nas_recalib.study.trials import CONTINUES, accuracy_of, curve_of
 
+_SHOWN = 3  # of the trials that run
+
 
 @dataclass
 class Progress:
@@ -23,19 +25,21 @@ class Progress:
     Attributes:
         goal: Trained trials that the study is to end with.
         done: Those it has.
+        counted: Numbers of the trials that trained one of those.
         epochs: Of a trial.
         best: Best accuracy so far, and the trial it belongs to.
     """
 
     goal: int
     done: int
+    counted: set[int]
     epochs: int
     best: tuple[float, int] | None = None
     console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
     _live: Live | None = None
     _begun: float = field(default_factory=time.monotonic)
     _ended: int = 0
-    _running: str = ""
+    _running: dict[int, str] = field(default_factory=dict)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -49,22 +53,22 @@ class Progress:
             self._live.__exit__(None, None, None)
 
     def started(self, number: int, architecture: Architecture) -> None:
-        self._running = f"trial {number}"
+        self._running[number] = f"trial {number}"
         self._refresh()
 
     def epoch(self, number: int, epoch: Epoch) -> None:
-        self._running = f"trial {number}: epoch {epoch.number}/{self.epochs}, accuracy {epoch.accuracy:.4f}"
+        told = f"trial {number}: epoch {epoch.number}/{self.epochs}, accuracy {epoch.accuracy:.4f}"
+        self._running[number] = told
         self._refresh()
 
     def ended(self, trial: FrozenTrial) -> None:
-        self._running = ""
+        self._running.pop(trial.number, None)
         if trial.state == TrialState.FAIL:
-            self.console.print(
-                f"trial {trial.number}: {trial.user_attrs['failure']}: {trial.user_attrs['message']}",
-                markup=False,
-            )
+            failure, message = trial.user_attrs.get("failure", "failed"), trial.user_attrs.get("message", "")
+            self.console.print(f"trial {trial.number}: {failure}: {message}", markup=False)
             return
-        self.done += CONTINUES not in trial.user_attrs
+        self.done += trial.user_attrs.get(CONTINUES) not in self.counted
+        self.counted.add(trial.number)
         self._ended += 1
         value = accuracy_of(trial)
         pruned = trial.state == TrialState.PRUNED
@@ -93,6 +97,7 @@ class Progress:
             each = (time.monotonic() - self._begun) / self._ended
             parts.append(f"{3600 / each:.0f} trials/h")
             parts.append(f"{duration(each * max(0, self.goal - self.done))} left")
-        if self._running:
-            parts.append(self._running)
+        if len(self._running) > 1:
+            parts.append(f"{len(self._running)} run")
+        parts += list(self._running.values())[:_SHOWN]
         return Text(", ".join(parts))

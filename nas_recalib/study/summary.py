@@ -17,7 +17,7 @@ from nas_recalib.study.confirmation import Confirmation, read_confirmations
 from nas_recalib.study.front import Point, front, hypervolumes
 from nas_recalib.study.place import read_config
 from nas_recalib.study.significance import told_apart
-from nas_recalib.study.trials import ACCURACY, REPLAYED, accuracy_of, curve_of, finished
+from nas_recalib.study.trials import ACCURACY, FAILURE, REPLAYED, WITHDRAWN, accuracy_of, curve_of, finished
 
 MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
 LEADERS = 4
@@ -154,12 +154,14 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         tied=tuple(_tied(rows, config)),
         front=tuple(row.number for row in sorted(leading, key=lambda row: row.macs)),
         hypervolumes=tuple(zip((row.number for row in sound), hypervolumes(points), strict=True)),
-        failures=dict(
-            Counter(t.user_attrs.get("failure", "error") for t in others if t.state == TrialState.FAIL)
-        ),
+        failures=dict(Counter(kind for kind in map(_failure, others) if kind not in (None, WITHDRAWN))),
         replayed=sum(REPLAYED in trial.user_attrs for trial in others),
         importance=_importance(trained),
     )
+
+
+def _failure(trial: FrozenTrial) -> str | None:
+    return trial.user_attrs.get(FAILURE, "error") if trial.state == TrialState.FAIL else None
 
 
 def conflicting(config: SearchConfig) -> list[str]:
