@@ -9,8 +9,8 @@ import math
 import os
 import pickle
 import platform
-import re
 import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -133,14 +133,9 @@ def connect(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    if "://" in given:
-        raise InputError(
-            f"address: {given} speaks Ray's client protocol, which would have the search run elsewhere; "
-            "start it on a node of the cluster, with auto or HOST:PORT"
-        )
-    if address not in ("auto", "local") and not re.fullmatch(r"[^\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+", address):
-        raise InputError(f"address: {address!r} is not local, auto or HOST:PORT")
+    given = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    if given not in ("auto", "local"):
+        _reach(given)
     with _own_cluster() if address == "local" else nullcontext():
         try:
             _join(address)
@@ -167,12 +162,28 @@ def _read_authentication() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+def _reach(address: str) -> None:
+    """Refuses at once where Ray would try for minutes."""
+    if "://" in address:
+        raise InputError(
+            f"address: {address} speaks Ray's client protocol, which would have the search run elsewhere; "
+            "start it on a node of the cluster, with auto or HOST:PORT"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"address: {address!r} is not local, auto or HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"address: nothing answers at {address}: {in_one_line(error)}") from error
+
+
 def _join(address: str) -> None:
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (RayError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"address: no Ray cluster at {address}: {in_one_line(error)}") from error
+        raise InputError(f"address: no Ray cluster ({address}): {in_one_line(error)}") from error
 
 
 def run_on_ray(
@@ -207,7 +218,7 @@ def run_on_ray(
     bench = _Bench(desk, resources, workers)
     trial = tune.with_parameters(_Trial, begin=begin, resources=resources, plugins=tuple(plugins))
     bundle = {"CPU": resources.cpus, "GPU": resources.gpus}
-    raised: Exception | None = None
+    told: Exception | None = None
     with tempfile.TemporaryDirectory(prefix="nas-recalib-ray-") as folder, _environment(_TUNE), _silent():
         tuner = tune.Tuner(
             tune.with_resources(trial, tune.PlacementGroupFactory([bundle])),
@@ -228,20 +239,23 @@ def run_on_ray(
         )
         try:
             tuner.fit()
-        except _Aside as aside:
-            raised = aside.error
+        except _Leave as leave:
+            told = leave.told
         finally:
             bench.clear()
-    if raised:
-        raise raised
+    if told:
+        raise told
 
 
-class _Aside(BaseException):
-    """Takes what the desk raised past Tune, which wraps an Exception or swallows it."""
+class _Leave(BaseException):
+    """Leaves Tune, which at an end of its own would write down and read again all of its trials.
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
+    What the desk raised is taken along; Tune would wrap it, or swallow it.
+    """
+
+    def __init__(self, told: Exception | None = None) -> None:
+        super().__init__(told)
+        self.told = told
 
 
 @contextmanager
@@ -249,7 +263,7 @@ def _past_tune() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise _Aside(error) from error
+        raise _Leave(error) from error
 
 
 @dataclass(frozen=True)
@@ -273,12 +287,16 @@ class _Bench:
         self._places = 0
         self.controller: Any = None
 
-    def done(self) -> bool:
-        with _past_tune():
-            return self._desk.done()
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Nothing; Tune writes down what it is given, a desk cannot be, and no one reads it."""
+        return object, ()
 
     def next(self) -> Job | None:
-        """A job, if there is room for one."""
+        """A job, if there is room for one; leaves when nothing is to come."""
+        with _past_tune():
+            done = self._desk.done()
+        if done:
+            raise _Leave
         now = time.monotonic()
         if now - self._looked > _LOOK:
             self._places, self._looked = self._resources.places(), now
@@ -317,7 +335,7 @@ class _Bench:
                 self._desk.lose(job.number, in_one_line(error))
 
     def clear(self) -> None:
-        """Ends every actor at once; there are none where Tune came to its end."""
+        """Ends every actor, at once."""
         if self.controller:
             self.controller._actor_manager.cleanup()
 
@@ -338,8 +356,6 @@ class _Proposals(Searcher):  # type: ignore[misc]
         self._bench = bench
 
     def suggest(self, trial_id: str) -> Any:
-        if self._bench.done():
-            return Searcher.FINISHED
         job = self._bench.next()
         return job and {"job": job}
 
@@ -386,6 +402,7 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
         self._device = torch.device("cuda:0" if resources.gpus else "cpu")
         self._begin = begin
         self._plugins = plugins
+        self._facts = {"node": platform.node()}
         self._train: Train | None = None
         self.reset_config(config)
 
@@ -396,14 +413,14 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         item = next(self._items, None)
-        facts = {"device": device_name(self._device), "node": platform.node()}
-        return {"told": _Told(item, time.monotonic() - self._begun, facts)}
+        return {"told": _Told(item, time.monotonic() - self._begun, self._facts)}
 
     def _run(self, job: Job) -> Iterator[Epoch | Failure]:
         try:
             if self._train is None:
                 load_plugins(self._plugins)
                 self._train = self._begin(self._device)
+                self._facts["device"] = device_name(self._device)
             yield from self._train(job)
         except Exception as error:
             yield explain(error)
