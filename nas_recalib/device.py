@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
@@ -34,6 +35,36 @@ def device_name(device: torch.device, threads: int | None = None) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_processor()} ({threads or torch.get_num_threads()} of {os.cpu_count()} threads)"
+
+
+@dataclass(frozen=True)
+class Described:
+    """A device that trains, here or on another machine.
+
+    Attributes:
+        type: cpu or cuda.
+        name: In words.
+        dtype: That it is fast in.
+        threads: Of the CPU that a training takes where nothing else is asked for.
+        cores: Of its machine.
+    """
+
+    type: str
+    name: str
+    dtype: str
+    threads: int
+    cores: int
+
+
+def describe(device: torch.device) -> Described:
+    """A device of this machine."""
+    return Described(
+        type=device.type,
+        name=device_name(device),
+        dtype=str(fast_dtype(device)).removeprefix("torch."),
+        threads=default_threads(),
+        cores=os.cpu_count() or 1,
+    )
 
 
 def default_threads() -> int:

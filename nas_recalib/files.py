@@ -118,7 +118,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     _refuse_other_than_file(path)
     path = path.resolve()  # a link goes on pointing at the file
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # of which others may write one, too
     try:
         with partial.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

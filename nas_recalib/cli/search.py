@@ -1,6 +1,9 @@
 """The command that searches."""
 
-from typing import Annotated
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Annotated, Any
 
 import typer
 
@@ -106,6 +109,29 @@ def search(
         int,
         typer.Option(help="How often to go on with a trial whose worker died.", min=0, max=MANY, metavar="N"),
     ] = 3,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep checkpoints in this folder or under this URL, which all machines reach "
+            "(default: runs/STUDY/checkpoints).",
+            metavar="PLACE",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Train on Ray: local (all of this machine), auto (the cluster that it is in) or HOST:PORT.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="With --ray: trials at once (default: all there is room for).", min=1, metavar="N"),
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None,
+        typer.Option(help="With --ray: GPUs of a trial, or a share of one: 0.5.", min=0, metavar="N"),
+    ] = None,
     threads: Threads = None,
     seed: Annotated[
         int | None,
@@ -122,17 +148,14 @@ def search(
     """
     import optuna
 
-    from nas_recalib.device import device_name, keep_freed_memory, pick_device
     from nas_recalib.report.tables import study_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.search.confirm import confirm_leaders
     from nas_recalib.search.finalists import measure_finalists
-    from nas_recalib.search.local import run_here
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.request import Request
     from nas_recalib.search.setup import prepared
     from nas_recalib.study.summary import summarise
-    from nas_recalib.study.trials import accuracy_of, finished, trained_here
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     request = Request(
@@ -163,19 +186,19 @@ def search(
         corrupt=corrupt_images,
         warm_start=warm_start,
         retries=retries,
+        checkpoints=checkpoints,
     )
-    chosen = pick_device(device)
-    keep_freed_memory()
-    with prepared(request, chosen, say) as (ready, config):
-        say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device_name(chosen)}")
+    with (
+        _preemptible(),
+        _engine(device, ray, workers, gpus_per_trial, confirm) as engine,
+        prepared(request, engine.device, engine.trains, say) as (ready, config),
+    ):
+        say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {engine.trains.name}")
         if config.data_note:
             say(f"data: {config.data_note}")
         say_skipped(ready.proxy.data.skipped)
-        complete = [trial for trial in finished(ready.study) if trial.state.name == "COMPLETE"]
-        best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
-        trained = {trial.number for trial in trained_here(ready.study)}
-        with Progress(trials, len(trained), trained, ready.proxy.epochs, best) as progress:
-            reached = run_here(ready, trials, progress)
+        with Progress.of(ready.study, trials, ready.epochs) as progress:
+            reached = engine.run(ready, config, trials, progress)
         if not reached:
             say("every architecture of the space that is within the budget has been tried")
         measure_finalists(ready.study, say)
@@ -183,3 +206,32 @@ def search(
             confirm_leaders(ready.study, config, ready.proxy, confirm, say)
             measure_finalists(ready.study, say)  # those that lead now
         print_table(study_tables(summarise(ready.study), top=10))
+
+
+def _engine(
+    device: str | None, ray: str | None, workers: int | None, gpus: float | None, confirm: int
+) -> Any:
+    from nas_recalib.errors import InputError
+
+    if ray is not None:
+        from nas_recalib.cluster import on_ray
+
+        if confirm:
+            raise InputError("confirm: not with --ray; confirm afterwards, by the same command without it")
+        return on_ray(ray, device, gpus, workers)
+    from nas_recalib.search.engine import here
+
+    for name, value in (("workers", workers), ("gpus-per-trial", gpus)):
+        if value is not None:
+            raise InputError(f"{name}: of no use without --ray")
+    return nullcontext(here(device))
+
+
+@contextmanager
+def _preemptible() -> Iterator[None]:
+    """Has SIGTERM, by which clusters take machines away, be an interruption: what runs is given back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

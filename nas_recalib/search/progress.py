@@ -4,6 +4,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.live import Live
@@ -13,7 +14,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
-from nas_recalib.study.trials import CONTINUES, accuracy_of, curve_of
+from nas_recalib.study.trials import CONTINUES, accuracy_of, curve_of, finished, trained_here
 
 _SHOWN = 3  # of the trials that run
 
@@ -40,6 +41,14 @@ class Progress:
     _begun: float = field(default_factory=time.monotonic)
     _ended: int = 0
     _running: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, study: optuna.Study, goal: int, epochs: int) -> "Progress":
+        """From where a study stands."""
+        complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
+        best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
+        trained = {trial.number for trial in trained_here(study)}
+        return cls(goal, len(trained), trained, epochs, best)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:

@@ -43,6 +43,7 @@ class Request:
         plugins: Modules of the user's own operators; none is "as the study has it".
         warm_start: Name of another study whose trials are taken over.
         corrupt: What to do about images that cannot be decoded: refuse or skip.
+        checkpoints: Folder or URL that checkpoints are kept under (default: the study's folder).
         retries: How often a training is gone on with after its worker died.
     """
 
@@ -73,6 +74,7 @@ class Request:
     corrupt: str = "refuse"
     warm_start: str | None = None
     retries: int = RETRIES
+    checkpoints: str | None = None
 
 
 def default_name(space: str | None, budget: Budget) -> str:

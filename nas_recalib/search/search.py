@@ -125,6 +125,11 @@ class Search:
         self._running: dict[int, _Running] = {}
         self._failures: list[Failure] = []
 
+    @property
+    def epochs(self) -> int:
+        """Of a whole training."""
+        return self.proxy.epochs
+
     def begin(self, goal: int, observer: Observer) -> None:
         """Says how many trained architectures the study is to end with, and who is told of what happens."""
         self._goal, self._observer = goal, observer

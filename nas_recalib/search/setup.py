@@ -1,9 +1,9 @@
 """From what a user asked for to a search ready to run; all is checked before anything is written."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import optuna
 import torch
@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import Source, load_resident, open_source
-from nas_recalib.device import default_threads, device_name, fast_dtype, versions
+from nas_recalib.device import Described, versions
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import write_atomically
 from nas_recalib.plugins import load_study_plugins
@@ -35,18 +35,81 @@ from nas_recalib.study.workers import enrolled
 
 @contextmanager
 def prepared(
-    request: Request, device: torch.device, say: Callable[[str], None] = lambda _: None
+    request: Request,
+    device: torch.device,
+    trains: Described,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[Search, SearchConfig]]:
-    """A search ready to run, its study locked for as long as the context lasts.
+    """A search ready to run, its worker enrolled for as long as the context lasts.
 
     Args:
         request: For what.
-        device: To train on.
+        device: Where images are put.
+        trains: Where they are trained on.
         say: Is told what was taken over from another study.
 
     Raises:
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
     """
+    agreed = _agree(request, device, trains)
+    place, config = agreed.place, agreed.config
+    checkpoints = Checkpoints(_checkpoints_place(request, place))
+    with enrolled(place.folder, alone=not place.shared) as worker:
+        checkpoints.require_writable()
+        study = create_study(place, config.objectives)
+        written = read_config(study)
+        if written is not None:
+            refuse_difference(place.name, written, config)
+        if written != config:  # new, or its images or plugins lie elsewhere now
+            study.set_user_attr("config", config.as_dict())
+        write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+        try:
+            with _lives(place, study) as lives:
+                search = Search(
+                    study=study,
+                    space=agreed.space,
+                    feasible=agreed.within,
+                    proxy=agreed.proxy,
+                    strategy=config.strategy,
+                    pruner=config.pruner,
+                    facts={"fidelity": config.fidelity, "device": trains.name, "versions": versions()},
+                    folder=place.folder / "trials",
+                    checkpoints=checkpoints,
+                    worker=worker,
+                    shared=place.shared,
+                    lives=lives,
+                    retries=request.retries,
+                    objectives=config.objectives,
+                )
+                if agreed.other is not None:
+                    say(f"warm start: {warm_start(search, agreed.other)}")
+                yield search, config
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+
+
+@dataclass(frozen=True)
+class _Agreed:
+    """What a request and the study that it names come to.
+
+    Attributes:
+        place: Of the study.
+        space: What may be chosen.
+        within: What is within the budget.
+        config: What the study is about.
+        proxy: How an architecture is trained.
+        other: A study whose trials are to be taken over.
+    """
+
+    place: StudyPlace
+    space: SearchSpace
+    within: Feasible
+    config: SearchConfig
+    proxy: Proxy
+    other: optuna.Study | None
+
+
+def _agree(request: Request, device: torch.device, trains: Described) -> _Agreed:
     budget = Budget.parse(request.macs, request.params, request.latency, request.memory)
     place = StudyPlace.of(request.study or default_name(request.space, budget), request.runs, request.storage)
     stored = _stored_config(place)
@@ -70,7 +133,7 @@ def prepared(
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
     method = find_method(request.strategy, request.pruner, stored, objectives, within)
-    config = _config(request, stored, space, budget, source, device, method)
+    config = _config(request, stored, space, budget, source, trains, method)
     priced = asdict(latencies) if latencies else None
     config = replace(config, latencies=priced, batch=batch, objectives=objectives)
     if stored:
@@ -80,23 +143,7 @@ def prepared(
     proxy = _proxy(config, request, source, device)
     config = replace(config, split_hash=proxy.data.split)
     other = find_source(request.warm_start, place, config) if request.warm_start else None
-    with enrolled(place.folder, alone=not place.shared) as worker:
-        study = create_study(place, config.objectives)
-        written = read_config(study)
-        if written is not None:
-            refuse_difference(place.name, written, config)
-        if written != config:  # new, or its images or plugins lie elsewhere now
-            study.set_user_attr("config", config.as_dict())
-        write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
-        try:
-            with _lives(place, study) as lives:
-                search = _search(study, place, space, within, config, proxy, device, worker, lives)
-                search.retries = request.retries
-                if other is not None:
-                    say(f"warm start: {warm_start(search, other)}")
-                yield search, config
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+    return _Agreed(place, space, within, config, proxy, other)
 
 
 def _latencies(
@@ -126,14 +173,14 @@ def _config(
     space: SearchSpace,
     budget: Budget,
     source: Source,
-    device: torch.device,
+    trains: Described,
     method: tuple[str, str],
 ) -> SearchConfig:
     """What was asked for; where nothing was, what the study has; where there is none, the default."""
     base = (
         Fidelity(**stored.fidelity)
         if stored and request.fidelity is None
-        else find_fidelity(request.fidelity or "quick", space, source, device)
+        else find_fidelity(request.fidelity or "quick", space, source, torch.device(trains.type))
     )
     names = ("images", "validation", "resolution", "width", "epochs")
     given = {name: getattr(request, name) for name in names if getattr(request, name) is not None}
@@ -141,9 +188,9 @@ def _config(
     images = fidelity.images or len(source.train.labels) - fidelity.validation
     recipe = stored.recipe if stored else asdict(default_recipe(images))
     seed = request.seed if request.seed is not None else (stored.seed if stored else 0)
-    threads = request.threads or (stored.threads if stored else default_threads())
-    if request.threads and request.threads > (os.cpu_count() or 1):
-        raise InputError(f"threads: {threads} is more than the {os.cpu_count()} cores of this machine")
+    threads = request.threads or (stored.threads if stored else trains.threads)
+    if request.threads and request.threads > trains.cores:
+        raise InputError(f"threads: {threads} is more than the {trains.cores} cores of the machine")
     return SearchConfig(
         space=space.describe(),
         budget=budget,
@@ -153,7 +200,7 @@ def _config(
         split_hash=stored.split_hash if stored else "",
         fidelity=fidelity.as_dict(),
         recipe=recipe,
-        dtype=stored.dtype if stored else str(fast_dtype(device)).removeprefix("torch."),
+        dtype=stored.dtype if stored else trains.dtype,
         threads=threads,
         strategy=method[0],
         pruner=method[1],
@@ -183,33 +230,13 @@ def _proxy(config: SearchConfig, request: Request, source: Source, device: torch
     )
 
 
+def _checkpoints_place(request: Request, place: StudyPlace) -> Path | str:
+    """Of the study, wherever checkpoints are to be kept; in its folder where nothing is said."""
+    asked = request.checkpoints
+    if asked is None:
+        return (place.folder / "checkpoints").resolve()
+    return f"{asked.rstrip('/')}/{place.name}" if "://" in asked else Path(asked).resolve() / place.name
+
+
 def _lives(place: StudyPlace, study: optuna.Study) -> AbstractContextManager[Lives]:
     return Beating(study._storage, place.folder) if place.shared else nullcontext(Alone())
-
-
-def _search(
-    study: optuna.Study,
-    place: StudyPlace,
-    space: SearchSpace,
-    within: Feasible,
-    config: SearchConfig,
-    proxy: Proxy,
-    device: torch.device,
-    worker: str,
-    lives: Lives,
-) -> Search:
-    return Search(
-        study=study,
-        space=space,
-        feasible=within,
-        proxy=proxy,
-        strategy=config.strategy,
-        pruner=config.pruner,
-        facts={"fidelity": config.fidelity, "device": device_name(device), "versions": versions()},
-        folder=place.folder / "trials",
-        checkpoints=Checkpoints(place.folder / "checkpoints"),
-        worker=worker,
-        shared=place.shared,
-        lives=lives,
-        objectives=config.objectives,
-    )

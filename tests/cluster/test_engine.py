@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
 from nas_recalib.architecture import Architecture
+from nas_recalib.cluster import Resources, connect, run_on_ray
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
-from nas_recalib.search.cluster import Resources, connect, run_on_ray
-from nas_recalib.search.job import Job
+from nas_recalib.search.job import Job, Step
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors need not find this file
 
@@ -52,11 +51,12 @@ class Fake:
     raises: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.waiting = [(None, number) for number in range(self.jobs)]
+        self.waiting = [()] * self.jobs
         self.number = 0
         self.out = set()
         self.most = 0
         self.reports = []
+        self.curves = {}
         self.ended = {}
         self.lost = {}
         self.facts = []
@@ -65,7 +65,7 @@ class Fake:
     def next(self):
         if not self.waiting:
             return None
-        after, _ = self.waiting.pop(0)
+        after = self.waiting.pop(0)
         job = Job(self.number, ARCHITECTURE, after)
         self.number += 1
         self.given.append(job)
@@ -73,27 +73,36 @@ class Fake:
         self.most = max(self.most, len(self.out))
         return job
 
+    @property
     def done(self):
         return not self.waiting and not self.out
 
-    def report(self, number, epoch):
+    def report(self, number, step):
+        epoch = step.epoch
         self.reports.append((number, epoch.number))
+        self.curves.setdefault(number, []).append(epoch)
         if self.on_report:
             self.on_report(number, epoch)
         return (number, epoch.number) in self.stops
 
-    def end(self, number, outcome, seconds, facts):
-        assert seconds >= 0
+    def end(self, number, facts):
+        self.facts.append(facts)
+        self.fail(number, self.curves[number])
+
+    def fail(self, number, outcome):
         self.out.remove(number)
         self.ended[number] = outcome
-        self.facts.append(facts)
         if number in self.raises:
             raise self.raises[number]
 
     def lose(self, number, message):
         self.out.remove(number)
         self.lost[number] = message
-        self.waiting.append((number, None))
+        self.waiting.append((number,))
+
+
+def as_step(item):
+    return Step(item, 1.0) if isinstance(item, Epoch) else item
 
 
 def in_an_actor(folder, train):
@@ -104,7 +113,7 @@ def in_an_actor(folder, train):
 
         torch.cuda.get_device_name = lambda device: "made up"
         Path(folder, f"actor-{os.getpid()}").touch()
-        return lambda job: train(job, device)
+        return lambda job: (as_step(item) for item in train(job, device))
 
     return begin
 
@@ -119,7 +128,7 @@ def epochs(count, seconds=0.0):
 
 
 def together(folder, count):
-    """Waits for so many trainings to be under way, a minute at most; its accuracy says how many there were."""
+    """Waits for so many trainings to be under way, a minute at most; accuracies say how many there were."""
 
     def train(job, device):
         Path(folder, f"running-{job.number}").touch()
@@ -242,7 +251,7 @@ def test_jobs_of_a_node_that_dies_go_on_elsewhere_and_a_node_that_joins_is_used(
     def train(job, device):
         for number in range(1, 201):
             time.sleep(0.1)
-            if job.after is not None or Path(tmp_path, "lost").exists():
+            if job.after or Path(tmp_path, "lost").exists():
                 number = 200
             yield Epoch(number, 0.5, 0.1)
 
@@ -255,14 +264,14 @@ def test_jobs_of_a_node_that_dies_go_on_elsewhere_and_a_node_that_joins_is_used(
     desk.lose = lost
     run_on_ray(desk, in_an_actor(tmp_path, train), Resources())
     assert set(desk.lost) == {4, 5}
-    assert sorted(job.after for job in desk.given if job.after is not None) == [4, 5]
+    assert sorted(job.after for job in desk.given if job.after) == [(4,), (5,)]
     assert sorted(desk.ended) == [0, 1, 2, 3, 6, 7]
 
 
 def test_an_actor_that_dies_is_a_loss(cluster, tmp_path):
     def train(job, device):
         yield Epoch(1, 0.5, 0.1)
-        if job.after is None:
+        if not job.after:
             os._exit(1)
         yield Epoch(2, 0.5, 0.2)
 
@@ -285,10 +294,18 @@ def heartbeat(folder):
     return train
 
 
-def still(folder):
-    beats = [path.read_text() for path in sorted(Path(folder).glob("beat-*"))]
-    time.sleep(0.5)
-    return bool(beats) and beats == [path.read_text() for path in sorted(Path(folder).glob("beat-*"))]
+def still(folder, seconds=20):
+    """Whether no training gives a sign any more; to end an actor takes a moment."""
+    until = time.monotonic() + seconds
+    before, now = None, beats(folder)
+    while before != now and time.monotonic() < until:
+        time.sleep(0.5)
+        before, now = now, beats(folder)
+    return bool(now) and before == now
+
+
+def beats(folder):
+    return [path.read_text() for path in sorted(Path(folder).glob("beat-*"))]
 
 
 @pytest.mark.parametrize("where", ["next", "report", "end"])
@@ -341,7 +358,7 @@ TUNE_OURS = ("TUNE_MAX_PENDING_TRIALS_PG", "TUNE_DISABLE_SIGINT_HANDLER", "TUNE_
 
 LOCAL = """
 import os, pathlib, ray
-from nas_recalib.search.cluster import connect
+from nas_recalib.cluster import connect
 with connect("local"):
     token = os.environ["RAY_AUTH_TOKEN"]
     session = pathlib.Path(ray._private.worker._global_node.get_session_dir_path())

@@ -1,0 +1,100 @@
+"""Connecting to Ray: a cluster of one's own, or one that is there already."""
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+from ray.exceptions import RayError
+
+from nas_recalib.errors import InputError, in_one_line
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Has variables of the environment inside, and those from before after."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def connect(address: str) -> Iterator[None]:
+    """Has Ray at hand inside: a cluster of one's own, or one that is there already.
+
+    This package and the user's plugins must be importable on every node, in the same versions, and the
+    checkpoints' folder must be one that all of them see. A process that is connected already stays so.
+
+    Args:
+        address: local starts Ray on this machine, for this process alone; auto takes the cluster of
+            RAY_ADDRESS or the one that runs on this machine; HOST:PORT one of which this machine is a node.
+
+    Raises:
+        InputError: If there is no such cluster, or it cannot be used.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    given = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
+    if given not in ("auto", "local"):
+        _reach(given)
+    with _own_cluster() if address == "local" else nullcontext():
+        try:
+            _join(address)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _own_cluster() -> Iterator[None]:
+    """Has a cluster that is started inside talk to none but those who know its token, which no file holds."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        with environment({**token, "RAY_USAGE_STATS_ENABLED": "0"}):
+            _read_authentication()
+            yield
+    finally:
+        _read_authentication()
+
+
+def _read_authentication() -> None:
+    """Has Ray see what it else reads once in a process."""
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _reach(address: str) -> None:
+    """Refuses at once where Ray would try for minutes."""
+    if "://" in address:
+        raise InputError(
+            f"address: {address} speaks Ray's client protocol, which would have the search run elsewhere; "
+            "start it on a node of the cluster, with auto or HOST:PORT"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InputError(f"address: {address!r} is not local, auto or HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"address: nothing answers at {address}: {in_one_line(error)}") from error
+
+
+def _join(address: str) -> None:
+    local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"address: no Ray cluster ({address}): {in_one_line(error)}") from error

@@ -1,0 +1,83 @@
+"""A search whose trainings run on a cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import ray
+import torch
+
+from nas_recalib.cluster.actor import Train
+from nas_recalib.cluster.connection import connect
+from nas_recalib.cluster.engine import run_on_ray
+from nas_recalib.cluster.resources import Resources
+from nas_recalib.device import Described, describe, keep_freed_memory
+from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.proxy.objective import Proxy
+from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.engine import Engine
+from nas_recalib.search.job import train
+from nas_recalib.search.search import Observer, Search
+from nas_recalib.study.config import SearchConfig
+
+
+@contextmanager
+def on_ray(address: str, device: str | None, gpus: float | None, workers: int | None) -> Iterator[Engine]:
+    """Has a cluster at hand inside.
+
+    Args:
+        address: See `connect`.
+        device: cpu or cuda (default: GPUs where the cluster has any).
+        gpus: Of each training, or a share of one (default: one, where they are trained on).
+        workers: Most trainings at once (default: as many as there is room for).
+
+    Raises:
+        InputError: If there is no such cluster, or it does not have what is asked for.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"device: with --ray only cpu or cuda, not {device!r}; Ray chooses which")
+    if device == "cpu" and gpus:
+        raise InputError(f"gpus-per-trial: {gpus:g} is of no use with --device cpu")
+    with connect(address):
+        there = ray.cluster_resources().get("GPU", 0) > 0 or device == "cuda"
+        share = (float(there and device != "cpu")) if gpus is None else gpus
+        try:
+            one = Resources(gpus=share)
+        except ValueError as error:
+            raise InputError(f"gpus-per-trial: {error}") from error
+        yield Engine(torch.device("cpu"), _ask(one), partial(_run, resources=one, workers=workers))
+
+
+def _ask(resources: Resources) -> Described:
+    """What trains, as a node with the resources has it."""
+    resources.require()
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(describe)
+    found: Described = ray.get(task.remote(torch.device("cuda" if resources.gpus else "cpu")))
+    return replace(found, threads=1)  # more trainings side by side come to more than threads of one
+
+
+def _run(
+    search: Search,
+    config: SearchConfig,
+    trials: int,
+    observer: Observer,
+    resources: Resources,
+    workers: int | None,
+) -> bool:
+    search.begin(trials, observer)
+    begin = partial(_begin, search.proxy, search.checkpoints)
+    each = replace(resources, cpus=config.threads)
+    try:
+        run_on_ray(search, begin, each, workers=workers, plugins=config.plugins)
+    except (KeyboardInterrupt, StopSearch):
+        search.give_back()
+        raise
+    return search.reached
+
+
+def _begin(proxy: Proxy, checkpoints: Checkpoints, device: torch.device) -> Train:
+    """What trains in an actor; images go to its device once."""
+    keep_freed_memory()
+    there = replace(proxy, data=proxy.data.to(device))
+    return lambda job: train(there, job, checkpoints)
