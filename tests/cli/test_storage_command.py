@@ -95,8 +95,8 @@ FAILING = {
     "grpc://127.0.0.1:1": (1, "failed to connect"),
     "sqlite:////none/s.db": (1, "unable to open database file"),
     "journal:/none/s.log": (1, "No such file or directory"),
-    "nonsense": (2, "that is no URL of a storage"),
-    "oracle+nonsense://me:s3cret@h/s": (2, "that is no URL of a storage"),
+    "nonsense": (2, "the given URL cannot be used"),
+    "oracle+nonsense://me:s3cret@h/s": (2, "the given URL cannot be used"),
     "postgresql://me:s3c@ret@h/s": (2, "as %40"),
 }
 
