@@ -210,7 +210,7 @@ class PatientStorage(BaseStorage):
 
 
 def _renew(storage: BaseStorage | None) -> None:
-    """Gives a gRPC proxy's client a new channel: an old one looks ever more seldom, down to every two minutes."""
+    """Gives a gRPC proxy's client a new channel: an old one looks ever more seldom, up to 2 minutes apart."""
     if isinstance(storage, GrpcStorageProxy):
         storage.__setstate__(storage.__getstate__())
 
