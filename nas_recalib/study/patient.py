@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _log = logging.getLogger("nas_recalib")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds
-_LOST = re.compile("08...|57P0[123]|53300|40001|40P01")  # SQLSTATE: gone, shut down, full, deadlock
+_BUSY = re.compile("08...|57P0[123]|53300|40001|40P01")  # SQLSTATE: gone, shut down, full, deadlock
 _FULL = re.compile("too many (clients|connections)|connection slots|read-only|hot standby")
 _MYSQL_LOST = {1040, 1053, 2002, 2003, 2006, 2013}
 
@@ -30,6 +30,7 @@ class Trouble(Enum):
     """What kind of failure an exception tells of."""
 
     LOST = "the server is not there, or went away meanwhile"
+    BUSY = "the server is there, and takes nothing now"
     REFUSED = "no connection, though the server takes connections"
     OTHER = "anything else that a storage fails with"
 
@@ -44,7 +45,7 @@ def trouble(error: BaseException) -> Trouble | None:
     if not isinstance(error, SQLAlchemyError | StorageInternalError):
         return None
     told = [_database_trouble(cause) for cause in _causes(error) if isinstance(cause, DBAPIError)]
-    return next((kind for kind in (Trouble.LOST, Trouble.REFUSED) if kind in told), Trouble.OTHER)
+    return next((kind for kind in Trouble if kind in told), Trouble.OTHER)
 
 
 class PatientStorage(BaseStorage):
@@ -62,7 +63,7 @@ class PatientStorage(BaseStorage):
         make: Connects to the storage.
         name: Of the storage, in what is said while waiting.
         reason: What an exception says, in one line that may be shown.
-        patience: Seconds to go on trying.
+        patience: Seconds to go on trying once it has been connected to.
 
     Raises:
         StorageInternalError: By each method, with a line that may be shown, where a storage fails for good.
@@ -76,14 +77,18 @@ class PatientStorage(BaseStorage):
         patience: float,
     ) -> None:
         self._name, self._reason, self._patience = name, reason, patience
-        self.storage = self._patiently(make)
+        self.storage = self._patiently(make, first=True)
 
-    def _patiently(self, call: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
+    def _patiently(
+        self, call: Callable[[], _T], again: Callable[[], _T] | None = None, first: bool = False
+    ) -> _T:
         """Calls until there is an answer.
 
         Args:
             call: What to do.
             again: What to do instead after a connection broke in the middle of it.
+            first: Whether nothing has been heard of the server yet: if it is not there now, its name is wrong
+                rather than it away.
         """
         begun, pause, refused, said = time.monotonic(), _FIRST_PAUSE, False, False
         while True:
@@ -94,7 +99,8 @@ class PatientStorage(BaseStorage):
                 if kind is None:
                     raise
                 left = self._patience - (time.monotonic() - begun)
-                if kind is Trouble.OTHER or left <= 0 or (kind is Trouble.REFUSED and refused):
+                hopeless = kind is Trouble.OTHER or (kind is Trouble.REFUSED and refused)
+                if hopeless or left <= 0 or (kind is Trouble.LOST and first):
                     raise StorageInternalError(told) from None
                 refused = kind is Trouble.REFUSED  # perhaps it came up in between: once more
             else:
@@ -204,7 +210,7 @@ class PatientStorage(BaseStorage):
 
 
 def _renew(storage: BaseStorage | None) -> None:
-    """Gives a gRPC proxy's client another channel: by itself it comes to look only once in two minutes."""
+    """Gives a gRPC proxy's client a new channel: an old one looks ever more seldom, up to 2 minutes apart."""
     if isinstance(storage, GrpcStorageProxy):
         storage.__setstate__(storage.__getstate__())
 
@@ -229,7 +235,7 @@ def _database_trouble(error: DBAPIError) -> Trouble:
         return Trouble.LOST
     state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
     if state:
-        return Trouble.LOST if _LOST.fullmatch(state) else Trouble.OTHER
+        return Trouble.BUSY if _BUSY.fullmatch(state) else Trouble.OTHER
     module = type(driver).__module__.partition(".")[0]
     if module != "psycopg" or type(driver).__name__ != "OperationalError":
         return Trouble.OTHER
@@ -242,8 +248,10 @@ def _unconnected(error: Any) -> Trouble:
     from psycopg.pq import PGconn, Ping
 
     connection = error.pgconn
-    if connection is None or _FULL.search(str(error)):  # no pgconn: its host has no address
+    if connection is None:  # its host has no address
         return Trouble.LOST
+    if _FULL.search(str(error)):
+        return Trouble.BUSY
     host, port = connection.host.decode(), connection.port.decode()
     answer = PGconn.ping(make_conninfo(host=host, port=port, connect_timeout=5).encode())
-    return Trouble.REFUSED if answer == Ping.OK else Trouble.LOST
+    return {Ping.OK: Trouble.REFUSED, Ping.REJECT: Trouble.BUSY}.get(Ping(answer), Trouble.LOST)

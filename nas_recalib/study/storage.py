@@ -17,7 +17,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,12 @@ def connect(url: str, patience: float = PATIENCE) -> BaseStorage:
 
     Args:
         url: Of the storage.
-        patience: Seconds that each call goes on trying while a shared storage's server is not there.
+        patience: Seconds that each call goes on trying while a shared storage's server is not there. The
+            first connection is not waited for unless the server says that it is starting up or full.
 
     Raises:
         InputError: If the URL names nothing that could be used, or its driver is not installed.
-        StorageInternalError: If a shared storage does not answer.
+        StorageInternalError: If a shared storage cannot be connected to.
         SQLAlchemyError: If an SQLite database cannot be opened.
     """
     if kind_of(url) in ("sqlite", "journal"):
@@ -174,7 +175,7 @@ def _database_url(url: str) -> URL:
         parsed.get_dialect()
     except (SQLAlchemyError, ValueError, ImportError):
         raise InputError(
-            "storage: that is no URL of a storage; there are sqlite:///PATH, postgresql://USER@HOST/NAME, "
+            "storage: the given URL cannot be used; there are sqlite:///PATH, postgresql://USER@HOST/NAME, "
             "journal:///PATH, grpc://HOST:PORT and what else SQLAlchemy has a dialect for"
         ) from None
     if parsed.port is not None and not 0 < parsed.port < 65_536:
@@ -243,9 +244,12 @@ def _grpc(url: str) -> BaseStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return optuna.storages.GrpcStorageProxy(host=host, port=port)
+            proxy = optuna.storages.GrpcStorageProxy(host=host, port=port)
     except ImportError:
         raise InputError("storage: gRPC is not installed: pip install 'nas-recalib[grpc]'") from None
+    with suppress(KeyError):
+        proxy.get_study_id_from_name("")  # the first call is the first to connect
+    return proxy
 
 
 def _grpc_place(url: str) -> tuple[str, int]:

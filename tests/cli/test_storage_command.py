@@ -95,8 +95,8 @@ FAILING = {
     "grpc://127.0.0.1:1": (1, "failed to connect"),
     "sqlite:////none/s.db": (1, "unable to open database file"),
     "journal:/none/s.log": (1, "No such file or directory"),
-    "nonsense": (2, "that is no URL of a storage"),
-    "oracle+nonsense://me:s3cret@h/s": (2, "that is no URL of a storage"),
+    "nonsense": (2, "the given URL cannot be used"),
+    "oracle+nonsense://me:s3cret@h/s": (2, "the given URL cannot be used"),
     "postgresql://me:s3c@ret@h/s": (2, "as %40"),
 }
 
@@ -145,3 +145,39 @@ def test_who_may_reach_a_served_port_is_said(database):
 def test_what_cannot_be_served_is_refused(capsys, url):
     assert run(["storage", "serve", url, f"--port={free_port()}"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+SPACE = """
+name: tiny
+backbone: resnet20
+granularity: stage
+convolution: [vanilla, scconv]
+recalibration: [none, ab]
+"""
+QUICK = [
+    "--data=digits",
+    "--images=40",
+    "--validation=20",
+    "--resolution=8",
+    "--epochs=1",
+    "--strategy=random",
+]
+
+
+def test_a_search_writes_its_password_nowhere(here, server, capsys, caplog):
+    server.execute("CREATE USER member PASSWORD 's3:cr@t/w0rd'")
+    server.execute("CREATE DATABASE members OWNER member")
+    url = f"postgresql://member:s3%3Acr%40t%2Fw0rd@127.0.0.1:{server.port}/members"
+    (here / "tiny.yaml").write_text(SPACE)
+    assert run(["search", "--space=tiny.yaml", "--trials=2", *QUICK, f"--storage={url}"]) == 0
+    searched = capsys.readouterr()
+    assert run(["show", "tiny", "--json", "--html=page.html", f"--storage={url}"]) == 0
+    told = capsys.readouterr()
+    written = [path.read_bytes().decode(errors="replace") for path in here.rglob("*") if path.is_file()]
+    storage = open_storage(url)
+    (study,) = storage.get_all_studies()
+    kept = [repr(study.user_attrs), repr(storage.get_all_trials(study._study_id))]
+    assert len(json.loads(told.out)["rows"]) == 2
+    for text in (*searched, *told, *caplog.messages, *written, *kept):
+        assert "s3:cr" not in text
+        assert "s3%3A" not in text

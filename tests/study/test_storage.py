@@ -4,10 +4,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from urllib.parse import quote
 
 import optuna
+import psycopg
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -191,6 +192,28 @@ def test_connections_that_broke_while_nothing_was_asked_are_not_noticed(server, 
     assert caplog.messages == []
 
 
+def test_a_server_that_is_full_is_waited_for_from_the_start(server, database, caplog, short_pauses):
+    with ExitStack() as stack:
+        with suppress(psycopg.OperationalError):
+            while True:
+                stack.enter_context(psycopg.connect(server.url()))
+        leaving = threading.Timer(0.5, stack.pop_all().close)
+        leaving.start()
+        open_storage(database, 20).get_all_studies()
+        leaving.join()
+    assert "too many clients" in caplog.messages[0]
+    assert "answers again" in caplog.messages[-1]
+
+
+def test_what_was_never_there_is_told_at_once(server, database, caplog):
+    begun = time.monotonic()
+    for url in ("postgresql://127.0.0.1:1/s", "grpc://127.0.0.1:1"):
+        with pytest.raises(StorageInternalError, match=r"[Cc]onnection refused"):
+            open_storage(url)
+    assert time.monotonic() - begun < 5
+    assert caplog.messages == []
+
+
 def test_patience_ends_with_the_reason(server, database, caplog, short_pauses):
     storage = open_storage(database, 0.5)
     server.stop()
@@ -276,8 +299,8 @@ def test_the_command_line_prints_one_line_without_the_password(
 
 
 REFUSED = {
-    "oracle+nonsense://h/s": "that is no URL of a storage",
-    "runs/s.db": "that is no URL of a storage",
+    "oracle+nonsense://h/s": "the given URL cannot be used",
+    "runs/s.db": "the given URL cannot be used",
     "postgresql://me:a@b@h/s": "write each of @ / ? # in the URL's user and password as %40 %2F %3F %23",
     "postgresql://h:70000/s": "70000 is not a port",
     "journal:": "name the journal's file",
