@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from ray import tune
 from ray.air.execution._internal import actor_manager
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
@@ -26,7 +27,7 @@ from ray.tune.search import Searcher
 from nas_recalib.cluster.actor import Actor, Told, Train
 from nas_recalib.cluster.connection import environment
 from nas_recalib.cluster.resources import Resources
-from nas_recalib.errors import in_one_line
+from nas_recalib.errors import InputError, in_one_line
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.job import Job, Step
 
@@ -103,11 +104,18 @@ def run_on_ray(
         Exception: Whatever the desk raises, as it is; no training goes on.
     """
     resources.require()
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: {workers} is not at least 1")
     bench = _Bench(desk, resources, workers)
     trial = tune.with_parameters(Actor, begin=begin, resources=resources, plugins=tuple(plugins))
     bundle = {"CPU": resources.cpus, "GPU": resources.gpus}
     told: Exception | None = None
-    with tempfile.TemporaryDirectory(prefix="nas-recalib-ray-") as folder, environment(_TUNE), _silent():
+    with (
+        tempfile.TemporaryDirectory(prefix="nas-recalib-ray-") as folder,
+        environment(_TUNE),
+        _silent(),
+        _asked_for([bundle] * (workers or 0)),
+    ):
         tuner = tune.Tuner(
             tune.with_resources(trial, tune.PlacementGroupFactory([bundle])),
             tune_config=tune.TuneConfig(
@@ -279,6 +287,18 @@ class _Reports(FIFOScheduler):  # type: ignore[misc]
 
 def _identity(trial: Trial) -> str:
     return str(trial.trial_id)
+
+
+@contextmanager
+def _asked_for(bundles: list[dict[str, float]]) -> Iterator[None]:
+    """Has a cluster that can grow do so inside; it else grows by what is queued, and nothing here is."""
+    if bundles:
+        request_resources(bundles=bundles)
+    try:
+        yield
+    finally:
+        if bundles:
+            request_resources(bundles=[])
 
 
 @contextmanager

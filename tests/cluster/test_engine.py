@@ -24,7 +24,7 @@ from nas_recalib.search.job import Job, Step
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors need not find this file
 
 ARCHITECTURE = Architecture.of("resnet20", "vanilla")
-TWO_NODES = (1, 3)  # cores of the nodes, the second of which has a GPU
+TWO_NODES = (1, 2)  # cores of the nodes, the second of which has a GPU
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,12 @@ def cluster():
 
 @dataclass
 class Fake:
-    """Hands out so many jobs, and remembers everything.
-
-    A report's number and epoch are looked up in `stops`; `raises` is raised at the end of that number.
-    """
+    """Hands out so many jobs, and remembers everything; `stops` are numbers and epochs."""
 
     jobs: int
     epochs: int = 1
     stops: set = field(default_factory=set)
     on_report: object = None
-    raises: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.waiting = [()] * self.jobs
@@ -92,8 +88,6 @@ class Fake:
     def fail(self, number, outcome):
         self.out.remove(number)
         self.ended[number] = outcome
-        if number in self.raises:
-            raise self.raises[number]
 
     def lose(self, number, message):
         self.out.remove(number)
@@ -144,8 +138,8 @@ def together(folder, count):
 @pytest.mark.parametrize(
     ("resources", "workers", "reached"),
     [
-        (Resources(cpus=1), None, 4),
-        (Resources(cpus=1), 3, 3),
+        (Resources(cpus=1), None, 3),
+        (Resources(cpus=1), 2, 2),
         (Resources(cpus=1, gpus=0.5), None, 2),
     ],
 )
@@ -236,23 +230,24 @@ def test_an_actor_that_cannot_be_made_is_an_error_and_no_loss(cluster, tmp_path)
 
 
 def test_jobs_of_a_node_that_dies_go_on_elsewhere_and_a_node_that_joins_is_used(cluster, tmp_path):
-    """The cluster's four places are taken, two more join, the two die with what they were doing."""
+    """The cluster's three places are taken, a fourth joins, and it dies with what it was doing."""
     with_more = []
 
     def join_and_die(number, epoch):
         if not with_more:
-            with_more.append(cluster.add_node(num_cpus=2))
-        if len(with_more) == 1 and len(desk.out) == 6 and {4, 5} <= {number for number, _ in desk.reports}:
+            with_more.append(cluster.add_node(num_cpus=1))
+        if number == 3 and len(with_more) == 1:
+            assert len(desk.out) == 4
             with_more.append(None)
             cluster.remove_node(with_more[0], allow_graceful=False)
 
-    desk = Fake(jobs=6, epochs=200, on_report=join_and_die)
+    desk = Fake(jobs=4, epochs=1000, on_report=join_and_die)
 
     def train(job, device):
-        for number in range(1, 201):
+        for number in range(1, 1001):
             time.sleep(0.1)
             if job.after or Path(tmp_path, "lost").exists():
-                number = 200
+                number = 1000
             yield Epoch(number, 0.5, 0.1)
 
     lose = desk.lose
@@ -263,9 +258,9 @@ def test_jobs_of_a_node_that_dies_go_on_elsewhere_and_a_node_that_joins_is_used(
 
     desk.lose = lost
     run_on_ray(desk, in_an_actor(tmp_path, train), Resources())
-    assert set(desk.lost) == {4, 5}
-    assert sorted(job.after for job in desk.given if job.after) == [(4,), (5,)]
-    assert sorted(desk.ended) == [0, 1, 2, 3, 6, 7]
+    assert list(desk.lost) == [3]
+    assert [job.after for job in desk.given] == [(), (), (), (), (3,)]
+    assert sorted(desk.ended) == [0, 1, 2, 4]
 
 
 def test_an_actor_that_dies_is_a_loss(cluster, tmp_path):
@@ -351,10 +346,8 @@ def test_an_interrupt_reaches_the_caller_and_no_actor_goes_on(cluster, tmp_path)
     assert time.monotonic() - pressed[0] < 5
     assert still(tmp_path)
     assert signal.getsignal(signal.SIGINT) == before
-    assert not [name for name in os.environ if name.startswith("TUNE_") and name in TUNE_OURS]
+    assert not [name for name in os.environ if name.startswith("TUNE_")]
 
-
-TUNE_OURS = ("TUNE_MAX_PENDING_TRIALS_PG", "TUNE_DISABLE_SIGINT_HANDLER", "TUNE_GLOBAL_CHECKPOINT_S")
 
 LOCAL = """
 import os, pathlib, ray
