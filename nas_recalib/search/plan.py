@@ -21,10 +21,10 @@ from nas_recalib.study.trials import (
     FAILURE,
     PARTS,
     TAKEN,
-    ancestors,
     begun,
     curve_of,
     finished_of,
+    lineage,
     owed,
 )
 
@@ -98,11 +98,13 @@ class Plan:
             StopSearch: If all that is within the budget failed.
         """
         self.tried.look(trials)
-        trained = {_first(one, trials) for one in finished_of(trials) if TAKEN not in one.user_attrs}
+        older = lineage(trials)
+        done = [one for one in finished_of(trials) if TAKEN not in one.user_attrs]
+        trained = {(one.number, *older(one))[-1] for one in done}
         enough = len(trained) >= goal
         for left in owed(trials):
-            if not enough or _first(left, trials) in trained:
-                return self._again(left, trials)
+            if not enough or (left.number, *older(left))[-1] in trained:
+                return self._again(left, older(left))
         states = {trial.state for trial in trials}
         full = len(begun(trials)) >= goal
         waits = TrialState.WAITING in states and not full
@@ -110,7 +112,7 @@ class Plan:
         busy = TrialState.RUNNING in states
         rising = self.pruner.promotes(self._study, last=enough or (exhausted and not busy))
         if rising is not None:
-            return self._going_on(rising, trials, {})
+            return self._going_on(rising, older(rising), {})
         if enough:
             return Outlook.REACHED
         if waits:
@@ -135,27 +137,20 @@ class Plan:
         bracket = self.pruner.attributes(np.random.default_rng((*self._entropy, number, _PRUNER)))
         return Draft(proposal.picks, {**told, **bracket, **self._baseline(proposal.picks)}, proposal.kept)
 
-    def _again(self, left: FrozenTrial, trials: Sequence[FrozenTrial]) -> Draft:
+    def _again(self, left: FrozenTrial, older: tuple[int, ...]) -> Draft:
         """What was broken off."""
         kind, attempt = left.user_attrs[FAILURE], left.user_attrs.get(ATTEMPT, 1)
         attributes = {ATTEMPT: attempt + 1} if kind == "lost" else {ATTEMPT: attempt} if attempt > 1 else {}
-        return self._going_on(left, trials, {**attributes, **({PARTS: 2} if kind == "out-of-memory" else {})})
+        return self._going_on(left, older, {**attributes, **({PARTS: 2} if kind == "out-of-memory" else {})})
 
-    def _going_on(
-        self, left: FrozenTrial, trials: Sequence[FrozenTrial], attributes: dict[str, Any]
-    ) -> Draft:
+    def _going_on(self, left: FrozenTrial, older: tuple[int, ...], attributes: dict[str, Any]) -> Draft:
         picks = self._space.picks_of(left.params)
         return Draft(
             picks,
             {**going_on(left), **self._baseline(picks), **attributes},
-            after=(left.number, *ancestors(left, trials)),
+            after=(left.number, *older),
             told=len(curve_of(left)),
         )
 
     def _baseline(self, picks: Picks) -> dict[str, Any]:
         return {"baseline": self._baselines[picks]} if picks in self._baselines else {}
-
-
-def _first(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int:
-    """Number of the trial that a training began with."""
-    return [trial.number, *ancestors(trial, trials)][-1]

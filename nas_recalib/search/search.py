@@ -33,8 +33,8 @@ from nas_recalib.study.trials import (
     PARTS,
     REPLAYED,
     WITHDRAWN,
-    ancestors,
     comes_back,
+    lineage,
 )
 
 _ERRORS_IN_A_ROW = 3
@@ -307,7 +307,7 @@ class Search:
         if ended is None or comes_back(ended):
             return
         self.plan.tried.add(ended)  # not again in this run, even if a bug did it
-        self._drop_checkpoints(ended.number, *ancestors(ended, self._trials()))
+        self._drop_checkpoints(ended.number, *lineage(self._trials())(ended))
         self._failures.append(failure)
         errors = self._failures[-_ERRORS_IN_A_ROW:]
         if len(errors) == _ERRORS_IN_A_ROW and all(one.kind == "error" for one in errors):

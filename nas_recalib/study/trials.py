@@ -1,6 +1,6 @@
 """What a study's trials say: which count, how accurate they are, and which go on from one another."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import optuna
@@ -79,23 +79,18 @@ def begun(trials: Sequence[FrozenTrial]) -> set[int]:
         for trial in trials
         if trial.state in (*FINISHED, TrialState.RUNNING) and REPLAYED not in trial.user_attrs
     ]
-    before = _before(trials)
+    older = lineage(trials)
     return {
-        [trial.number, *line(trial.number, before)][-1]
+        (trial.number, *older(trial))[-1]
         for trial in (*standing_for, *owed(trials))
         if TAKEN not in trial.user_attrs
     }
 
 
-def ancestors(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> tuple[int, ...]:
-    """Numbers of the trials whose training a trial goes on with, the last first."""
-    return tuple(line(trial.number, _before(trials)))
-
-
-def line(number: int, before: Mapping[int, int]) -> Iterator[int]:
-    """Numbers of those that a trial goes on from, the last first."""
-    while 0 <= (one := before.get(number, -1)) < number:
-        yield (number := one)
+def lineage(trials: Collection[FrozenTrial]) -> Callable[[FrozenTrial], tuple[int, ...]]:
+    """What tells of a trial the numbers of those whose training it goes on with, the last first."""
+    before = _before(trials)
+    return lambda trial: tuple(_line(trial.number, before))
 
 
 def cost_attributes(cost: Mapping[str, int]) -> dict[str, Any]:
@@ -119,9 +114,14 @@ def _before(trials: Collection[FrozenTrial]) -> dict[int, int]:
     return {trial.number: trial.user_attrs[CONTINUES] for trial in trials if CONTINUES in trial.user_attrs}
 
 
+def _line(number: int, before: Mapping[int, int]) -> Iterator[int]:
+    while 0 <= (one := before.get(number, -1)) < number:
+        yield (number := one)
+
+
 def _last(some: Iterator[FrozenTrial], trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Without what was replayed, and of those that go on from one another the last."""
     trained = [trial for trial in some if REPLAYED not in trial.user_attrs]
-    before = _before(trials)
-    passed = {number for trial in trained for number in line(trial.number, before)}
+    older = lineage(trials)
+    passed = {number for trial in trained for number in older(trial)}
     return [trial for trial in trained if trial.number not in passed]
