@@ -2,7 +2,7 @@
 
     python benchmarks/stand_in_worker.py --storage URL --folder FOLDER --trials 2000
 
-What it trains is written to FOLDER/trained.log, a line an epoch: trial, epoch, architecture.
+What it trains is written to FOLDER/trained-PROCESS.log, a line an epoch: its number, the architecture.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import optuna
 import torch
 
 from nas_recalib.architecture import Architecture
+from nas_recalib.cluster import Resources, connect, run_there
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
@@ -52,11 +53,14 @@ class Training:
 class StandIn:
     """Takes some time for every epoch, and writes it down."""
 
-    log: Path
+    folder: Path
     seconds: float
     epochs: int = 2
     seed: int = 0
     course: str = "a formula"
+
+    def on(self, device: torch.device) -> "StandIn":
+        return self
 
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1
@@ -71,7 +75,7 @@ class StandIn:
             yield training
 
     def _note(self, line: str) -> None:
-        with self.log.open("a") as log:
+        with (self.folder / f"trained-{os.getpid()}.log").open("a") as log:
             log.write(line)
 
 
@@ -89,6 +93,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--ray", help="address of a cluster to train on")
     parser.add_argument("--strategy", default="predictor")
     parser.add_argument("--beat", type=float, default=2.0)
     parser.add_argument("--grace", type=float, default=6.0)
@@ -107,7 +113,7 @@ def main() -> None:
             study=study,
             space=space,
             feasible=Feasible(space.table, BUDGET),
-            proxy=StandIn(given.folder / f"trained-{os.getpid()}.log", given.seconds),  # type: ignore[arg-type]
+            proxy=StandIn(given.folder, given.seconds, given.epochs),  # type: ignore[arg-type]
             strategy=given.strategy,
             pruner="none",
             facts={"fidelity": {"validation": 100}, "device": "none", "versions": {}},
@@ -118,7 +124,11 @@ def main() -> None:
             lives=lives,
             retries=1000,  # here workers die of nothing but the hand of chance
         )
-        run_here(search, given.trials, Silent())
+        if given.ray:
+            with connect(given.ray):
+                run_there(search, given.trials, Silent(), Resources())
+        else:
+            run_here(search, given.trials, Silent())
 
 
 if __name__ == "__main__":

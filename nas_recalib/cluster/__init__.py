@@ -3,6 +3,6 @@
 from nas_recalib.cluster.connection import connect
 from nas_recalib.cluster.engine import Desk, run_on_ray
 from nas_recalib.cluster.resources import Resources
-from nas_recalib.cluster.search import on_ray
+from nas_recalib.cluster.search import on_ray, run_there
 
-__all__ = ["Desk", "Resources", "connect", "on_ray", "run_on_ray"]
+__all__ = ["Desk", "Resources", "connect", "on_ray", "run_on_ray", "run_there"]

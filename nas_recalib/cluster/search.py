@@ -1,6 +1,6 @@
 """A search whose trainings run on a cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -65,11 +65,24 @@ def _run(
     resources: Resources,
     workers: int | None,
 ) -> bool:
+    each = replace(resources, cpus=config.threads)
+    return run_there(search, trials, observer, each, workers=workers, plugins=config.plugins)
+
+
+def run_there(
+    search: Search,
+    trials: int,
+    observer: Observer,
+    resources: Resources,
+    *,
+    workers: int | None = None,
+    plugins: Sequence[str] = (),
+) -> bool:
+    """As `run_here`, on the cluster that this process is connected to; see `run_on_ray`."""
     search.begin(trials, observer)
     begin = partial(_begin, search.proxy, search.checkpoints)
-    each = replace(resources, cpus=config.threads)
     try:
-        run_on_ray(search, begin, each, workers=workers, plugins=config.plugins)
+        run_on_ray(search, begin, resources, workers=workers, plugins=plugins)
     except (KeyboardInterrupt, StopSearch):
         search.give_back()
         raise
@@ -79,5 +92,5 @@ def _run(
 def _begin(proxy: Proxy, checkpoints: Checkpoints, device: torch.device) -> Train:
     """What trains in an actor; images go to its device once."""
     keep_freed_memory()
-    there = replace(proxy, data=proxy.data.to(device))
+    there = proxy.on(device)
     return lambda job: train(there, job, checkpoints)

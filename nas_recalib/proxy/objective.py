@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -60,6 +60,10 @@ class Proxy:
         """What decides the course of a training besides the architecture, as text."""
         images = (*self.data.train_images.shape, len(self.data.val_labels), self.data.split)
         return f"{images} {self.width} {self.epochs} {self.recipe} {self.dtype} {self.seed}"
+
+    def on(self, device: torch.device) -> "Proxy":
+        """The same, with its images on another device."""
+        return replace(self, data=self.data.to(device))
 
     def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
         """Trains the twin of an architecture.

@@ -282,8 +282,11 @@ class Search:
                 self._observer.ended(trial)
 
     def _bury(self, trial: FrozenTrial, message: str) -> None:
+        """Marks a trial whose worker died, perhaps before it saw that another was first."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        if attempts <= self.retries:
+        if self.shared and not stands(trial.number, self._trials(), self._goal):
+            self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
+        elif attempts <= self.retries:
             self._fail(trial._trial_id, Failure("lost", message))
         else:
             self._setback(trial._trial_id, Failure("abandoned", f"{message}, {attempts} times"))

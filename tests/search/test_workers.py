@@ -109,6 +109,29 @@ def test_a_worker_without_a_sign_of_life_is_buried_and_its_training_gone_on_with
     assert len({str(trial.params) for trial in finished(alive.study)}) == len(finished(alive.study)) == 4
 
 
+@pytest.mark.parametrize("on", [False, True])
+def test_who_dies_before_it_saw_that_another_was_first_leaves_nothing_to_go_on_with(
+    make, clock, monkeypatch, on
+):
+    first, second, third = make(), make(), make()
+    if on:
+        first.report((job := first.next()).number, next(train(first.proxy, job, first.checkpoints)))
+        first.give_back()
+    seen = second._look()
+    job = first.next()
+    assert (job.after != ()) == on
+    monkeypatch.setattr(second, "_look", lambda: seen)
+    monkeypatch.setattr(second, "_take", lambda *_: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        second.next()
+    for now in (0, 61, 125):
+        clock.now = now
+        first.lives.sign()
+        finish(third, third.next())
+    assert states(first)[job.number : job.number + 2] == ["RUNNING", "withdrawn"]
+    assert len({str(t.params) for t in finished(third.study)}) == len(finished(third.study)) == 3
+
+
 def test_a_worker_that_gives_signs_of_life_is_never_buried(make, clock):
     busy, other = make(goal=30), make(goal=30)
     job = busy.next()
