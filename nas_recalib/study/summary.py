@@ -132,10 +132,10 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
 
     Args:
         study: Which.
-        plugins: Modules of operators to load instead of those that the study names.
+        plugins: Modules of the operators that it was made with, which are not loaded on its word.
 
     Raises:
-        InputError: If it was not made by this package, or a plugin cannot be loaded.
+        InputError: If it was not made by this package, or its operators are not loaded or cannot be.
     """
     config = read_config(study)
     if config is None:
