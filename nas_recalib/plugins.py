@@ -64,8 +64,8 @@ def load_study_plugins(study: str, stored: Sequence[str], asked: Sequence[str]) 
     if unknown:
         trust = " ".join(f"--plugin {plugin!r}" for plugin in unknown)
         raise InputError(
-            f"plugin: study {study!r} was made with operators that are not loaded; a plugin is a program, "
-            f"if you trust it, give {trust}"
+            f"plugin: study {study!r} was made with operators that are not loaded; "
+            f"a plugin is a program: if you trust it, give {trust}"
         )
 
 
