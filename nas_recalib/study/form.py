@@ -1,6 +1,5 @@
 """The form of what a study keeps. Whoever wrote it, nothing of it is used before its form is known."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,9 +26,9 @@ def is_number(value: object, least: float = 0.0, most: float = _GREATEST) -> boo
     return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
 
 
-def is_loss(value: object) -> bool:
-    """Whether it is any number, also none that is finite."""
-    return type(value) is float or is_number(value, -math.inf)
+def is_any_number(value: object) -> bool:
+    """Whether it is a number, be it none that is finite."""
+    return type(value) is float or is_number(value, -_GREATEST)
 
 
 def is_accuracy(value: object) -> bool:
