@@ -38,6 +38,19 @@ TEXTS = (
     "__import__('os').mkdir('it ran')",
     "os",
 )
+WORDS_OF_JSON = (
+    b"NaN",
+    b"Infinity",
+    b"-1",
+    b"1e999",
+    b"null",
+    b"{",
+    b"[",
+    b'"',
+    b",",
+    b"\\ud800",
+    b"9" * 5000,
+)
 NUMBERS = (-1, 0, 1, 2, 7, 2**31, 2**63, -(2**63), 10**30, 0.5, -0.0, 1e-320, 1e308)
 UNREAL = (math.nan, math.inf, -math.inf)
 scalars = st.sampled_from((*TEXTS, *NUMBERS, *UNREAL, None, True, False))
