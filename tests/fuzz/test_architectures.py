@@ -62,7 +62,7 @@ def test_a_file_that_is_torn(text, data):
     load()
 
 
-@examples(25)
+@examples(15)
 @given(data=st.data())
 def test_commands_take_no_harm(text, data):
     with open("t.yaml", "w") as file:

@@ -180,7 +180,7 @@ TABLES = {
 columns = st.sampled_from([(table, column) for table, names in TABLES.items() for column in names])
 
 
-@examples(60)
+@examples(40)
 @given(columns, scalars | st.sampled_from(TEXTS).map(as_json))
 def test_a_cell_with_something_else_in_it(place, value):
     table, column = place
@@ -208,7 +208,7 @@ def test_a_table_that_is_gone(table, way):
     opened(OPEN[:1])
 
 
-@examples(60)
+@examples(40)
 @given(data=st.data())
 def test_a_database_that_is_torn(data):
     write(data.draw(mangled(Path("whole.db").read_bytes(), span=4096)))
