@@ -126,7 +126,8 @@ class Architecture:
             cost = architecture.cost()
         except ValueError as error:
             plugins = (file.origin or {}).get("plugins")
-            origin = f"; it was found with the plugins {plugins}" if plugins else ""
+            named = isinstance(plugins, list) and plugins and all(type(plugin) is str for plugin in plugins)
+            origin = f"; it was found with the plugins {plugins}" if named else ""
             raise InputError(f"{path}: {error}{origin}") from error
         for key, told in (("macs", file.cost.macs), ("params", file.cost.params)):
             counted = getattr(cost, key)

@@ -17,3 +17,8 @@ def in_one_line(error: BaseException) -> str:
     """The kind of an exception and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Text with escapes in the place of whatever would end a line, move a cursor or not be encoded."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,19 +1,23 @@
 """What the architectures of a space cost: MACs and parameters, and what a budget limits besides."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter
 
+from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.device import default_threads, with_threads
 from nas_recalib.errors import InputError
 from nas_recalib.latency import LatencyTable
+from nas_recalib.latency.conditions import Conditions
 from nas_recalib.space import SearchSpace
 
+Nanoseconds = Annotated[int, Field(ge=-(2**53), le=2**53)]
 TABLES = Path("runs") / "latency"
 
 
@@ -29,10 +33,10 @@ class Latencies:
         conditions: Under which they were measured.
     """
 
-    constant: int
-    entries: list[list[int]]
+    constant: Nanoseconds
+    entries: list[list[Nanoseconds]]
     reference: str
-    reference_ms: float
+    reference_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     conditions: dict[str, Any]
 
     @classmethod
@@ -46,6 +50,28 @@ class Latencies:
         constant, entries = table.column(space)
         lists = [[int(entry) for entry in column] for column in entries]
         return cls(constant, lists, str(table.reference), table.reference_ms, table.conditions.model_dump())
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], space: SearchSpace) -> "Latencies":
+        """Reads what a study keeps of a table.
+
+        Raises:
+            InputError: If it is of another form, or of another space.
+        """
+        try:
+            kept = _FORM.validate_python(content)
+            Conditions.model_validate(kept.conditions)
+            Architecture.parse(kept.reference)
+        except ValueError as error:
+            raise InputError("latencies: what the study keeps of a table is not of its form") from error
+        if [len(column) for column in kept.entries] != [
+            len(position.choices) for position in space.positions
+        ]:
+            raise InputError(f"latencies: what the study keeps of a table is not of the space {space.name}")
+        return kept
+
+
+_FORM = TypeAdapter(Latencies)
 
 
 def find_latencies(space: SearchSpace, path: Path | None, folder: Path = TABLES) -> Latencies:

@@ -73,16 +73,16 @@ def test_the_whole_job_with_an_operator_of_ones_own(here, forget, capsys, told):
     assert yaml.safe_load((here / "runs/tiny/config.yaml").read_text())["plugins"] == ["own_halve"]
     for again in (["--space", "tiny.yaml"], ["--study", "tiny"]):
         forget()
-        assert run(["search", *again, "--trials", "4"]) == 0
+        assert run(["search", *again, "--trials", "4", "--plugin", "own_halve"]) == 0
     assert len(stored().trials) == 4
     assert any("halve" in trial.user_attrs["architecture"] for trial in stored().trials)
-    forget()
     capsys.readouterr()
     assert run(["show", "tiny", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["plugins"] == ["own_halve"]
     halved = next(t.number for t in stored().trials if "halve" in t.user_attrs["architecture"])
     forget()
-    assert run(["export", "tiny", "-o", "best.yaml", "--trial", str(halved)]) == 0
+    told_trial = ["--trial", str(halved), "--plugin", "own_halve"]
+    assert run(["export", "tiny", "-o", "best.yaml", *told_trial]) == 0
     assert yaml.safe_load((here / "best.yaml").read_text())["origin"]["plugins"] == ["own_halve"]
 
     forget()
@@ -98,24 +98,40 @@ def test_the_whole_job_with_an_operator_of_ones_own(here, forget, capsys, told):
     assert (here / "out" / "weights.safetensors").is_file()
 
 
-def test_a_missing_plugin_is_named_and_may_have_moved(here, forget, told, capsys):
+OPENED = (["search", "--study", "tiny", "--trials", "2"], ["show", "tiny"], ["export", "tiny"])
+
+
+def test_a_plugin_may_have_moved(here, forget, told, capsys):
     assert run([*SEARCH, "--plugin", "own_halve.py", "--trials", "1"]) == 0
     (here / "lib").mkdir()
     (here / "own_halve.py").rename(here / "lib" / "own_halve.py")
-    for command in (["search", "--study", "tiny", "--trials", "2"], ["show", "tiny"], ["export", "tiny"]):
+    for command in OPENED:
         forget()
         capsys.readouterr()
-        assert run(command) == 2
-        line = told()
-        assert "plugin: own_halve.py cannot be loaded: FileNotFoundError" in line
-        assert "study 'tiny' was made with it, say where it is with --plugin" in line
-    forget()
-    assert run(["show", "tiny", "--plugin", "lib/own_halve.py"]) == 0
+        assert run([*command, "--plugin", "own_halve.py"]) == 2
+        assert "plugin: own_halve.py cannot be loaded: FileNotFoundError" in told()
     forget()
     assert run(["search", "--study", "tiny", "--trials", "2", "--plugin", "lib/own_halve.py"]) == 0
     assert stored().user_attrs["config"]["plugins"] == ["lib/own_halve.py"]
     forget()
-    assert run(["show", "tiny"]) == 0
+    assert run(["show", "tiny", "--plugin", "own_halve"]) == 2
+    assert run(["show", "tiny", "--plugin", "lib/own_halve.py"]) == 0
+
+
+@pytest.mark.parametrize("named", ["own_halve", "own_halve.py", "{here}/own_halve.py"])
+@pytest.mark.parametrize("command", OPENED)
+def test_nothing_is_run_because_a_study_names_it(here, forget, told, capsys, command, named):
+    assert run([*SEARCH, "--plugin", "own_halve", "--trials", "1"]) == 0
+    plugins = ["json", named.format(here=here)]
+    stored().set_user_attr("config", {**stored().user_attrs["config"], "plugins": plugins})
+    (here / "own_halve.py").write_text(f"{HALVE}\nopen('it ran', 'w')\n")
+    forget()
+    capsys.readouterr()
+    assert run(command) == 2
+    assert told().endswith(f"if you trust it, give --plugin {plugins[1]!r}")
+    assert not (here / "it ran").exists()
+    assert run([*command, "--plugin", plugins[1]]) == 0
+    assert (here / "it ran").exists()
 
 
 def test_a_file_may_import_what_lies_beside_it_and_be_pickled(here):

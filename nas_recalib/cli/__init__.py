@@ -72,5 +72,6 @@ def run(arguments: list[str]) -> int:
         complain(f"error: {error}")
         return 2
     except (StopSearch, Diverged) as error:
-        complain(f"failed: {error}")
+        for line in f"failed: {error}".splitlines():  # with the traceback of what failed
+            complain(line)
         return 1

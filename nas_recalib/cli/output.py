@@ -6,6 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas_recalib.errors import printable
+
+_LONGEST = 2000  # of what is said at once
+
 
 def cache_folder(given: Path | None) -> Path:
     if given is not None:
@@ -16,13 +20,16 @@ def cache_folder(given: Path | None) -> Path:
 def say(line: str) -> None:
     """To standard error, once however many processes torchrun started."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def complain(line: str) -> None:
     """To standard error, by every process: each may have a trouble of its own."""
     rank = os.environ.get("RANK", "0")
-    print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr, flush=True)
+    told = printable(line if rank == "0" else f"process {rank}: {line}")
+    if len(told) > _LONGEST:  # both ends tell something: where it is, and what is allowed
+        told = f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"
+    print(told, file=sys.stderr, flush=True)
 
 
 def print_json(content: object) -> None:

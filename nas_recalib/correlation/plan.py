@@ -4,11 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import yaml
-
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.fidelity import Fidelity
+from nas_recalib.study.config import DTYPES, MOST_SEEDS, MOST_THREADS, compared_space
+from nas_recalib.study.form import (
+    is_line,
+    is_number,
+    is_text,
+    is_whole,
+    read_budget,
+    read_fidelity,
+    require_form,
+)
 
 REFERENCE = "reference"
 
@@ -48,15 +56,36 @@ class Plan:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Plan":
-        """Reads what `as_dict` wrote."""
-        return cls(
+        """Reads what `as_dict` wrote.
+
+        Raises:
+            TypeError: If it is of another form.
+            KeyError: If something is missing.
+        """
+        parts = {key: content[key] for key in ("upper", "reference", "fidelities")}
+        if not all(isinstance(part, dict) for part in parts.values()):
+            raise TypeError("upper, reference and fidelities are not of their form")
+        fidelities = parts["fidelities"]
+        plan = cls(
             **{
                 **content,
-                "upper": Budget(**content["upper"]),
-                "reference": Fidelity(**content["reference"]),
-                "fidelities": {name: Fidelity(**told) for name, told in content["fidelities"].items()},
+                "upper": read_budget(parts["upper"]),
+                "reference": read_fidelity(parts["reference"]),
+                "fidelities": {name: read_fidelity(told) for name, told in fidelities.items()},
             }
         )
+        require_form(
+            {
+                **{key: is_text(getattr(plan, key)) for key in ("space", "data", "data_hash")},
+                "within": is_number(plan.within, 0, 1),
+                "fidelities": all(map(is_line, fidelities)),
+                "dtype": plan.dtype in DTYPES,
+                "threads": is_whole(plan.threads, 1, MOST_THREADS),
+                "seed": is_whole(plan.seed, 0, MOST_SEEDS),
+                "plugins": isinstance(plan.plugins, list) and all(map(is_text, plan.plugins)),
+            }
+        )
+        return plan
 
     def fidelity(self, name: str) -> Fidelity:
         return self.reference if name == REFERENCE else self.fidelities[name]
@@ -120,4 +149,4 @@ def _compared(plan: Plan) -> dict[str, Any]:
     content = plan.as_dict()
     for key in ("data", "fidelities", "plugins"):
         del content[key]
-    return {**content, "space": yaml.safe_load(plan.space)}
+    return {**content, "space": compared_space(plan.space)}

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.draw import draw, slice_of
 from nas_recalib.correlation.plan import REFERENCE, Plan
-from nas_recalib.correlation.study import read_plan, write_plan
+from nas_recalib.correlation.study import read_plan, require_sound, write_plan
 from nas_recalib.costs import Budget
 from nas_recalib.data import open_source
 from nas_recalib.device import default_threads, fast_dtype
@@ -25,6 +25,7 @@ from nas_recalib.proxy.scores import score_names
 from nas_recalib.proxy.trainer import Loader
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import StudyPlace, create_study, find_study
+from nas_recalib.study.sound import read_all
 from nas_recalib.study.workers import enrolled
 
 
@@ -110,9 +111,14 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
         request.study or f"{Path(request.space).stem}-correlation", request.runs, request.storage
     )
     known = find_study(place)
-    stored = read_plan(known) if known else None
+    stored = None
+    if known:
+        read_all(known)
+        stored = read_plan(known)
     if known and stored is None and known.user_attrs:
         raise InputError(f"study: {place.name!r} is a search; name another with --study")
+    if known:
+        require_sound(known)
     load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
     space = SearchSpace.load(request.space)
     plan, note = _plan(request, stored, space, device)

@@ -1,6 +1,6 @@
 """A correlation study: which work is done, and what came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import optuna
@@ -12,8 +12,19 @@ from nas_recalib.correlation.plan import Plan, Task
 from nas_recalib.correlation.work import Done
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.form import is_accuracy, is_any_number, is_line, is_number, is_whole
 from nas_recalib.study.place import CORRELATION
+from nas_recalib.study.sound import read_all
 
+_SCORES = "scores of "
+_FORMS: dict[str, Callable[[object], bool]] = {
+    "index": is_whole,
+    "fidelity": is_line,
+    "seed": is_whole,
+    "seconds": is_number,
+    "device": is_line,
+    "losses": lambda value: isinstance(value, list) and all(map(is_any_number, value)),
+}
 _TRY_AGAIN = ("error", "interrupted", "out-of-memory")
 
 
@@ -74,6 +85,31 @@ def keep(
     )
 
 
+def require_sound(study: optuna.Study) -> None:
+    """Looks at all of a study before any of it is used.
+
+    Raises:
+        InputError: If it cannot be read, or holds what `keep` does not write; it is named.
+    """
+    attributes, trials = read_all(study)
+    for key, value in attributes.items():
+        if key.startswith(_SCORES) and not (isinstance(value, dict) and all(map(_is_score, value.values()))):
+            raise InputError(f"study: {study.study_name!r} holds {key!r}, which is not of its form")
+    for trial in trials:
+        held = trial.user_attrs
+        strange = [key for key, is_so in _FORMS.items() if key not in held or not is_so(held[key])]
+        values = (*(trial.values or ()), *trial.intermediate_values.values())
+        if strange or not all(map(is_accuracy, values)) or not is_line(held.get("failure", "")):
+            raise InputError(
+                f"study: trial {trial.number} of {study.study_name!r} was not made by nas-recalib: "
+                f"its {(*strange, 'accuracy or failure')[0]} is not of its form"
+            )
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and is_any_number(value[0]) and is_number(value[1])
+
+
 def trained(study: optuna.Study) -> dict[Task, FrozenTrial]:
     """The trainings that are done, by their tasks; one that failed by no fault of its own is not."""
     trials = study.get_trials(deepcopy=False)
@@ -87,4 +123,4 @@ def scored(study: optuna.Study, index: int) -> dict[str, tuple[float, float]]:
 
 
 def _scores_key(index: int) -> str:
-    return f"scores of {index}"
+    return f"{_SCORES}{index}"

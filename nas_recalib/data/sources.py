@@ -105,7 +105,9 @@ def open_source(spec: str, cache: Path) -> Source:
         try:
             root = Path(path).expanduser().resolve()
             return _downsampled(small, root) if small else _folder(kind, root)
-        except (OSError, RuntimeError) as error:
+        except InputError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: what no path can hold
             raise InputError(f"data: {path} cannot be read: {error}") from error
     if spec == "auto":
         return _auto(cache)

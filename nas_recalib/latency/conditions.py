@@ -9,6 +9,7 @@ from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel
 from nas_recalib.timing import Settings
+from nas_recalib.timing.calls import DTYPES, MEMORY_FORMATS
 
 Device = torch.device  # `torch` is a field below
 
@@ -33,12 +34,12 @@ class Conditions(StrictModel):
 
     kind: Literal["cpu", "cuda"]
     device: str
-    threads: int = Field(ge=1)
-    dtype: str
-    memory_format: str
-    batch: int = Field(ge=1)
+    threads: int = Field(ge=1, le=4096)
+    dtype: str = Field(pattern=f"^({'|'.join(DTYPES)})$")
+    memory_format: str = Field(pattern=f"^({'|'.join(MEMORY_FORMATS)})$")
+    batch: int = Field(ge=1, le=MOST_IMAGES)
     compile: bool
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=2**63)
     nas_recalib: str
     torch: str
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -9,6 +10,8 @@ from pydantic import Field
 from nas_recalib.files import StrictModel
 from nas_recalib.latency.workbench import Sample, Timer
 from nas_recalib.space import SearchSpace
+
+Nanoseconds = Annotated[int, Field(gt=0, le=10**15)]
 
 
 class Round(StrictModel):
@@ -22,9 +25,9 @@ class Round(StrictModel):
     """
 
     picks: list[int]
-    reference_ns: int = Field(gt=0)
-    network_ns: int = Field(gt=0)
-    blocks_ns: list[int]
+    reference_ns: Nanoseconds
+    network_ns: Nanoseconds
+    blocks_ns: list[Nanoseconds]
 
     @classmethod
     def of(cls, picks: tuple[int, ...], sample: Sample) -> "Round":

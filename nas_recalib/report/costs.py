@@ -7,7 +7,7 @@ from typing import Any
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, format_cost, format_quantity, histogram
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, printable
 from nas_recalib.pricing import feasible, find_latencies, meant_batch, price
 from nas_recalib.space import SearchSpace
 
@@ -119,7 +119,8 @@ def find_architecture(what: str, space: str) -> tuple[Architecture, str]:
 
 def print_costs(costs: dict[str, Any]) -> None:
     """One line a figure."""
-    for name, value in costs.items():
+    for key, value in costs.items():
+        name = printable(key)
         if isinstance(value, dict):
             macs, params, *others = value
             short = f"{format_quantity(value[macs])} MACs, {format_quantity(value[params])} params"

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
+from nas_recalib.errors import printable
 from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
 from nas_recalib.study.summary import Summary, TrialRow, conflicting
 
@@ -14,7 +15,7 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
     """Best architecture, trials, front and importance of a study, one below the other."""
     best = summary.best
     parts: list[RenderableType] = [
-        Text(_headline(summary)),
+        Text("\n".join(map(printable, _headline(summary).splitlines()))),
         Text(),
         _trials("Trials", summary.rows[:top]),
         Text(),

@@ -12,7 +12,8 @@ from nas_recalib.latency.conditions import Conditions
 from nas_recalib.pricing import Latencies
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.place import read_config
-from nas_recalib.study.summary import MEASURED, TrialRow, trial_rows
+from nas_recalib.study.sound import MEASURED
+from nas_recalib.study.summary import TrialRow, trial_rows
 
 FINALISTS = 3
 _VISITS = 3

@@ -40,7 +40,7 @@ class Request:
         threads: Of the CPU.
         seed: That every draw follows from.
         cache: Folder that downloads and decoded images are kept in.
-        plugins: Modules of the user's own operators; none is "as the study has it".
+        plugins: Modules of the user's own operators; none where those of the study are loaded.
         warm_start: Name of another study whose trials are taken over.
         corrupt: What to do about images that cannot be decoded: refuse or skip.
         checkpoints: Folder or URL that checkpoints are kept under (default: the study's folder).
@@ -81,7 +81,7 @@ def default_name(space: str | None, budget: Budget) -> str:
     """Of a study: the space and the budget."""
     if space is None:
         raise InputError("study: name a space with --space or a study with --study")
-    name = read_yaml(find_space(space), SpaceFile).name  # its operators may be plugins that the study names
+    name = read_yaml(find_space(space), SpaceFile).name  # its operators may not be loaded yet
     counts = {"": budget.macs, "-params": budget.params}
     others = {"ms": budget.latency, "mb": budget.memory}
     return (

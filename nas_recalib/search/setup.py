@@ -30,6 +30,7 @@ from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
 from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config
+from nas_recalib.study.sound import require_sound
 from nas_recalib.study.workers import enrolled
 
 
@@ -157,14 +158,17 @@ def _latencies(
     if request.latency_table is not None:
         return find_latencies(space, request.latency_table)
     if stored is not None and stored.latencies is not None:
-        return Latencies(**stored.latencies)
+        return Latencies.from_dict(stored.latencies, space)
     asked = budget.latency is not None or "latency" in objectives
     return find_latencies(space, None) if asked else None
 
 
 def _stored_config(place: StudyPlace) -> SearchConfig | None:
     study = find_study(place)
-    return None if study is None else read_config(study)
+    if study is None:
+        return None
+    require_sound(study)
+    return read_config(study)
 
 
 def _config(

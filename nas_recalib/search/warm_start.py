@@ -14,6 +14,7 @@ from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_other_trainings
 from nas_recalib.study.place import StudyPlace, open_study, read_config
+from nas_recalib.study.sound import require_sound
 from nas_recalib.study.trials import (
     ATTRIBUTES,
     CURVE,
@@ -60,6 +61,7 @@ def find_source(name: str, place: StudyPlace, config: SearchConfig) -> optuna.St
         InputError: If there is none, or it trained in another way.
     """
     source = open_study(StudyPlace.of(name, place.folder.parent, place.storage))
+    require_sound(source)
     stored = read_config(source)
     if stored is None or name == place.name:
         raise InputError(f"warm-start: {name!r} is not another study of nas-recalib")

@@ -6,13 +6,24 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import yaml
+from pydantic import BaseModel, ConfigDict
 
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
-from nas_recalib.study.trials import ACCURACY
+from nas_recalib.files import parse_yaml
+from nas_recalib.proxy.train import Recipe
+from nas_recalib.study.form import is_text, is_whole, read_budget, read_fidelity, require_form
+from nas_recalib.study.trials import ACCURACY, ATTRIBUTES
 
+DTYPES = ("float32", "bfloat16", "float16")
+MOST_THREADS = 4096
+MOST_SEEDS = 10**9
+_TEXTS = ("space", "data", "data_note", "data_hash", "split_hash", "dtype", "strategy", "pruner")
 _OF_TRAININGS = ("data", "split_hash", "fidelity", "recipe", "dtype", "threads", "seed")
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(extra="allow")
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,39 @@ class SearchConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "SearchConfig":
-        return cls(**{**content, "budget": Budget(**content["budget"])})
+        """Reads what `as_dict` wrote.
+
+        Raises:
+            TypeError: If it is of another form.
+            KeyError: If something is missing.
+        """
+        if not all(isinstance(content[key], dict) for key in ("budget", "fidelity", "recipe")):
+            raise TypeError("budget, fidelity and recipe are not of their form")
+        config = cls(**{**content, "budget": read_budget(content["budget"])})
+        require_form(
+            {
+                **{key: is_text(getattr(config, key)) for key in _TEXTS},
+                **{key: isinstance(getattr(config, key), list) for key in ("plugins", "objectives")},
+                "latencies": config.latencies is None or isinstance(config.latencies, dict),
+                "dtype": config.dtype in DTYPES,
+                "threads": is_whole(config.threads, 1, MOST_THREADS),
+                "seed": is_whole(config.seed, 0, MOST_SEEDS),
+                "batch": is_whole(config.batch, 1, 65_536),
+            }
+        )
+        costs = config.objectives[1:]
+        require_form(
+            {
+                "plugins": all(map(is_text, config.plugins)),
+                "objectives": config.objectives[:1] == [ACCURACY] and all(map(is_text, costs)),
+            }
+        )
+        require_form({"objectives": set(costs) <= ATTRIBUTES.keys() and len(set(costs)) == len(costs)})
+        recipe, default = Recipe(**config.recipe), asdict(Recipe())
+        same = all(type(value) is type(default[key]) for key, value in asdict(recipe).items())
+        require_form({"recipe": same and recipe.batch_size >= 1})
+        read_fidelity(config.fidelity)
+        return config
 
 
 def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> None:
@@ -91,6 +134,15 @@ def _differing(stored: SearchConfig, asked: SearchConfig, counts: Callable[[str]
     return f"{key}: it has {there}, asked was {here}{others}"
 
 
+def compared_space(text: str) -> dict[str, Any]:
+    """What must be equal of a space that a study keeps as text.
+
+    Raises:
+        InputError: If it is not the text of a space.
+    """
+    return parse_yaml(text, _Keys, "space of the study").model_dump()
+
+
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8] if content else "none"
 
@@ -101,7 +153,7 @@ def _compared(config: SearchConfig) -> dict[str, Any]:
     content["data"] = content.pop("data_hash")
     for name in ("data_note", "plugins", "strategy", "pruner"):  # a study may go on with another of these
         del content[name]
-    content["space"] = yaml.safe_load(content["space"])
+    content["space"] = compared_space(content["space"])
     content["latency table"] = _digest(content.pop("latencies"))
     for group in ("space", "budget", "fidelity", "recipe"):
         content.update({f"{group}.{key}": value for key, value in content.pop(group).items()})

@@ -9,7 +9,7 @@ import optuna
 
 from nas_recalib.study.significance import half_width
 
-_PREFIX = "confirmed "
+PREFIX = "confirmed "
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Confirmation:
 
 def keep_confirmation(study: optuna.Study, number: int, seed: int, result: Mapping[str, Any]) -> None:
     """Keeps one training's result as an attribute of its own, which no other process writes over."""
-    study.set_user_attr(f"{_PREFIX}{number}/{seed}", dict(result))
+    study.set_user_attr(f"{PREFIX}{number}/{seed}", dict(result))
 
 
 def read_confirmations(study: optuna.Study, images: int) -> dict[int, Confirmation]:
     """Those of a study by their trials' numbers; `images` are those that validate."""
     results: dict[int, dict[int, Any]] = {}
     for key, result in study.user_attrs.items():
-        if key.startswith(_PREFIX):
-            number, seed = map(int, key.removeprefix(_PREFIX).split("/"))
+        if key.startswith(PREFIX):
+            number, seed = map(int, key.removeprefix(PREFIX).split("/"))
             results.setdefault(number, {})[seed] = result
     return {
         number: Confirmation.of(dict(sorted(by_seed.items())), images) for number, by_seed in results.items()

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.errors import InputError
 from nas_recalib.study.place import read_config
+from nas_recalib.study.sound import require_sound
 from nas_recalib.study.trials import (
     BEAT,
     CONTINUES,
@@ -114,6 +115,7 @@ def read_standing(study: optuna.Study) -> Standing:
     config = read_config(study)
     if config is None:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
+    require_sound(study)
     trials = study.get_trials(deepcopy=False)
     done = finished_of(trials)
     complete = [(accuracy_of(one), -one.number) for one in done if one.state == TrialState.COMPLETE]
@@ -140,6 +142,7 @@ def find_trial(study: optuna.Study, number: int) -> TrialStory:
     Raises:
         InputError: If there is none of that number.
     """
+    require_sound(study)
     trials = study.get_trials(deepcopy=False)
     trial = next((one for one in trials if one.number == number), None)
     if trial is None:

@@ -17,9 +17,9 @@ from nas_recalib.study.confirmation import Confirmation, read_confirmations
 from nas_recalib.study.front import Point, front, hypervolumes
 from nas_recalib.study.place import read_config
 from nas_recalib.study.significance import told_apart
+from nas_recalib.study.sound import MEASURED, require_sound
 from nas_recalib.study.trials import ACCURACY, FAILURE, REPLAYED, WITHDRAWN, accuracy_of, curve_of, finished
 
-MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
 LEADERS = 4
 _COSTS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}  # of a row
 _BEYOND = 1.1  # of the greatest cost, so that the dearest trial covers something, too
@@ -132,11 +132,12 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
 
     Args:
         study: Which.
-        plugins: Modules of operators to load instead of those that the study names.
+        plugins: Modules of the operators that it was made with, which are not loaded on its word.
 
     Raises:
-        InputError: If it was not made by this package, or a plugin cannot be loaded.
+        InputError: If it was not made by this package, or its operators are not loaded or cannot be.
     """
+    require_sound(study)
     config = read_config(study)
     if config is None:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
@@ -177,7 +178,16 @@ def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
         _row(trial, config, measured.get(str(trial.number)), confirmations.get(trial.number))
         for trial in finished(study)
     ]
+    for row in rows:
+        _require_architecture(row)
     return sorted(rows, key=_rank)
+
+
+def _require_architecture(row: TrialRow) -> None:
+    try:
+        Architecture.parse(row.architecture)
+    except ValueError as error:
+        raise InputError(f"study: trial {row.number}: {error}") from error
 
 
 def leaders(rows: Iterable[TrialRow]) -> list[TrialRow]:

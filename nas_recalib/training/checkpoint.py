@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from pydantic import TypeAdapter
 
 from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
@@ -15,6 +16,7 @@ from nas_recalib.training.recipe import Recipe
 from nas_recalib.training.results import EpochResult
 
 _FORMAT = "nas-recalib/checkpoint/1"
+_HISTORY = TypeAdapter(list[EpochResult])
 
 
 class Stateful(Protocol):
@@ -114,6 +116,8 @@ def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
     if not path.exists():
         return None
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise zipfile.BadZipFile
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch compares no checksums
                 raise zipfile.BadZipFile
@@ -126,7 +130,7 @@ def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
         raise InputError(f"{path}: not a checkpoint of this program; choose another folder, or delete it")
     try:
         difference = _difference(content["run"], run.as_dict())
-        history = tuple(EpochResult(**result) for result in content["history"])
+        history = tuple(_HISTORY.validate_python(content["history"]))
         states = dict(content["states"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: not a whole checkpoint; delete it to train from the start") from error

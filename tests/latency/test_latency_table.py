@@ -122,7 +122,7 @@ def test_the_threads_that_torch_happens_to_have_do_not_matter(table, monkeypatch
         (lambda c: c["rounds"][2]["picks"].__setitem__(0, 77), "rounds.2 is not of this space and seed"),
         (lambda c: c["rounds"][2]["picks"].pop(), "rounds.2 is not of this space and seed"),
         (lambda c: c["rounds"][2]["blocks_ns"].pop(), "rounds.2 is not of this space and seed"),
-        (lambda c: c["rounds"][2].update(blocks_ns=[-1] * 9), "rounds.2 is not of this space and seed"),
+        (lambda c: c["rounds"][2].update(blocks_ns=[-1] * 9), "rounds.2.blocks_ns.0: input should be"),
         (lambda c: c["rounds"].pop(0), "rounds.0 is not of this space and seed"),
         (lambda c: c["rounds"].pop(), "not finished, 11 of 12 rounds"),
         (lambda c: (c.update(wanted=1), c.update(rounds=c["rounds"][:3])), "not finished, 3 of 6 rounds"),
