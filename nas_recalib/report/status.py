@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nas_recalib.errors import printable
 from nas_recalib.report.terminal import duration
 from nas_recalib.study.standing import RunningTrial, Standing, TrialStory
 
@@ -33,8 +34,8 @@ def trial_tables(story: TrialStory) -> RenderableType:
     if story.continued_by is not None:
         lines.append(f"gone on with by trial {story.continued_by}")
     lines.append("accuracies: " + (" ".join(f"{value:.4f}" for value in story.curve) or "none"))
-    lines += [f"{name}: {value}" for name, value in story.attributes.items()]
-    return Text("\n".join([*lines, *([story.traceback] if story.traceback else [])]))
+    lines += [printable(f"{name}: {value}") for name, value in story.attributes.items()]
+    return Text("\n".join([*lines, *map(printable, story.traceback.splitlines())]))
 
 
 def _cells(one: RunningTrial, epochs: int) -> tuple[str, ...]:

@@ -32,7 +32,13 @@ SEARCH = (
     "search --space tiny.yaml --data digits --images 40 --validation 20 --resolution 8 --epochs 1 --trials 4"
 )
 RESUME = ["search", "--study", "tiny", "--trials", "4", "--device", "cpu"]
-OPEN = (["show", "tiny"], ["show", "tiny", "--json"], ["export", "tiny", "-o", "out"])
+OPEN = (
+    ["show", "tiny"],
+    ["status", "tiny"],
+    ["show", "tiny", "--json"],
+    ["status", "tiny", "--trial", "1"],
+    ["export", "tiny", "-o", "out"],
+)
 DATABASE = Path("runs/tiny/study.db")
 
 
@@ -88,7 +94,7 @@ def test_what_a_search_is_about(kept, data):
     config = data.draw(mutated(kept[0]))
     statement = "UPDATE study_user_attributes SET value_json = ? WHERE key = 'config'"
     rewrite((statement, as_json(config)))
-    opened(OPEN[: data.draw(st.integers(1, 3))])
+    opened(OPEN[: data.draw(st.integers(1, len(OPEN)))])
 
 
 @examples(400)
@@ -132,7 +138,7 @@ def test_what_a_trial_carries(kept, data):
             if key.isascii() and "\0" not in key
         ),
     )
-    opened(OPEN[: data.draw(st.integers(1, 3))])
+    opened(OPEN[: data.draw(st.integers(1, len(OPEN)))])
 
 
 @examples(400)

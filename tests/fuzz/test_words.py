@@ -94,7 +94,7 @@ STRANGE = ("os+system://", "sqlite+os://", "x+y+z://", "://", "")
 NOWHERE = re.compile("(mysql|mariadb|postgres|oracle|mssql|http|redis)", re.I)  # no test waits for a network
 
 
-NO_FILES = ("sqlite://:", "sqlite://::", "sqlite:///\ud800", f"sqlite:///{'x' * 3000}")
+NO_FILES = ("sqlite://:", "sqlite://::", "sqlite:///\ud800")
 
 
 @examples(150)
@@ -120,10 +120,14 @@ def can_be_a_file(url):
         return False
 
 
-@pytest.mark.xfail(reason="StudyPlace asks SQLAlchemy and pathlib, which raise errors of their own")
 @pytest.mark.parametrize("url", NO_FILES)
 def test_a_storage_that_no_file_can_be(url):
     assert not sound_or_refused(["show", "s", f"--storage={url}"])
+
+
+@pytest.mark.xfail(reason="`find_study` asks for the file outside of `storage_errors`")
+def test_a_storage_of_a_name_that_is_too_long():
+    assert not sound_or_refused(["show", "s", f"--storage=sqlite:///{'x' * 3000}"])
 
 
 ODD = ("-1", "nan", "inf", "1e400", "9" * 400, "0x10", "", "1.5", "--", "\x00", "x" * 3000, "[/red]")
