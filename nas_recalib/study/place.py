@@ -74,10 +74,10 @@ def find_study(place: StudyPlace) -> optuna.Study | None:
     Raises:
         InputError: If its storage cannot be reached.
     """
-    file = file_of(place.url)
-    if file and not file.is_file():  # looking would make it
-        return None
     with storage_errors(place.url, place.shown):
+        file = file_of(place.url)
+        if file and not file.is_file():  # looking would make it
+            return None
         try:
             return optuna.load_study(study_name=place.name, storage=connect(place.url))
         except KeyError:

@@ -44,6 +44,15 @@ _KEPT_ALIVE = {  # of PostgreSQL's connections: a server that is gone is noticed
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
+_STORAGES_RAISE = (
+    SQLAlchemyError,
+    StorageInternalError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _RACED = re.compile("42P07|42710|23505")  # SQLSTATE: another process made that table meanwhile
 
 
@@ -165,7 +174,7 @@ def storage_errors(url: str, name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError, StorageInternalError) as error:
+    except _STORAGES_RAISE as error:
         raise InputError(f"storage: {name} cannot be used: {reason(error, url)}") from None
 
 

@@ -201,7 +201,6 @@ def test_a_cell_with_something_else_in_it(place, value):
     opened(OPEN[:1])
 
 
-@pytest.mark.xfail(reason="`find_study` takes no LookupError of Optuna's")
 def test_a_study_with_another_direction():
     rewrite(("UPDATE study_directions SET direction = 'SIDEWAYS'",))
     assert not sound_or_refused(OPEN[0])

@@ -125,7 +125,6 @@ def test_a_storage_that_no_file_can_be(url):
     assert not sound_or_refused(["show", "s", f"--storage={url}"])
 
 
-@pytest.mark.xfail(reason="`find_study` asks for the file outside of `storage_errors`")
 def test_a_storage_of_a_name_that_is_too_long():
     assert not sound_or_refused(["show", "s", f"--storage=sqlite:///{'x' * 3000}"])
 
