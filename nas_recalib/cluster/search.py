@@ -18,7 +18,8 @@ from nas_recalib.proxy.objective import Proxy
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.engine import Engine
 from nas_recalib.search.job import train
-from nas_recalib.search.search import Observer, Search
+from nas_recalib.search.observer import Observer
+from nas_recalib.search.search import Search
 from nas_recalib.study.config import SearchConfig
 
 

@@ -7,7 +7,8 @@ import torch
 
 from nas_recalib.device import Described, describe, keep_freed_memory, pick_device
 from nas_recalib.search.local import run_here
-from nas_recalib.search.search import Observer, Search
+from nas_recalib.search.observer import Observer
+from nas_recalib.search.search import Search
 from nas_recalib.study.config import SearchConfig
 
 

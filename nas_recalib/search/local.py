@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.job import Job, train
-from nas_recalib.search.search import Observer, Search
+from nas_recalib.search.observer import Observer
+from nas_recalib.search.search import Search
 
 _POLL = 1.0  # seconds between two looks at what others do
 

@@ -3,28 +3,28 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.claims import stands
 from nas_recalib.search.job import Job, Step
 from nas_recalib.search.ledger import Draft, Ledger
 from nas_recalib.search.lives import Alone, Lives
+from nas_recalib.search.observer import Observer
 from nas_recalib.search.plan import Outlook, Plan
 from nas_recalib.search.pruning import PRUNERS
 from nas_recalib.search.request import RETRIES
 from nas_recalib.search.samplers import STRATEGIES, Offer
+from nas_recalib.search.setbacks import Setbacks
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
     ACCURACY,
@@ -36,19 +36,6 @@ from nas_recalib.study.trials import (
     comes_back,
     lineage,
 )
-
-_ERRORS_IN_A_ROW = 3
-_FAILURES_IN_A_ROW = 10
-
-
-class Observer(Protocol):
-    """Is told what happens."""
-
-    def started(self, number: int, architecture: Architecture) -> None: ...
-
-    def epoch(self, number: int, epoch: Epoch) -> None: ...
-
-    def ended(self, trial: FrozenTrial) -> None: ...
 
 
 @dataclass
@@ -123,7 +110,7 @@ class Search:
         facts = {"strategy": self.strategy, "seed": self.proxy.seed, "worker": self.worker, **self.facts}
         self._ledger = Ledger(self.study, self.space, self.feasible, facts, self.folder, self.objectives)
         self._running: dict[int, _Running] = {}
-        self._failures: list[Failure] = []
+        self._setbacks = Setbacks()
 
     @property
     def epochs(self) -> int:
@@ -196,7 +183,7 @@ class Search:
             return
         stays = not whole and self.plan.pruner.resumes
         self._drop_checkpoints(*running.job.after, *(() if stays else (number,)))
-        self._failures.clear()
+        self._setbacks.clear()
         self._tell(ended)
 
     def fail(self, number: int, failure: Failure) -> None:
@@ -311,13 +298,7 @@ class Search:
             return
         self.plan.tried.add(ended)  # not again in this run, even if a bug did it
         self._drop_checkpoints(ended.number, *lineage(self._trials())(ended))
-        self._failures.append(failure)
-        errors = self._failures[-_ERRORS_IN_A_ROW:]
-        if len(errors) == _ERRORS_IN_A_ROW and all(one.kind == "error" for one in errors):
-            told = f"{len(errors)} trials in a row ended in an error; the first"
-            raise StopSearch(f"{told}:\n{errors[0].details}")
-        if len(self._failures) >= _FAILURES_IN_A_ROW:
-            raise StopSearch(f"{len(self._failures)} trials in a row failed, the last: {failure.message}")
+        self._setbacks.add(failure)
 
     def _let_go(self, number: int) -> _Running:
         running = self._running.pop(number)
