@@ -3,7 +3,9 @@
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -95,6 +97,16 @@ def _reach(address: str) -> None:
 def _join(address: str) -> None:
     local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        with _same_end():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise InputError(f"address: no Ray cluster ({address}): {in_one_line(error)}") from error
+
+
+@contextmanager
+def _same_end() -> Iterator[None]:
+    """Has SIGTERM do after what it did before; of Ray's own accord it ends the process on the spot."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)

@@ -350,8 +350,9 @@ def test_an_interrupt_reaches_the_caller_and_no_actor_goes_on(cluster, tmp_path)
 
 
 LOCAL = """
-import os, pathlib, ray
+import os, pathlib, ray, signal, time
 from nas_recalib.cluster import connect
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 with connect("local"):
     token = os.environ["RAY_AUTH_TOKEN"]
     session = pathlib.Path(ray._private.worker._global_node.get_session_dir_path())
@@ -359,16 +360,21 @@ with connect("local"):
     assert not [path for path in files if token.encode() in path.read_bytes()], "written down"
     assert os.environ["RAY_AUTH_MODE"] == "token"
     print(len(ray.nodes()), "node")
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except KeyboardInterrupt:
+        print("interrupted")
 assert not {"RAY_AUTH_TOKEN", "RAY_AUTH_MODE"} & os.environ.keys()
 assert not ray.is_initialized()
 """
 
 
-def test_a_cluster_of_ones_own_has_a_token_that_no_file_holds(tmp_path):
+def test_a_cluster_of_ones_own_has_a_token_that_no_file_holds_and_leaves_sigterm_alone(tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", LOCAL]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert (ran.returncode, ran.stdout) == (0, "1 node\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, "1 node\ninterrupted\n"), ran.stderr
 
 
 @pytest.mark.parametrize(
