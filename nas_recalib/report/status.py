@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nas_recalib.report.terminal import duration
+from nas_recalib.report.terminal import duration, printable
 from nas_recalib.study.standing import RunningTrial, Standing, TrialStory
 
 
@@ -18,12 +18,13 @@ def standing_tables(standing: Standing) -> RenderableType:
         **{f"failed: {kind}": count for kind, count in standing.failures.items()},
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing running"
-    head = f"{standing.study}: {standing.trained} trained{best}, {standing.per_hour} in the last hour\n{told}"
+    trained = f"{standing.study}: {standing.trained} trained{best}, {standing.per_hour} in the last hour"
+    head = printable(f"{trained}\n{told}")
     if not standing.running:
         return Text(head)
     table = Table("trial", "worker", "since", "last sign", "epoch", "accuracy", "architecture")
     for one in standing.running:
-        table.add_row(*(Text(cell) for cell in _cells(one, standing.epochs)))
+        table.add_row(*(Text(printable(cell)) for cell in _cells(one, standing.epochs)))
     return Group(Text(head), Text(), table)
 
 
@@ -34,7 +35,7 @@ def trial_tables(story: TrialStory) -> RenderableType:
         lines.append(f"gone on with by trial {story.continued_by}")
     lines.append("accuracies: " + (" ".join(f"{value:.4f}" for value in story.curve) or "none"))
     lines += [f"{name}: {value}" for name, value in story.attributes.items()]
-    return Text("\n".join([*lines, *([story.traceback] if story.traceback else [])]))
+    return Text(printable("\n".join([*lines, *([story.traceback] if story.traceback else [])])))
 
 
 def _cells(one: RunningTrial, epochs: int) -> tuple[str, ...]:

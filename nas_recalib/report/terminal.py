@@ -15,6 +15,14 @@ def print_table(renderable: RenderableType) -> None:
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+def printable(text: str) -> str:
+    r"""What others wrote, with the codes of the control characters in it (\x1b) instead of those."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
+
+
 def duration(seconds: float) -> str:
     """As in `1 h 05 min` or `3 min 20 s`."""
     minutes, rest = divmod(round(seconds), 60)
