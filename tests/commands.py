@@ -11,6 +11,9 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import OperationalError
+
+from nas_recalib.study.storage import connect
 
 SPACE = """
 name: tiny
@@ -67,8 +70,8 @@ def ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, st
 def trials(storage: str) -> list[FrozenTrial]:
     """Those of the study s; none where it is only being made."""
     try:
-        return optuna.load_study(study_name="s", storage=storage).trials
-    except Exception:  # of tables that are not there yet
+        return optuna.load_study(study_name="s", storage=connect(storage)).trials
+    except (KeyError, OperationalError):  # its tables are not there, or only being made
         return []
 
 
