@@ -11,10 +11,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
+from ray._private import utils
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 from ray.exceptions import RayError
 
 from nas_recalib.errors import InputError, in_one_line
+
+# Ray would tell all of the cluster this process's command line, which may hold a storage's password.
+utils.get_entrypoint_name = lambda: "nas-recalib"
 
 
 @contextmanager

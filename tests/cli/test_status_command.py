@@ -1,0 +1,163 @@
+"""`nas-recalib status` as its users meet it: while a search runs, after its death, and of each trial."""
+
+import json
+import signal
+from contextlib import contextmanager
+
+import optuna
+import pytest
+from commands import SEARCH, SPACE, running, started, wait_until, watched
+from optuna.trial import TrialState, create_trial
+from rich.console import Console
+
+from nas_recalib.cli import run
+from nas_recalib.report import terminal
+
+STORAGE = "sqlite:///runs/s/study.db"
+KINDS = ["diverged", "error", "out-of-memory", "over-budget", "abandoned", "interrupted", "lost", "withdrawn"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    return tmp_path
+
+
+@pytest.fixture
+def searched(here, capsys):
+    """A study of one trained trial."""
+    assert run([*SEARCH, "--trials=1", "--epochs=2"]) == 0
+    capsys.readouterr()
+    return optuna.load_study(study_name="s", storage=STORAGE)
+
+
+@pytest.fixture
+def told(capsys):
+    """What is told of the study s, as JSON and in words."""
+
+    def ask(*options):
+        capsys.readouterr()
+        assert run(["status", "s", *options, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert run(["status", "s", *options]) == 0
+        return found, capsys.readouterr().out
+
+    return ask
+
+
+def failed(kind, **attributes):
+    told = {"failure": kind, "message": f"so it is {kind}", "architecture": f"an architecture, {kind}"}
+    return create_trial(state=TrialState.FAIL, user_attrs={**told, **attributes})
+
+
+def test_it_tells_what_runs_then_what_a_killed_search_left_and_who_went_on(here, told):
+    search = [*SEARCH, "--trials=1", "--epochs=6"]
+    with started(here, *watched(0.3), *search) as process:
+        wait_until(lambda: running(STORAGE, epochs=2), process)
+        process.send_signal(signal.SIGSTOP)  # it would end, and we are slow
+        found, text = told()
+        process.kill()
+    (one,) = found["running"]
+    assert (found["trained"], found["owed"], found["failures"], found["best"]) == (0, 0, {}, None)
+    assert (one["number"], one["silent"]) == (0, None)
+    assert 2 <= one["epochs"] < 6
+    assert 0 < one["seconds"] < 120
+    assert "s: 0 trained, 0 in the last hour\n1 running\n" in text
+    assert one["worker"] in text
+    assert "/6" in text
+
+    assert run(search) == 0
+    found, text = told()
+    assert (found["trained"], found["per_hour"], found["owed"], found["running"]) == (1, 1, 0, [])
+    assert found["failures"] == {"lost": 1}
+    assert text.splitlines()[1] == "1 failed: lost"
+    dead, dead_text = told("--trial=0")
+    again, _ = told("--trial=1")
+    assert (dead["state"], dead["continued_by"], again["continued_by"]) == ("fail", 1, None)
+    assert "gone on with by trial 1" in dead_text
+    assert again["attributes"]["continues"] == 0
+    assert again["curve"][: len(dead["curve"])] == dead["curve"]
+    assert len(again["curve"]) == 6
+
+
+def test_failures_are_counted_by_kind_and_what_is_owed_apart(searched, told):
+    for kind in (*KINDS, "lost"):
+        searched.add_trial(failed(kind))
+    searched.enqueue_trial({})
+    found, text = told()
+    assert found["failures"] == {kind: 1 + (kind == "lost") for kind in KINDS if kind != "withdrawn"}
+    assert (found["trained"], found["waiting"]) == (1, 1)
+    assert found["owed"] == 4, "interrupted, lost twice, and once more in halves"
+    for words in ("4 to be gone on with", "1 enqueued", "2 failed: lost", "1 failed: over-budget"):
+        assert words in text
+    assert "withdrawn" not in text
+
+
+def test_a_trial_is_told_with_its_curve_its_attributes_and_its_traceback(searched, told):
+    searched.add_trial(failed("error", traceback="Traceback (most recent call last):\n  KeyError: 'x'"))
+    found, text = told("--trial=0")
+    trial = searched.trials[0]
+    assert found["curve"] == list(trial.intermediate_values.values())
+    assert found["attributes"] == trial.user_attrs
+    assert found["ended"] >= found["begun"]
+    assert f"accuracies: {' '.join(f'{value:.4f}' for value in found['curve'])}" in text
+    assert f"architecture: {trial.user_attrs['architecture']}" in text
+    found, text = told("--trial=1")
+    assert found["traceback"].endswith("KeyError: 'x'")
+    assert "traceback" not in found["attributes"]
+    assert text.endswith("Traceback (most recent call last):\n  KeyError: 'x'\n")
+    assert "accuracies: none" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["none"], "error: study: there is no 'none' in runs/none/study.db; in runs there are: s"),
+        (["s", "--trial=1"], "error: trial: 1 is not in study 's'; there are 0 to 0"),
+        (["s", "--trial=-1"], "error: trial: -1 is not in study 's'; there are 0 to 0"),
+        (["s", "--trial=one"], "error: Invalid value for '--trial'"),
+        (["../s"], "error: study: '../s' is not a name"),
+        (["s", "--storage=sqlite:///none.db"], "error: study: there is no 's' in sqlite:///none.db"),
+    ],
+)
+def test_what_there_is_not_is_one_line_and_status_2(searched, here, capsys, arguments, complaint):
+    assert run(["status", *arguments]) == 2
+    streams = capsys.readouterr()
+    assert streams.err.startswith(complaint)
+    assert (streams.out, len(streams.err.splitlines())) == ("", 1)
+    assert not (here / "none.db").exists()
+
+
+HOSTILE = "[red]x[/red] \x1b[2J\x1b]0;title\x07 \x9b31m \r\x08\u202e \ud800"
+SHOWN = r"[red]x[/red] \x1b[2J\x1b]0;title\x07 \x9b31m \r\x08\u202e \ud800"
+
+
+@contextmanager
+def a_terminal(monkeypatch):
+    console = Console(force_terminal=True, width=300, color_system=None, record=True)
+    with monkeypatch.context() as patched, console.capture() as captured:
+        patched.setattr(terminal, "Console", lambda: console)
+        yield captured
+
+
+@pytest.mark.parametrize("on_a_terminal", [False, True])
+def test_markup_is_printed_as_it_is_and_control_characters_by_their_codes(
+    searched, capsys, monkeypatch, on_a_terminal
+):
+    storable = HOSTILE.removesuffix(" \ud800")
+    attributes = {"worker": storable, "architecture": "a", "baseline": storable}
+    searched.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+    searched.add_trial(failed(storable, traceback=f"two\n\tlines {storable}"))
+    for options in ([], ["--trial=1"], ["--trial=2"]):
+        if on_a_terminal:
+            with a_terminal(monkeypatch) as captured:
+                assert run(["status", "s", *options]) == 0
+            out = captured.get()
+        else:
+            assert run(["status", "s", *options]) == 0
+            out = capsys.readouterr().out
+        assert SHOWN.removesuffix(r" \ud800") in out
+        assert all(letter.isprintable() or letter in "\n\t" for letter in out)
+    assert "two\n" in out, "lines of a traceback stay lines"
+    assert terminal.printable(HOSTILE) == SHOWN
