@@ -24,8 +24,8 @@ BATCH = DOCS / "clusters" / "search.sbatch"
 
 
 def fenced(page, *languages):
-    text = page.read_text(encoding="utf-8")
-    return [body for name, body in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S) if name in languages]
+    blocks = re.findall(r"^ *```(\w*)\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.M | re.S)
+    return [body for language, body in blocks if language in languages]
 
 
 def scalars(node):
@@ -78,7 +78,8 @@ def test_every_command_line_is_one_that_the_program_takes(where, words):
 
 
 def test_the_pages_have_command_lines_and_an_unknown_option_is_noticed():
-    assert {path.name for path in (*PAGES, *FILES)} - {where for where, _ in COMMANDS} == {"ray-on-premise.yaml"}
+    without = {path.name for path in (*PAGES, *FILES)} - {where for where, _ in COMMANDS}
+    assert without == {"ray-on-premise.yaml"}
     with pytest.raises(Exception, match="No such option"):
         test_every_command_line_is_one_that_the_program_takes("", ["search", "--rey", "auto"])
 
@@ -131,7 +132,7 @@ def test_the_shell_can_read_it(path):
         assert (read.returncode, read.stderr) == (0, ""), text
 
 
-STAND_INS = {  # a node lives until it is told to end, and so does a search, which says then that it was interrupted
+STAND_INS = {  # a node lives until it is told to end, and so does a search, which calls that an interruption
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": """
         [ "$1" = start ] || exit 0
