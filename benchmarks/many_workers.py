@@ -35,7 +35,7 @@ from stand_in_worker import BUDGET, NAME  # noqa: E402
 from nas_recalib.device import versions  # noqa: E402
 from nas_recalib.files import write_atomically  # noqa: E402
 from nas_recalib.study.place import StudyPlace, open_study  # noqa: E402
-from nas_recalib.study.trials import ATTEMPT, CONTINUES, finished  # noqa: E402
+from nas_recalib.study.trials import ATTEMPT, CONTINUES, FAILURE, WITHDRAWN, finished  # noqa: E402
 
 MANY = 10**9
 _WATCHED = {"memory_mb": r"VmRSS:\s+(\d+) kB", "threads": r"Threads:\s+(\d+)"}
@@ -48,6 +48,7 @@ class Crew:
     command: list[str]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     kills: int = 0
+    begun_again: int = 0
 
     def start(self, count: int, trials: int) -> None:
         self.processes = [self._begin(trials) for _ in range(count)]
@@ -58,7 +59,12 @@ class Crew:
         self.processes[place] = self._begin(trials)
         self.kills += 1
 
-    def ended(self) -> bool:
+    def ended(self, trials: int) -> bool:
+        """Whether all have; one that failed, as with the server away when it began, begins again."""
+        for place, process in enumerate(self.processes):
+            if process.poll():
+                self.processes[place] = self._begin(trials)
+                self.begun_again += 1
         return all(process.poll() is not None for process in self.processes)
 
     def _begin(self, trials: int) -> subprocess.Popen[bytes]:
@@ -82,7 +88,7 @@ def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: li
     restarts = [span * (number + 0.5) / given.restarts for number in range(given.restarts)]
     kills = sorted(draw.uniform(0, span) for _ in range(given.kills if given.kill else 0))
     looks = [10.0 * number for number in range(1, int(span / 10))] if given.minutes else []
-    while not crew.ended() and (not given.minutes or time.monotonic() - begun < span):
+    while not crew.ended(goal) and (not given.minutes or time.monotonic() - begun < span):
         now = time.monotonic() - begun
         if restarts and now >= restarts[0]:
             server.restart("immediate" if len(restarts) % 2 else "fast")
@@ -97,11 +103,12 @@ def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: li
         time.sleep(0.05)
 
 
-def audit(storage: str, folder: Path, kills: int) -> dict[str, Any]:
+def audit(storage: str, folder: Path) -> dict[str, Any]:
     """What the study holds, against what the workers wrote down."""
     study = open_study(StudyPlace(NAME, folder, storage))
     trials, done = study.trials, finished(study)
     counts = Counter(trial.user_attrs["architecture"] for trial in done)
+    serious = [trial for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN]
     lines = [line for log in folder.glob("trained-*.log") for line in log.read_text().splitlines()]
     epochs = Counter(lines)
     seen = {line.partition("\t")[2] for line in lines}
@@ -112,10 +119,9 @@ def audit(storage: str, folder: Path, kills: int) -> dict[str, Any]:
         "epochs_trained": len(lines),
         "epochs_trained_again": sum(count - 1 for count in epochs.values()),
         "over_budget": sum(not BUDGET.allows({"macs": trial.user_attrs["macs"]}) for trial in done),
-        "gone_on_with": sum(CONTINUES in trial.user_attrs for trial in trials),
+        "gone_on_with": sum(CONTINUES in one.user_attrs for one in serious),
         "most_attempts": max(trial.user_attrs.get(ATTEMPT, 1) for trial in trials),
         "states": dict(Counter(t.user_attrs.get("failure", t.state.name.lower()) for t in trials)),
-        "kills": kills,
         "checkpoints_left": len(list((folder / "checkpoints").glob("*.pt"))),
     }
 
@@ -152,7 +158,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             crew.start(given.workers, goal)  # what they gave back is gone on with
         statuses = [process.wait() for process in crew.processes]
         taken = time.monotonic() - begun
-        found = audit(storage, folder, crew.kills)
+        found = {**audit(storage, folder), "kills": crew.kills, "begun_again": crew.begun_again}
     told = {**found, "asked": goal, "exit_statuses": sorted(set(statuses)), "seconds": round(taken, 1)}
     return {**told, "growth_percent": growth(samples), "samples": samples} if samples else told
 

@@ -8,6 +8,7 @@ What it trains is written to FOLDER/trained-PROCESS.log, a line an epoch: its nu
 import argparse
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
@@ -132,4 +133,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
