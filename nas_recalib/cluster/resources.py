@@ -6,6 +6,8 @@ import ray
 
 from nas_recalib.errors import InputError
 
+_LEAST_SHARE = 0.0001  # that Ray keeps the books of
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -25,8 +27,9 @@ class Resources:
     def __post_init__(self) -> None:
         if self.cpus < 1:
             raise ValueError(f"cpus: {self.cpus} is not at least 1")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
-            raise ValueError(f"gpus: {self.gpus} is neither a share of a GPU from 0 to 1 nor a whole number")
+        if not (_LEAST_SHARE <= self.gpus <= 1 or (self.gpus >= 0 and self.gpus % 1 == 0)):
+            least = f"a share of a GPU from {_LEAST_SHARE} to 1"
+            raise ValueError(f"gpus: {self.gpus:g} is neither {least} nor a whole number")
 
     def places(self) -> int:
         """How many trainings the cluster's nodes have room for at once."""

@@ -40,13 +40,13 @@ def on_ray(address: str, device: str | None, gpus: float | None, workers: int | 
         raise InputError(f"device: with --ray only cpu or cuda, not {device!r}; Ray chooses which")
     if device == "cpu" and gpus:
         raise InputError(f"gpus-per-trial: {gpus:g} is of no use with --device cpu")
+    try:
+        asked = None if gpus is None else Resources(gpus=gpus)
+    except ValueError as error:
+        raise InputError(str(error).replace("gpus", "gpus-per-trial", 1)) from error
     with connect(address):
         there = ray.cluster_resources().get("GPU", 0) > 0 or device == "cuda"
-        share = (float(there and device != "cpu")) if gpus is None else gpus
-        try:
-            one = Resources(gpus=share)
-        except ValueError as error:
-            raise InputError(f"gpus-per-trial: {error}") from error
+        one = asked or Resources(gpus=float(there and device != "cpu"))
         yield Engine(torch.device("cpu"), _ask(one), partial(_run, resources=one, workers=workers))
 
 

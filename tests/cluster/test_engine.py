@@ -172,7 +172,9 @@ def test_a_node_has_room_for_whole_trainings_only(monkeypatch):
     assert Resources(cpus=2, gpus=2).places() == 1
 
 
-@pytest.mark.parametrize("bad", [{"cpus": 0}, {"gpus": -0.5}, {"gpus": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"cpus": 0}, {"gpus": -0.5}, {"gpus": 1.5}, {"gpus": float("nan")}, {"gpus": 1e-5}]
+)
 def test_resources_that_cannot_be_are_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Resources(**bad)
@@ -359,6 +361,7 @@ with connect("local"):
     files = [path for path in (*session.rglob("*"), *pathlib.Path.home().rglob("*")) if path.is_file()]
     assert not [path for path in files if token.encode() in path.read_bytes()], "written down"
     assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert "s3cret" not in str(ray._private.state.jobs())
     print(len(ray.nodes()), "node")
     try:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -372,7 +375,7 @@ assert not ray.is_initialized()
 
 def test_a_cluster_of_ones_own_has_a_token_that_no_file_holds_and_leaves_sigterm_alone(tmp_path):
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", LOCAL]
+    command = [sys.executable, "-c", LOCAL, "postgresql://me:s3cret@host/studies"]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert (ran.returncode, ran.stdout) == (0, "1 node\ninterrupted\n"), ran.stderr
 
