@@ -66,10 +66,13 @@ def owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
     What ran out of memory is owed once: with each batch in two parts.
     """
+    broken_off = [trial for trial in trials if trial.state == TrialState.FAIL and comes_back(trial)]
+    if not broken_off:
+        return []
     taken_up = {
         trial.user_attrs.get(CONTINUES) for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN
     }
-    return [trial for trial in trials if comes_back(trial) and trial.number not in taken_up]
+    return [trial for trial in broken_off if trial.number not in taken_up]
 
 
 def begun(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -90,7 +93,7 @@ def begun(trials: Sequence[FrozenTrial]) -> set[int]:
 def lineage(trials: Collection[FrozenTrial]) -> Callable[[FrozenTrial], tuple[int, ...]]:
     """What tells of a trial the numbers of those whose training it goes on with, the last first."""
     before = _before(trials)
-    return lambda trial: tuple(_line(trial.number, before))
+    return lambda trial: tuple(_line(trial.number, before)) if trial.number in before else ()
 
 
 def cost_attributes(cost: Mapping[str, int]) -> dict[str, Any]:
