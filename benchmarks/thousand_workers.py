@@ -4,8 +4,8 @@
 
 A study is filled with running trials; then a worker ends one and begins one, again and again, with trainings
 that take no time. Told are the seconds of a whole trial (proposed, written, claimed, two epochs reported with
-checkpoints, ended), of one look at all trials in it, of a sign of life, and the database server's part of the
-processor's time. Prints and writes JSON.
+checkpoints, ended), of writing it (a database locks the study meanwhile) and of one look at all trials in
+it, of a sign of life, and the database server's part of the processor's time. Prints and writes JSON.
 """
 
 import argparse
@@ -133,11 +133,14 @@ def measure(search: Search, server: Postgres | None, running: int, times: int) -
     whole = median_ms(lambda: trial(search), times)
     used = 1000 * (processor_seconds(server) - before) / times
     look = median_ms(lambda: search.study.get_trials(deepcopy=False), times)
+    random = np.random.default_rng(running)
+    draws = [Draft(search.feasible.sample(random), {"worker": "elsewhere/2"}) for _ in range(times)]
+    written = median_ms(lambda: search._ledger.begin(draws.pop()), times)
     job = search.next()
     assert job is not None
     sign = median_ms(search.lives.sign, times)  # type: ignore[attr-defined]
     search.give_back()
-    told = {"running": running, "trial_ms": whole, "look_ms": look, "sign_ms": sign}
+    told = {"running": running, "trial_ms": whole, "write_ms": written, "look_ms": look, "sign_ms": sign}
     return {**told, "server_ms": round(used, 1)} if server else told
 
 
