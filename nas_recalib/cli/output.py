@@ -16,13 +16,19 @@ def cache_folder(given: Path | None) -> Path:
 def say(line: str) -> None:
     """To standard error, once however many processes torchrun started."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        _tell(line)
 
 
 def complain(line: str) -> None:
     """To standard error, by every process: each may have a trouble of its own."""
     rank = os.environ.get("RANK", "0")
-    print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr, flush=True)
+    _tell(line if rank == "0" else f"process {rank}: {line}")
+
+
+def _tell(line: str) -> None:
+    from nas_recalib.report.terminal import printable  # late, with rich
+
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def print_json(content: object) -> None:

@@ -172,7 +172,9 @@ def test_a_node_has_room_for_whole_trainings_only(monkeypatch):
     assert Resources(cpus=2, gpus=2).places() == 1
 
 
-@pytest.mark.parametrize("bad", [{"cpus": 0}, {"gpus": -0.5}, {"gpus": 1.5}, {"gpus": float("nan")}, {"gpus": 1e-5}])
+@pytest.mark.parametrize(
+    "bad", [{"cpus": 0}, {"gpus": -0.5}, {"gpus": 1.5}, {"gpus": float("nan")}, {"gpus": 1e-5}]
+)
 def test_resources_that_cannot_be_are_refused_by_name(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Resources(**bad)
