@@ -87,7 +87,7 @@ def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: li
     goal = MANY if given.minutes else given.trials
     restarts = [span * (number + 0.5) / given.restarts for number in range(given.restarts)]
     kills = sorted(draw.uniform(0, span) for _ in range(given.kills if given.kill else 0))
-    looks = [10.0 * number for number in range(1, int(span / 10))] if given.minutes else []
+    looks = [10.0 * number for number in range(1, int(span / 10) + 1)] if given.minutes else []
     while not crew.ended(goal) and (not given.minutes or time.monotonic() - begun < span):
         now = time.monotonic() - begun
         if restarts and now >= restarts[0]:
@@ -147,6 +147,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         crew = Crew([*program, *options, f"--strategy={given.strategy}"])
         begun = time.monotonic()
         crew.start(given.workers, MANY if given.minutes else given.trials)
+        while not (crew.ended() or any(folder.glob("trained-*.log"))):  # there is nobody to disturb
+            time.sleep(0.05)
         disturb(given, crew, server, samples)
         goal = given.trials
         if given.minutes:

@@ -18,7 +18,6 @@ import optuna
 import torch
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.cluster import Resources, connect, run_there
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
@@ -126,6 +125,8 @@ def main() -> None:
             retries=1000,  # here workers die of nothing but the hand of chance
         )
         if given.ray:
+            from nas_recalib.cluster import Resources, connect, run_there  # late: it takes seconds
+
             with connect(given.ray):
                 run_there(search, given.trials, Silent(), Resources())
         else:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
+from nas_recalib.errors import printable
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
 from nas_recalib.study.trials import CONTINUES, accuracy_of, curve_of, finished, trained_here
@@ -74,7 +75,7 @@ class Progress:
         self._running.pop(trial.number, None)
         if trial.state == TrialState.FAIL:
             failure, message = trial.user_attrs.get("failure", "failed"), trial.user_attrs.get("message", "")
-            self.console.print(f"trial {trial.number}: {failure}: {message}", markup=False)
+            self.console.print(printable(f"trial {trial.number}: {failure}: {message}"), markup=False)
             return
         self.done += trial.user_attrs.get(CONTINUES) not in self.counted
         self.counted.add(trial.number)

@@ -12,4 +12,7 @@ def test_a_search_killed_at_random_moments_ends_with_what_was_asked_for():
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert result["finished"] == 8
-    assert result["states"].keys() <= {"complete", "pruned", "interrupted"}, "and nothing is left running"
+    assert result["states"].keys() <= {"complete", "lost"}, "and nothing is left running"
+    assert result["states"].get("lost", 0) <= 2
+    assert result["epochs_trained"] == 8 * 3
+    assert result["epochs_trained_again"] <= 2

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from nas_recalib.cli import run
 from nas_recalib.report import terminal
+from nas_recalib.search.progress import Progress
 
 STORAGE = "sqlite:///runs/s/study.db"
 KINDS = ["diverged", "error", "out-of-memory", "over-budget", "abandoned", "interrupted", "lost", "withdrawn"]
@@ -47,7 +48,7 @@ def told(capsys):
 
 
 def failed(kind, **attributes):
-    told = {"failure": kind, "message": f"so it is {kind}", "architecture": f"an architecture, {kind}"}
+    told = {"failure": kind, "message": f"it is {kind}", "architecture": f"an architecture, {kind}"}
     return create_trial(state=TrialState.FAIL, user_attrs={**told, **attributes})
 
 
@@ -161,3 +162,11 @@ def test_markup_is_printed_as_it_is_and_control_characters_by_their_codes(
         assert all(letter.isprintable() or letter in "\n\t" for letter in out)
     assert "two\n" in out, "lines of a traceback stay lines"
     assert terminal.printable(HOSTILE) == SHOWN
+
+
+def test_what_is_said_while_a_search_runs_is_printable_too(searched, capsys):
+    searched.add_trial(failed("lost", message="of \x1b[2J"))
+    Progress.of(searched, goal=3, epochs=2).ended(searched.trials[1])
+    assert capsys.readouterr().err == "trial 1: lost: of \\x1b[2J\n"
+    assert run(["status", "s", "--storage=sqlite:///\x1b[2J.db"]) == 2
+    assert "\\x1b[2J.db" in capsys.readouterr().err
