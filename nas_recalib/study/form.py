@@ -6,6 +6,7 @@ from typing import Any
 from nas_recalib.costs import Budget
 from nas_recalib.proxy.fidelity import Fidelity
 
+_LONGEST = 100_000  # an architecture of hundreds of blocks has tens of thousands of letters
 _GREATEST = 2**62
 
 
@@ -15,7 +16,7 @@ def is_text(value: object) -> bool:
 
 def is_line(value: object) -> bool:
     """Whether it is text that may be shown as it is."""
-    return isinstance(value, str) and value.isprintable() and len(value) <= 1000
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST
 
 
 def is_whole(value: object, least: int = 0, most: int = _GREATEST) -> bool:

@@ -11,6 +11,7 @@ from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
 from nas_recalib.cli import run
+from nas_recalib.errors import printable
 from nas_recalib.report import terminal
 from nas_recalib.search.progress import Progress
 
@@ -147,9 +148,9 @@ def test_markup_is_printed_as_it_is_and_control_characters_by_their_codes(
     searched, capsys, monkeypatch, on_a_terminal
 ):
     storable = HOSTILE.removesuffix(" \ud800")
-    attributes = {"worker": storable, "architecture": "a", "baseline": storable}
+    attributes = {"worker": "[red]x[/red]", "architecture": "a", "message": storable}
     searched.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
-    searched.add_trial(failed(storable, traceback=f"two\n\tlines {storable}"))
+    searched.add_trial(failed("error", message=storable, traceback=f"two\n\tlines {storable}"))
     for options in ([], ["--trial=1"], ["--trial=2"]):
         if on_a_terminal:
             with a_terminal(monkeypatch) as captured:
@@ -158,10 +159,10 @@ def test_markup_is_printed_as_it_is_and_control_characters_by_their_codes(
         else:
             assert run(["status", "s", *options]) == 0
             out = capsys.readouterr().out
-        assert SHOWN.removesuffix(r" \ud800") in out
+        assert (SHOWN.removesuffix(r" \ud800") if options else "[red]x[/red]") in out
         assert all(letter.isprintable() or letter in "\n\t" for letter in out)
     assert "two\n" in out, "lines of a traceback stay lines"
-    assert terminal.printable(HOSTILE) == SHOWN
+    assert printable(HOSTILE) == SHOWN
 
 
 def test_what_is_said_while_a_search_runs_is_printable_too(searched, capsys):

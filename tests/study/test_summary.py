@@ -7,8 +7,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import create_trial
 from small_study import CONFIG, small_study, trial
 
+from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.study.confirmation import keep_confirmation
+from nas_recalib.study.sound import require_sound
 from nas_recalib.study.summary import leaders, summarise
 
 
@@ -130,3 +132,13 @@ def test_a_study_without_a_finished_trial_and_a_foreign_one_are_refused():
     empty.set_user_attr("config", CONFIG.as_dict())
     with pytest.raises(InputError, match="'e' has no finished trial yet"):
         _ = summarise(empty).best
+
+
+def test_architectures_of_many_blocks_are_sound():
+    study = small_study()
+    deep = str(Architecture.of("resnet152", "psconv(pattern=1-2-1-4)+ab-plus"))
+    assert len(deep) > 1000
+    deep_one = trial("psconv", 0.4, 40)
+    deep_one.set_user_attr("architecture", deep)
+    study.add_trial(deep_one)
+    require_sound(study)
