@@ -137,9 +137,9 @@ SHOWN = r"[red]x[/red] \x1b[2J\x1b]0;title\x07 \x9b31m \r\x08\u202e \ud800"
 
 @contextmanager
 def a_terminal(monkeypatch):
-    console = Console(force_terminal=True, width=300, color_system=None, record=True)
+    console = Console(force_terminal=True, width=300, color_system=None, record=True, markup=False)
     with monkeypatch.context() as patched, console.capture() as captured:
-        patched.setattr(terminal, "Console", lambda: console)
+        patched.setattr(terminal, "Console", lambda **_: console)
         yield captured
 
 
