@@ -147,8 +147,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         crew = Crew([*program, *options, f"--strategy={given.strategy}"])
         begun = time.monotonic()
         crew.start(given.workers, MANY if given.minutes else given.trials)
-        while not (crew.ended() or any(folder.glob("trained-*.log"))):  # there is nobody to disturb
-            time.sleep(0.05)
+        while not (crew.ended(given.trials) or any(folder.glob("trained-*.log"))):
+            time.sleep(0.05)  # there is nothing to disturb yet
         disturb(given, crew, server, samples)
         goal = given.trials
         if given.minutes:
