@@ -1,6 +1,7 @@
 """Which trainings are given up early, and which of those that were left go on."""
 
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,9 +11,10 @@ import optuna
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.study.trials import CONTINUES, PARTS, standing
+from nas_recalib.study.trials import CONTINUES, PARTS, lineage, standing
 
 _BRACKET = "bracket"  # a trial's attribute
+_Told = Callable[[FrozenTrial], Mapping[int, float]]
 
 
 class Pruner(Protocol):
@@ -106,27 +108,31 @@ class Halving:
         return {_BRACKET: int(random.choice(brackets, p=weights / weights.sum()))}
 
     def stops(self, trial: optuna.Trial) -> bool:
-        trials = standing(trial.study)
-        this = next(one for one in trials if one.number == trial.number)
+        trials, told = standing(trial.study), _told(trial.study)
+        this = next((one for one in trials if one.number == trial.number), None)
+        if this is None:  # buried meanwhile
+            return True
         epoch, bracket = this.last_step, _bracket(this)
         if epoch not in self.rungs[bracket:]:
             return False
-        return this.number not in self._best(trials, epoch, bracket, last=False)
+        return this.number not in self._best(trials, told, epoch, bracket, last=False)
 
     def promotes(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
-        trials = standing(study)
+        trials, told = standing(study), _told(study)
         for epoch in reversed(self.rungs):
             for bracket in range(self.rungs.index(epoch) + 1):
-                for number in self._best(trials, epoch, bracket, last):
+                for number in self._best(trials, told, epoch, bracket, last):
                     trial = next(one for one in trials if one.number == number)
                     if trial.state == TrialState.PRUNED and trial.last_step == epoch:
                         return trial
         return None
 
-    def _best(self, trials: Sequence[FrozenTrial], epoch: int, bracket: int, last: bool) -> list[int]:
+    def _best(
+        self, trials: Sequence[FrozenTrial], told: _Told, epoch: int, bracket: int, last: bool
+    ) -> list[int]:
         """Numbers of those that go on from a rung, the best first; the older of equals."""
-        there = [one for one in trials if epoch in one.intermediate_values and _bracket(one) == bracket]
-        ranked = sorted(there, key=lambda one: (-one.intermediate_values[epoch], one.number))
+        there = [one for one in trials if _bracket(one) == bracket and epoch in told(one)]
+        ranked = sorted(there, key=lambda one: (-told(one)[epoch], one.number))
         count = len(there) // self.factor
         return [one.number for one in ranked[: max(1, count) if last else count]]
 
@@ -144,6 +150,19 @@ def going_on(trial: FrozenTrial) -> dict[str, Any]:
     """Attributes of a trial that goes on from another."""
     kept = [key for key in (_BRACKET, PARTS, "strategy", "proposed") if key in trial.user_attrs]
     return {CONTINUES: trial.number, **{key: trial.user_attrs[key] for key in kept}}
+
+
+def _told(study: optuna.Study) -> _Told:
+    """Accuracies by epochs; what goes on has those of its forerunners before it has told them again."""
+    trials = study.get_trials(deepcopy=False)
+    older, numbered = lineage(trials), {trial.number: trial for trial in trials}
+
+    def told(trial: FrozenTrial) -> Mapping[int, float]:
+        before = (numbered[number].intermediate_values for number in older(trial) if number in numbered)
+        own = trial.intermediate_values
+        return ChainMap(own, *before) if CONTINUES in trial.user_attrs else own
+
+    return told
 
 
 def _bracket(trial: FrozenTrial) -> int:

@@ -2,7 +2,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from stand_in import SPACE, Silent, StandIn, all_architectures, formula, make_search
 
 from nas_recalib.architecture import Architecture
@@ -180,3 +180,14 @@ def test_the_median_spares_baselines_and_gives_up_what_is_poor(study, tmp_path):
     assert poor
     assert all(trial.last_step >= 1 for trial in poor)
     assert not list((tmp_path / "checkpoints").iterdir()), "what is given up for good leaves nothing behind"
+
+
+def test_what_goes_on_keeps_its_place_at_its_rung_before_it_has_told_an_epoch():
+    study = optuna.create_study(direction="maximize")
+    for value in (0.1, 0.2, 0.3):
+        study.add_trial(create_trial(state=TrialState.PRUNED, value=value, intermediate_values={1: value}))
+    pruner = Halving(3)
+    best = pruner.promotes(study, last=True)
+    assert best.number == 2
+    study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs={"continues": best.number}))
+    assert pruner.promotes(study, last=True) is None
