@@ -50,6 +50,8 @@ def train(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> Iterator[Step | F
     begun = time.monotonic()
     try:
         state = _last_state(proxy, job, checkpoints)
+        if state:
+            checkpoints.save(job.number, state)  # its own, for its forerunners' are dropped when it ends
         before: float = state["seconds"] if state else 0.0
         for told in state["curve"] if state else ():
             yield Step(Epoch(*told), before)
