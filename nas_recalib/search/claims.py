@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.study.trials import CONTINUES, FAILURE, OF_ITS_OWN, WITHDRAWN, begun, owed
+from nas_recalib.study.trials import CONTINUES, OF_ITS_OWN, WITHDRAWN, begun, failure_of, owed
 
 
 def stands(number: int, trials: Sequence[FrozenTrial], goal: int, waited: bool = False) -> bool:
@@ -22,7 +22,7 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int, waited: bool =
         waited: Whether somebody had enqueued it, so that younger ones may have been there first.
     """
     this = next(trial for trial in trials if trial.number == number)
-    serious = [trial for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN]
+    serious = [trial for trial in trials if failure_of(trial) != WITHDRAWN]
     before = [trial for trial in serious if trial.number < number]
     if CONTINUES in this.user_attrs:
         return all(trial.user_attrs.get(CONTINUES) != this.user_attrs[CONTINUES] for trial in before)
@@ -30,8 +30,9 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int, waited: bool =
     due = {trial.number for trial in owed(trials)}
     if any(trial.params == this.params and (trial.number in due or _claims(trial)) for trial in rivals):
         return False
-    return len(begun(before)) < goal
+    waiting = 0 if waited else sum(trial.state == TrialState.WAITING for trial in before)
+    return len(begun(before)) + waiting < goal
 
 
 def _claims(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.FAIL or trial.user_attrs.get(FAILURE) in OF_ITS_OWN
+    return trial.state != TrialState.FAIL or failure_of(trial) in OF_ITS_OWN

@@ -20,12 +20,13 @@ from nas_recalib.study.trials import (
     ATTEMPT,
     FAILURE,
     PARTS,
-    TAKEN,
     begun,
     curve_of,
     finished_of,
+    firsts,
     lineage,
     owed,
+    taken_over,
 )
 
 _PRUNER = 1  # tells its draws from those of the sampler
@@ -98,12 +99,11 @@ class Plan:
             StopSearch: If all that is within the budget failed.
         """
         self.tried.look(trials)
-        older = lineage(trials)
-        done = [one for one in finished_of(trials) if TAKEN not in one.user_attrs]
-        trained = {(one.number, *older(one))[-1] for one in done}
-        enough = len(trained) >= goal
+        older, first = lineage(trials), firsts(trials)
+        ended = {first(one) for one in finished_of(trials)}
+        enough = len(ended - taken_over(trials)) >= goal
         for left in owed(trials):
-            if not enough or (left.number, *older(left))[-1] in trained:
+            if not enough or first(left) in ended:
                 return self._again(left, older(left))
         states = {trial.state for trial in trials}
         full = len(begun(trials)) >= goal
@@ -114,7 +114,8 @@ class Plan:
         if rising is not None:
             return self._going_on(rising, older(rising), {})
         if enough:
-            return Outlook.REACHED
+            rises = any(one.state == TrialState.RUNNING and first(one) in ended for one in trials)
+            return Outlook.WAIT if rises else Outlook.REACHED
         if waits:
             return Outlook.ENQUEUED
         if full or (exhausted and busy):

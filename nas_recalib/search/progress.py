@@ -26,7 +26,7 @@ class Progress:
     Attributes:
         goal: Trained trials that the study is to end with.
         done: Those it has.
-        counted: Numbers of the trials that trained one of those.
+        counted: Numbers of the trials that trained one of those, or were taken over.
         epochs: Of a trial.
         best: Best accuracy so far, and the trial it belongs to.
     """
@@ -47,8 +47,8 @@ class Progress:
         """From where a study stands."""
         complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
         best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
-        trained = {trial.number for trial in trained_here(study)}
-        return cls(goal, len(trained), trained, epochs, best)
+        counted = {trial.number for trial in finished(study)}
+        return cls(goal, len(trained_here(study)), counted, epochs, best)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:

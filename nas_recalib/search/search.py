@@ -1,6 +1,7 @@
 """The search itself: what is trained next, and what becomes of it. All that it knows is in the study."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,11 +30,11 @@ from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
     ACCURACY,
     ATTEMPT,
-    FAILURE,
     PARTS,
     REPLAYED,
     WITHDRAWN,
     comes_back,
+    failure_of,
     lineage,
 )
 
@@ -149,10 +150,12 @@ class Search:
                 if job := self._take(self._ledger.begin(draft), draft):
                     return job
             elif draft == Outlook.ENQUEUED:
-                if job := self._take_enqueued():
-                    return job
+                with suppress(UpdateFinishedTrialError):  # buried by who thought this worker dead
+                    if job := self._take_enqueued():
+                        return job
             else:
-                self.done, self.reached = draft != Outlook.WAIT, draft == Outlook.REACHED
+                self.done = draft != Outlook.WAIT and not self._running
+                self.reached = draft == Outlook.REACHED
                 return None
 
     def report(self, number: int, step: Step) -> bool:
@@ -225,7 +228,7 @@ class Search:
     def _take(self, trial: optuna.Trial, draft: Draft, waited: bool = False) -> Job | None:
         """Makes a trial that has been written this worker's, unless another was first."""
         self.lives.hold(trial._trial_id)
-        if self.shared and not stands(trial.number, self._trials(), self._goal, waited):
+        if (self.shared or waited) and not stands(trial.number, self._trials(), self._goal, waited):
             self.lives.let_go(trial._trial_id)
             self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
             return None
@@ -278,7 +281,7 @@ class Search:
         """Tells the observer, once of each, of what has ended, whoever trained it."""
         if trial.number not in self._seen:
             self._seen.add(trial.number)
-            if trial.user_attrs.get(FAILURE) != WITHDRAWN and REPLAYED not in trial.user_attrs:
+            if failure_of(trial) != WITHDRAWN and REPLAYED not in trial.user_attrs:
                 self._observer.ended(trial)
 
     def _bury(self, trial: FrozenTrial, message: str) -> None:

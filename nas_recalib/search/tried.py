@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.search.samplers import Picks
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import FAILURE, FINISHED, OF_ITS_OWN, REPLAYED, comes_back, owed
+from nas_recalib.study.trials import FINISHED, OF_ITS_OWN, REPLAYED, comes_back, failure_of, owed
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Tried:
 
     def _remember(self, trial: FrozenTrial) -> None:
         """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
-        of_its_own = trial.user_attrs.get(FAILURE) in OF_ITS_OWN and not comes_back(trial)
+        of_its_own = failure_of(trial) in OF_ITS_OWN and not comes_back(trial)
         telling = trial.state in FINISHED or of_its_own
         if telling and "architecture" in trial.user_attrs and REPLAYED not in trial.user_attrs:
             self.add(trial)

@@ -15,10 +15,10 @@ from nas_recalib.study.sound import require_sound
 from nas_recalib.study.trials import (
     BEAT,
     CONTINUES,
-    FAILURE,
     WITHDRAWN,
     accuracy_of,
     curve_of,
+    failure_of,
     finished_of,
     owed,
 )
@@ -122,7 +122,7 @@ def read_standing(study: optuna.Study) -> Standing:
     now = datetime.now()
     hour = timedelta(hours=1)
     recent = [one for one in done if one.datetime_complete and now - one.datetime_complete < hour]
-    kinds = (one.user_attrs.get(FAILURE, "error") for one in trials if one.state == TrialState.FAIL)
+    kinds = map(failure_of, trials)
     return Standing(
         study=study.study_name,
         trained=len(done),
@@ -132,7 +132,7 @@ def read_standing(study: optuna.Study) -> Standing:
         running=tuple(_running(one, now) for one in trials if one.state == TrialState.RUNNING),
         waiting=sum(one.state == TrialState.WAITING for one in trials),
         owed=len(owed(trials)),
-        failures=dict(Counter(kind for kind in kinds if kind != WITHDRAWN)),
+        failures=dict(Counter(kind for kind in kinds if kind not in (None, WITHDRAWN))),
     )
 
 

@@ -18,7 +18,15 @@ from nas_recalib.study.front import Point, front, hypervolumes
 from nas_recalib.study.place import read_config
 from nas_recalib.study.significance import told_apart
 from nas_recalib.study.sound import MEASURED, require_sound
-from nas_recalib.study.trials import ACCURACY, FAILURE, REPLAYED, WITHDRAWN, accuracy_of, curve_of, finished
+from nas_recalib.study.trials import (
+    ACCURACY,
+    REPLAYED,
+    WITHDRAWN,
+    accuracy_of,
+    curve_of,
+    failure_of,
+    finished,
+)
 
 LEADERS = 4
 _COSTS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}  # of a row
@@ -155,14 +163,10 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         tied=tuple(_tied(rows, config)),
         front=tuple(row.number for row in sorted(leading, key=lambda row: row.macs)),
         hypervolumes=tuple(zip((row.number for row in sound), hypervolumes(points), strict=True)),
-        failures=dict(Counter(kind for kind in map(_failure, others) if kind not in (None, WITHDRAWN))),
+        failures=dict(Counter(kind for kind in map(failure_of, others) if kind not in (None, WITHDRAWN))),
         replayed=sum(REPLAYED in trial.user_attrs for trial in others),
         importance=_importance(trained),
     )
-
-
-def _failure(trial: FrozenTrial) -> str | None:
-    return trial.user_attrs.get(FAILURE, "error") if trial.state == TrialState.FAIL else None
 
 
 def conflicting(config: SearchConfig) -> list[str]:

@@ -44,19 +44,26 @@ def standing(study: optuna.Study) -> list[FrozenTrial]:
     one whose worker died, does not.
     """
     trials = study.get_trials(deepcopy=False)
-    lasting = (trial for trial in trials if trial.user_attrs.get(FAILURE) not in _PASSING)
+    lasting = (trial for trial in trials if failure_of(trial) not in _PASSING)
     return [trial for trial in _last(lasting, trials) if trial.state in (*FINISHED, TrialState.RUNNING)]
 
 
 def trained_here(study: optuna.Study) -> list[FrozenTrial]:
-    """As `finished`, without what was taken over from another study."""
-    return [trial for trial in finished(study) if TAKEN not in trial.user_attrs]
+    """As `finished`, without what was begun in another study."""
+    trials = study.get_trials(deepcopy=False)
+    first, taken = firsts(trials), taken_over(trials)
+    return [trial for trial in finished_of(trials) if first(trial) not in taken]
+
+
+def failure_of(trial: FrozenTrial) -> str | None:
+    """Kind of a failed trial's failure; of another it may be written, where who wrote it got no further."""
+    return trial.user_attrs.get(FAILURE, "error") if trial.state == TrialState.FAIL else None
 
 
 def comes_back(trial: FrozenTrial) -> bool:
     """Whether a trial failed in a way after which its training is gone on with."""
-    kind = trial.user_attrs.get(FAILURE)
-    if trial.state != TrialState.FAIL or "architecture" not in trial.user_attrs:
+    kind = failure_of(trial)
+    if "architecture" not in trial.user_attrs:
         return False
     return kind in ("interrupted", "lost") or (kind == "out-of-memory" and PARTS not in trial.user_attrs)
 
@@ -64,12 +71,19 @@ def comes_back(trial: FrozenTrial) -> bool:
 def owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Failed trainings that are to be gone on with: interrupted, lost with their workers, or short of memory.
 
-    What ran out of memory is owed once: with each batch in two parts.
+    What ran out of memory is owed once: with each batch in two parts. Nothing is owed that a younger trial
+    has trained without saying what it goes on with, as in older studies.
     """
-    taken_up = {
-        trial.user_attrs.get(CONTINUES) for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN
+    taken_up = {trial.user_attrs.get(CONTINUES) for trial in trials if failure_of(trial) != WITHDRAWN}
+    left = [trial for trial in trials if comes_back(trial) and trial.number not in taken_up]
+    if not left:
+        return []
+    youngest = {
+        trial.user_attrs.get("architecture"): trial.number
+        for trial in trials
+        if trial.state in FINISHED and REPLAYED not in trial.user_attrs
     }
-    return [trial for trial in trials if comes_back(trial) and trial.number not in taken_up]
+    return [trial for trial in left if youngest.get(trial.user_attrs["architecture"], -1) < trial.number]
 
 
 def begun(trials: Sequence[FrozenTrial]) -> set[int]:
@@ -79,12 +93,19 @@ def begun(trials: Sequence[FrozenTrial]) -> set[int]:
         for trial in trials
         if trial.state in (*FINISHED, TrialState.RUNNING) and REPLAYED not in trial.user_attrs
     ]
+    first = firsts(trials)
+    return {first(trial) for trial in (*standing_for, *owed(trials))} - taken_over(trials)
+
+
+def taken_over(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that were taken over from another study."""
+    return {trial.number for trial in trials if TAKEN in trial.user_attrs}
+
+
+def firsts(trials: Collection[FrozenTrial]) -> Callable[[FrozenTrial], int]:
+    """What tells of a trial the number of the one that its training was begun as."""
     older = lineage(trials)
-    return {
-        (trial.number, *older(trial))[-1]
-        for trial in (*standing_for, *owed(trials))
-        if TAKEN not in trial.user_attrs
-    }
+    return lambda trial: (trial.number, *older(trial))[-1]
 
 
 def lineage(trials: Collection[FrozenTrial]) -> Callable[[FrozenTrial], tuple[int, ...]]:

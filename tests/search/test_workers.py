@@ -9,8 +9,9 @@ from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.job import Step, train
+from nas_recalib.search.ledger import Draft
 from nas_recalib.search.lives import Beating
-from nas_recalib.study.trials import finished
+from nas_recalib.study.trials import finished, owed
 from nas_recalib.study.workers import enrolled, surely_dead
 
 
@@ -206,3 +207,53 @@ def test_a_worker_of_this_machine_is_known_to_have_ended_at_once(tmp_path):
     assert not surely_dead(tmp_path, worker)
     assert not surely_dead(tmp_path, "nobody/0000")
     assert not surely_dead(tmp_path, "x/../../etc/passwd")
+
+
+def test_what_an_older_release_trained_anew_is_not_gone_on_with(make):
+    worker = make(first=())
+    job = worker.next()
+    picks = worker.space.picks(job.architecture)
+    worker.give_back()
+    assert len(owed(worker.study.get_trials())) == 1
+    anew = worker._ledger.begin(Draft(picks))
+    worker._ledger.end(anew, TrialState.COMPLETE, [0.1, 0.2, 0.3])
+    assert owed(worker.study.get_trials()) == []
+
+
+def test_a_trial_that_was_only_about_to_be_buried_still_holds_its_place(make):
+    busy, other = (make(pruner="halving", goal=3, first=()) for _ in range(2))
+    jobs = [busy.next() for _ in range(3)]
+    for job in jobs:
+        for step in train(busy.proxy, job, busy.checkpoints):
+            if busy.report(job.number, step):
+                break
+        busy.end(job.number)
+    on = busy.next()
+    assert on.after
+    trial = busy._running[on.number].trial
+    other.study._storage.set_trial_user_attr(trial._trial_id, "failure", "lost")  # and then it was killed
+    assert other.next() is None
+    assert not other.done, "what rises from a rung is waited for"
+    finish(busy, on)
+    assert other.next() is None or other.reached
+
+
+def test_what_is_enqueued_while_it_is_trained_is_not_trained_twice_by_one_that_is_alone(tmp_path):
+    search = make_search(optuna.create_study(direction="maximize"), tmp_path, StandIn())
+    search.begin(5, Silent())
+    job = search.next()
+    for _ in range(2):
+        search.study.enqueue_trial(search.space.parameters(search.space.picks(job.architecture)))
+    assert search.next().architecture != job.architecture
+    assert states(search) == ["RUNNING", "withdrawn", "withdrawn", "RUNNING"]
+
+
+def test_a_search_is_not_done_while_it_trains(make):
+    worker = make(goal=1, first=())
+    job = worker.next()
+    worker._goal = 0
+    assert worker.next() is None
+    assert not worker.done
+    finish(worker, job)
+    assert worker.next() is None
+    assert worker.done

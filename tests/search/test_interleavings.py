@@ -1,0 +1,316 @@
+"""Many workers on one study, one storage call at a time in an order drawn from a seed.
+
+Workers are killed, interrupted and stopped for minutes at any of their storage calls, trials are enqueued
+meanwhile; whatever happens, every training that was asked for is to be ended once.
+"""
+
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.trial import TrialState, create_trial
+from stand_in import SPACE, Silent, StandIn, make_search
+
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.search.claims import stands
+from nas_recalib.search.lives import Beating
+from nas_recalib.search.local import run_here
+from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.space import SearchSpace
+from nas_recalib.study.trials import (
+    FAILURE,
+    REPLAYED,
+    TAKEN,
+    WITHDRAWN,
+    finished_of,
+    firsts,
+    owed,
+    taken_over,
+)
+
+FEW = """
+name: few
+backbone: resnet20
+granularity: network
+convolution: [vanilla, scconv, psconv]
+recalibration: [none, ab]
+"""
+EPOCHS = 9
+STEPS = 60_000
+
+
+class Killed(BaseException):
+    pass
+
+
+class Worker(threading.Thread):
+    """Runs only while it is its turn, which ends at its next storage call."""
+
+    def __init__(self, main: Callable[["Worker"], bool]) -> None:
+        super().__init__(daemon=True)
+        self._main, self._turn, self._back = main, threading.Semaphore(0), threading.Semaphore(0)
+        self.blow: BaseException | None = None
+        self.lives: Beating | None = None
+        self.ended: object = None
+        self.stopped = False
+        self.start()
+
+    def run(self) -> None:
+        self._turn.acquire()
+        try:
+            self.ended = ("reached", self._main(self))
+        except BaseException as error:
+            self.ended = error
+        self._back.release()
+
+    def pause(self) -> None:
+        if threading.current_thread() is self:
+            self._back.release()
+            self._turn.acquire()
+            if self.blow:
+                blow, self.blow = self.blow, None
+                raise blow
+
+    def step(self) -> None:
+        self._turn.release()
+        self._back.acquire()
+
+
+def stepped(storage: BaseStorage, pause: Callable[[], None]) -> BaseStorage:
+    """The storage as one worker sees it."""
+
+    def method(name: str) -> Callable[..., Any]:
+        def call(_: object, *given: Any, **named: Any) -> Any:
+            pause()
+            return getattr(storage, name)(*given, **named)
+
+        return call
+
+    names = [*BaseStorage.__abstractmethods__, "get_n_trials", "get_best_trial"]
+    return type("Stepped", (BaseStorage,), {name: method(name) for name in names})()
+
+
+@dataclass
+class Kept:
+    """Checkpoints that outlive their workers."""
+
+    states: dict[int, Any]
+    pause: Callable[[], None]
+
+    def save(self, number: int, state: Mapping[str, Any]) -> None:
+        self.pause()
+        self.states[number] = state
+
+    def load(self, number: int) -> Any:
+        self.pause()
+        return self.states.get(number)
+
+    def drop(self, number: int) -> None:
+        self.pause()
+        self.states.pop(number, None)
+
+
+@dataclass
+class Fragile(StandIn):
+    """Some architectures run out of memory, at once or unless in parts; some diverge."""
+
+    share: float = 0.0
+    salt: int = 0
+
+    def steps(self, architecture: Any, start: Any = None, parts: int = 1) -> Any:
+        fate = random.Random(f"{architecture}{self.salt}").random()
+        if fate < self.share or (fate < 2 * self.share and parts == 1):
+            yield Failure("out-of-memory", "no room")
+        elif fate < 3 * self.share:
+            yield Failure("diverged", "not a number")
+        else:
+            yield from super().steps(architecture, start, parts)
+
+
+@dataclass
+class World:
+    """A study, and who works on it."""
+
+    seed: int
+    folder: Any
+    pruner: str
+    space: SearchSpace
+    objectives: tuple[str, ...] = ("accuracy",)
+    workers: list[Worker] = field(default_factory=list)
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.draw = random.Random(self.seed)
+        self.storage = InMemoryStorage()
+        directions = ["maximize", *["minimize"] * (len(self.objectives) - 1)]
+        self.study = optuna.create_study(storage=self.storage, study_name="s", directions=directions)
+        self.proxy = Fragile(epochs=EPOCHS, share=self.draw.choice([0, 0, 0.08]), salt=self.seed)
+        self.states: dict[int, Any] = {}
+        self.names = itertools.count()
+        self.goal = self.draw.randint(1, 9)
+        self.first = self.draw.choice([(), ("vanilla", "psconv")])
+        self.enqueued = self.draw.choice([0.002, 0.02])
+        if self.draw.random() < 0.3:
+            self.take_over(self.draw.randint(1, 4))
+        self.strategy = "random" if len(self.objectives) > 1 else self.draw.choice(["random", "evolution"])
+
+    def pick(self) -> dict[str, str]:
+        return self.space.parameters(
+            tuple(self.draw.randrange(len(one.choices)) for one in self.space.positions)
+        )
+
+    def take_over(self, count: int) -> None:
+        """What another study has trained, left at the first rung where there is one."""
+        curve = {1: 0.9} if self.pruner != "none" else dict.fromkeys(range(1, EPOCHS + 1), 0.9)
+        for parameters in {tuple(one.items()): one for one in (self.pick() for _ in range(count))}.values():
+            picks = self.space.picks_of(parameters)
+            one = create_trial(
+                state=TrialState.COMPLETE if self.pruner == "none" else TrialState.PRUNED,
+                value=0.9,
+                params=parameters,
+                distributions=distributions(self.space),
+                user_attrs={TAKEN: "other/0", "architecture": str(self.space.at(picks))},
+                intermediate_values=curve,
+            )
+            self.study.add_trial(one)
+
+    def join(self) -> Worker:
+        def main(worker: Worker) -> bool:
+            storage = stepped(self.storage, worker.pause)
+            study = optuna.load_study(storage=storage, study_name="s")
+            worker.lives = Beating(self.storage, self.folder, now=lambda: self.now)
+            search = make_search(
+                study,
+                self.folder,
+                self.proxy,
+                space=self.space,
+                pruner=self.pruner,
+                strategy=self.strategy,
+                shared=True,
+                lives=worker.lives,
+                worker=f"here/{next(self.names)}",
+                checkpoints=Kept(self.states, worker.pause),
+                retries=100,
+                objectives=self.objectives,
+                first=self.first,
+            )
+            return run_here(search, self.goal, Silent(), lambda _: worker.pause())
+
+        worker = Worker(main)
+        self.workers.append(worker)
+        return worker
+
+    def tick(self) -> None:
+        self.now += 20
+        for worker in self.workers:
+            if worker.lives and not worker.stopped:
+                worker.lives.sign()
+
+    def advance(self, worker: Worker) -> None:
+        worker.step()
+        if worker.ended is not None:
+            self.workers.remove(worker)
+            if isinstance(worker.ended, BaseException) and not isinstance(
+                worker.ended, Killed | KeyboardInterrupt
+            ):
+                raise worker.ended
+
+    def chaos(self, steps: int, trouble: float) -> None:
+        for _ in range(steps):
+            while len(self.workers) < 3:
+                self.join()
+            worker = self.draw.choice(self.workers)
+            fate = self.draw.random() / trouble
+            if fate < 0.004:
+                worker.blow = Killed()
+            elif fate < 0.006:
+                worker.blow = KeyboardInterrupt()
+            elif fate < 0.008:
+                worker.stopped = True
+            elif fate < 0.028:
+                for one in self.workers:
+                    one.stopped = one.stopped and self.draw.random() < 0.7
+            if self.draw.random() < self.enqueued:
+                self.study.enqueue_trial(self.pick())
+            if self.draw.random() < 0.05:
+                self.tick()
+            if not worker.stopped or worker.blow:
+                self.advance(worker)
+
+    def settle(self) -> None:
+        """Nothing happens any more but work."""
+        self.join()
+        for step in range(STEPS):
+            if not self.workers:
+                return
+            self.advance(self.draw.choice(self.workers))
+            if step % 20 == 0:
+                for worker in self.workers:
+                    worker.stopped = False
+                self.tick()
+        states = Counter(t.user_attrs.get(FAILURE, t.state.name) for t in self.study.get_trials())
+        raise AssertionError(f"no end: {states}")
+
+    def check(self) -> None:
+        trials = self.study.get_trials()
+        mine = [t for t in trials if REPLAYED not in t.user_attrs]
+        told = "\n".join(
+            f"{t.number} {t.state.name} {t.user_attrs.get('architecture')} {t.user_attrs.get(FAILURE)} "
+            f"after {t.user_attrs.get('continues')} by {t.user_attrs.get('worker')}"
+            for t in trials
+        )
+        whole = Counter(str(t.params) for t in mine if t.state == TrialState.COMPLETE)
+        assert max(whole.values(), default=0) <= 1, f"trained twice\n{told}"
+        ended = finished_of(trials)
+        assert len({str(t.params) for t in ended}) == len(ended), f"begun twice\n{told}"
+        first = firsts(trials)
+        here = {first(t) for t in ended} - taken_over(trials)
+        assert len(here) <= self.goal, f"{len(here)} over {self.goal}\n{told}"
+        if len(here) < self.goal:
+            of_its_own = {
+                str(t.params) for t in trials if t.user_attrs.get(FAILURE) in ("out-of-memory", "diverged")
+            }
+            done = {str(t.params) for t in ended} | of_its_own
+            count = len(set(itertools.product(*(range(len(p.choices)) for p in self.space.positions))))
+            assert len(done) == count, f"ended early: {len(here)} of {self.goal}\n{told}"
+        assert not owed(trials), f"lost {[t.number for t in owed(trials)]}\n{told}"
+        for t in trials:  # of a dead worker's, only what nobody misses
+            if t.state == TrialState.RUNNING:
+                assert not stands(t.number, trials, self.goal), told
+        if self.pruner == "none":
+            assert len(whole) == len(ended)
+        if ended:
+            assert whole, told
+        broken = Counter(
+            t.user_attrs.get("architecture")
+            for t in trials
+            if t.user_attrs.get(FAILURE) in ("lost", "interrupted")
+        )
+        passed = Counter((str(one), epoch) for one, epoch in self.proxy.passed)
+        for name in {name for name, _ in passed}:
+            more = sum(count - 1 for (one, _), count in passed.items() if one == name)
+            assert more <= broken[name], f"{name}: {more} epochs again, {broken[name]} times broken\n{told}"
+        withdrawn = sum(t.user_attrs.get(FAILURE) == WITHDRAWN for t in trials)
+        assert withdrawn <= 200, f"{withdrawn} withdrawn\n{told}"
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("space", [SPACE, FEW], ids=["many", "few"])
+@pytest.mark.parametrize("pruner", ["none", "halving", "hyperband"])
+def test_every_training_is_ended_once(tmp_path, seed, space, pruner):
+    world = World(seed, tmp_path, pruner, SearchSpace.parse(space, "tiny"))
+    world.chaos(world.draw.randint(50, 800), trouble=1.0)
+    world.settle()
+    world.check()
