@@ -84,7 +84,7 @@ def test_a_second_search_on_the_same_file_is_refused(tmp_path, monkeypatch, caps
     assert kinds(storage) == ["COMPLETE"]
 
 
-@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.soak)])
 def test_two_processes_share_a_study(tmp_path, server, apart):
     """In one folder the death of one is known at once; in folders apart it would be in two minutes."""
     storage = server.new(f"apart_{apart}".lower())

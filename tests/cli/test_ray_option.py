@@ -105,6 +105,7 @@ def test_it_ends_with_what_was_asked_and_says_its_password_to_nobody(here, marke
     assert all(row.keys() == local["rows"][0].keys() for row in shown["rows"])
 
 
+@pytest.mark.soak
 def test_an_interruption_gives_back_what_runs_and_leaves_no_process_of_ray(here, marked, capsys):
     storage = f"sqlite:///{here}/runs/s/study.db"
     search = [*ON_RAY, "--trials=2", "--epochs=30"]

@@ -14,9 +14,9 @@ from nas_recalib.study.trials import CONTINUES, curve_of, finished
 
 
 @pytest.fixture
-def study(tmp_path):
+def study():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s", direction="maximize")
+    return optuna.create_study(study_name="s", direction="maximize")
 
 
 @pytest.mark.parametrize(
