@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -177,7 +177,7 @@ def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
     )
 
 
-def _is_sign(value: Any) -> bool:
+def _is_sign(value: object) -> TypeGuard[list[Any]]:
     return isinstance(value, list) and len(value) == 2 and is_number(value[1])
 
 
