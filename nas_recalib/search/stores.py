@@ -1,7 +1,6 @@
 """Whole contents by name: in a folder, or under a URL that other machines reach, too."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from uuid import uuid4
 
 from nas_recalib.errors import InputError, in_one_line
 from nas_recalib.files import write_atomically
+from nas_recalib.study.passwords import hide_password, scrub
 
 _LOCAL = ("file://", "local://")
 
@@ -97,8 +97,8 @@ class Remote:
     def _object(self, name: str, attempt: str) -> Iterator[tuple[Any, str]]:
         from fsspec.core import url_to_fs  # late: few have a use for it
 
-        shown = re.sub(r"(?<=://)[^/]*@", "", self.url).rstrip("/")  # without a password
-        with _told(f"{shown}/{name}", attempt):
+        shown = hide_password(self.url).rstrip("/")
+        with _told(f"{shown}/{name}", attempt, lambda reason: scrub(reason, self.url)):
             try:
                 filesystem, root = url_to_fs(self.url)  # which fsspec keeps for the next time
             except ImportError as error:
@@ -108,7 +108,9 @@ class Remote:
 
 
 @contextmanager
-def _told(place: Path | str, attempt: str) -> Iterator[None]:
+def _told(
+    place: Path | str, attempt: str, shown: Callable[[str], str] = lambda reason: reason
+) -> Iterator[None]:
     """Names the place in whatever goes wrong; drivers raise exceptions of their own kinds."""
     try:
         yield
@@ -116,4 +118,4 @@ def _told(place: Path | str, attempt: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or in_one_line(error)
-        raise InputError(f"{place}: cannot be {attempt}: {reason}") from error
+        raise InputError(f"{place}: cannot be {attempt}: {shown(reason)}") from error

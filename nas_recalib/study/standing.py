@@ -4,12 +4,13 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.errors import InputError
+from nas_recalib.study.form import is_number
 from nas_recalib.study.place import read_config
 from nas_recalib.study.sound import require_sound
 from nas_recalib.study.trials import (
@@ -172,8 +173,12 @@ def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
         epochs=len(curve),
         accuracy=curve[-1] if curve else None,
         seconds=(now - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0,
-        silent=time.time() - sign[1] if isinstance(sign, list) and len(sign) == 2 else None,
+        silent=time.time() - sign[1] if _is_sign(sign) else None,
     )
+
+
+def _is_sign(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and len(value) == 2 and is_number(value[1])
 
 
 def _told(when: datetime | None) -> str | None:

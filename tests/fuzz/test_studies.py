@@ -255,3 +255,12 @@ def test_trials_that_another_program_added(state):
     value = 0.5 if state == TrialState.COMPLETE else None
     study.add_trial(optuna.trial.create_trial(state=state, value=value))
     assert sound_or_refused(OPEN[0]) == (state not in (TrialState.COMPLETE, TrialState.PRUNED))
+
+
+@pytest.mark.parametrize("sign", [[1, "long ago"], [1, None], [1], "alive", {}])
+def test_a_sign_of_life_of_another_form(sign):
+    rewrite()
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{DATABASE}")
+    attributes = {"nas_recalib:beat": sign}
+    study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, system_attrs=attributes))
+    assert sound_or_refused(["status", "tiny"])

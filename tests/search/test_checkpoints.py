@@ -103,7 +103,7 @@ def test_a_state_comes_back_until_it_is_dropped(place):
     [
         (
             "unreachable://who:secret@there/a/",
-            "unreachable://there/a/{}: cannot be {}: ConnectionError: no route",
+            "unreachable://who:***@there/a/{}: cannot be {}: ConnectionError: no route",
         ),
         ("nonesuch://there", "nonesuch://there/{}: cannot be {}: ValueError: Protocol not known: nonesuch"),
     ],

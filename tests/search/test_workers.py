@@ -2,8 +2,8 @@
 
 import optuna
 import pytest
-from optuna.trial import TrialState
-from stand_in import Silent, StandIn, make_search
+from optuna.trial import TrialState, create_trial
+from stand_in import Silent, StandIn, all_architectures, make_search
 
 from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure
@@ -257,3 +257,26 @@ def test_a_search_is_not_done_while_it_trains(make):
     finish(worker, job)
     assert worker.next() is None
     assert worker.done
+
+
+def test_what_another_study_left_and_this_one_broke_off_is_gone_on_with_after_the_goal(make):
+    worker = make(goal=0, pruner="halving")
+    picks = worker.space.picks(all_architectures(worker.space)[0])
+    worker.study.add_trial(
+        create_trial(
+            state=TrialState.PRUNED,
+            value=0.5,
+            params=worker.space.parameters(picks),
+            distributions=worker.plan.distributions,
+            user_attrs={"taken_from": "other/0", "architecture": str(worker.space.at(picks))},
+            intermediate_values={1: 0.5},
+        )
+    )
+    assert worker.next().after == (0,)
+    worker.give_back()
+    job = worker.next()
+    assert job.after == (1, 0)
+    finish(worker, job)
+    assert worker.next() is None
+    assert worker.reached
+    assert states(worker) == ["PRUNED", "interrupted", "COMPLETE"]
