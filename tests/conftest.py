@@ -1,6 +1,8 @@
 """Shared by all tests: inputs and modules that follow from a seed, and a hypothesis that repeats itself."""
 
+import signal
 import sys
+import threading
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_recalib.operators import catalog
 from nas_recalib.plugins import load_installed
 
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's jobs in the background ignore
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)

@@ -16,11 +16,11 @@ def benchmark(name, output, *options):
 
 
 def test_the_overhead_of_ray_runs_whole_on_a_few_trials(tmp_path):
-    told = benchmark("ray_overhead.py", tmp_path / "out.json", "--trials=6", "--seconds=0.2")
-    assert told["bare_seconds"] == 0.6
+    told = benchmark("ray_overhead.py", tmp_path / "out.json", "--trials=6", "--seconds=0.25")
+    assert told["bare_seconds"] == 0.75
     alone, whole = told["results"]
     assert alone["most_at_once"] == 2
-    assert min(alone["seconds"], whole["seconds"]) > 0.6
+    assert min(alone["seconds"], whole["seconds"]) > 0.75
 
 
 def test_the_costs_of_storages_run_whole_with_a_few_running(tmp_path):

@@ -80,7 +80,7 @@ def test_it_ends_with_what_was_asked_and_says_its_password_to_nobody(here, marke
         assert process.returncode == 0, err
         done = trials(url)
         study = open_storage(url).get_study_user_attrs(1)
-        assert run(["show", "s", "--json", f"--storage={url}"]) == 0
+        assert run(["show", "s", "--json", "--plugin=my_ops.py", f"--storage={url}"]) == 0
         shown = json.loads(capsys.readouterr().out)
         assert run(["status", "s", "--json", f"--storage={url}"]) == 0
         assert json.loads(capsys.readouterr().out)["trained"] == 5
@@ -95,7 +95,7 @@ def test_it_ends_with_what_was_asked_and_says_its_password_to_nobody(here, marke
 
     assert run([*SEARCH, *own, "--study=t"]) == 0
     capsys.readouterr()
-    assert run(["show", "t", "--json"]) == 0
+    assert run(["show", "t", "--json", "--plugin=my_ops.py"]) == 0
     local = json.loads(capsys.readouterr().out)
     assert shown.keys() == local.keys()
     accuracies = {row["architecture"]: row["accuracy"] for row in local["rows"]}

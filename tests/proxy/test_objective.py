@@ -86,13 +86,11 @@ def test_a_true_answer_prunes(proxy):
 
 def test_a_promoted_trial_goes_on_from_its_rung(proxy):
     whole = replace(proxy, epochs=3)
-    kept, reported = [], []
-    assert len(whole.train(PLAIN, lambda epoch: epoch.number == 2, keep=kept.append)) == 2
-    assert whole.train(PLAIN, reported.append, start=kept[0]) == whole.train(PLAIN, lambda _: False)
-    assert [epoch.number for epoch in reported] == [3]
-    whole.train(PLAIN, lambda epoch: epoch.number == 3, keep=kept.append)
-    assert whole.train(PLAIN, reported.append, start=kept[1]) == whole.train(PLAIN, lambda _: False)
-    assert len(reported) == 1
+    states = [deepcopy(step.state_dict()) for step in whole.steps(PLAIN)]
+    *_, last = whole.steps(PLAIN, states[1])
+    assert last.curve == whole.train(PLAIN, lambda _: False)
+    assert len(list(whole.steps(PLAIN, states[1]))) == 1
+    assert not list(whole.steps(PLAIN, states[2])), "nothing is left to train"
 
 
 def test_steps_are_the_training_after_each_of_its_epochs(proxy):
