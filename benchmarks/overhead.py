@@ -89,7 +89,6 @@ def make(study: optuna.Study, space: SearchSpace, feasible: Feasible, strategy: 
         strategy=strategy,
         pruner=DEFAULT_PRUNER,
         facts={"fidelity": {"epochs": 2}, "device": "none", "versions": versions()},
-        folder=folder,
         checkpoints=Checkpoints(folder),
         worker="here",
     )

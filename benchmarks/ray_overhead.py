@@ -101,7 +101,6 @@ def whole_search(given: argparse.Namespace) -> dict[str, Any]:
             strategy=DEFAULT,
             pruner=DEFAULT_PRUNER,
             facts={},
-            folder=folder,
             checkpoints=Checkpoints(folder / "checkpoints"),
             worker="here",
         )

@@ -117,7 +117,6 @@ def main() -> None:
             strategy=given.strategy,
             pruner="none",
             facts={"fidelity": {"validation": 100}, "device": "none", "versions": {}},
-            folder=given.folder / "trials",
             checkpoints=Checkpoints(given.folder / "checkpoints"),
             worker=worker,
             shared=True,

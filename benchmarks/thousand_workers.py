@@ -90,7 +90,6 @@ def make(url: str, folder: Path) -> Search:
         strategy="random",
         pruner="none",
         facts={"fidelity": {"validation": 100}, "device": "none", "versions": versions()},
-        folder=folder,
         checkpoints=Checkpoints(folder / "checkpoints"),
         worker="here/0",
         shared=True,

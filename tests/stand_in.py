@@ -1,6 +1,7 @@
 """A search whose training is a formula: everything else is real."""
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -75,7 +76,7 @@ class StandIn:
         return step.curve
 
 
-_workers = itertools.count()
+_workers = defaultdict[Path, itertools.count](itertools.count)  # of each folder, that is, each test
 
 
 class Silent:
@@ -101,9 +102,8 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         "strategy": "predictor",
         "pruner": "none",
         "facts": facts,
-        "folder": folder / "trials",
         "checkpoints": Checkpoints(folder / "checkpoints"),
-        "worker": f"here/{next(_workers)}",
+        "worker": f"here/{next(_workers[folder])}",
         **changes,
     }
     return Search(**given)  # type: ignore[arg-type]

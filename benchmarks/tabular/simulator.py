@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import Protocol
 
 import optuna
@@ -270,7 +269,6 @@ def simulate(
             strategy=strategy,
             pruner=pruner,
             facts={},
-            folder=Path(),
             checkpoints=checkpoints,  # type: ignore[arg-type]
             offers=OFFERS,
             first=(),

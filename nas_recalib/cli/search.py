@@ -1,12 +1,11 @@
 """The command that searches."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
 
+from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.options import (
     MANY,
     RUNS,
@@ -189,7 +188,7 @@ def search(
         checkpoints=checkpoints,
     )
     with (
-        _preemptible(),
+        interrupted_by_sigterm(),
         _engine(device, ray, workers, gpus_per_trial, confirm) as engine,
         prepared(request, engine.device, engine.trains, say) as (ready, config),
     ):
@@ -225,13 +224,3 @@ def _engine(
         if value is not None:
             raise InputError(f"{name}: of no use without --ray")
     return nullcontext(here(device))
-
-
-@contextmanager
-def _preemptible() -> Iterator[None]:
-    """Has SIGTERM, by which clusters take machines away, be an interruption: what runs is given back."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,12 +1,10 @@
 """Commands about where studies are kept: storage check, storage serve."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
+from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.options import AsJson
 from nas_recalib.cli.output import print_json, say
 
@@ -36,7 +34,7 @@ def check(url: Url, as_json: AsJson = False) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with _sigterm_interrupts():
+        with interrupted_by_sigterm():
             found = check_storage(url)
     except StopSearch as problem:
         if as_json:
@@ -67,15 +65,5 @@ def serve(
     if host not in _LOOPBACK:
         say(f"note: {host}:{port} has no authentication: whoever can reach it can read, change and delete")
         say("every study; let a firewall admit the workers alone, or listen on 127.0.0.1 and tunnel by ssh")
-    with _sigterm_interrupts():
+    with interrupted_by_sigterm():
         serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Has SIGTERM, as Ctrl-C does, undo what is half done."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,21 +11,23 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.study.trials import CONTINUES, OF_ITS_OWN, WITHDRAWN, begun, failure_of, owed
 
+_ENQUEUED = "fixed_params"  # Optuna's attribute of a trial that somebody enqueued
 
-def stands(number: int, trials: Sequence[FrozenTrial], goal: int, waited: bool = False) -> bool:
+
+def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
     """Whether a trial that has just been written may be trained.
 
     Args:
         number: Its.
         trials: All of the study, read after it was written.
         goal: Trainings that the study is to end with.
-        waited: Whether somebody had enqueued it, so that younger ones may have been there first.
     """
     this = next(trial for trial in trials if trial.number == number)
     serious = [trial for trial in trials if failure_of(trial) != WITHDRAWN]
     before = [trial for trial in serious if trial.number < number]
     if CONTINUES in this.user_attrs:
         return all(trial.user_attrs.get(CONTINUES) != this.user_attrs[CONTINUES] for trial in before)
+    waited = _ENQUEUED in this.system_attrs  # so that younger ones may have been there first
     rivals = [trial for trial in serious if trial.number != number] if waited else before
     due = {trial.number for trial in owed(trials)}
     if any(trial.params == this.params and (trial.number in due or _claims(trial)) for trial in rivals):

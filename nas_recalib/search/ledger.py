@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.costs import Feasible
-from nas_recalib.files import write_atomically
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.samplers import Picks
 from nas_recalib.search.samplers.from_optuna import distributions
@@ -55,7 +55,6 @@ class Ledger:
         space: Its space.
         feasible: Says what architectures cost.
         facts: Attributes that every trial carries.
-        folder: For the tracebacks of failed trials.
         objectives: Names of the study's.
     """
 
@@ -63,7 +62,6 @@ class Ledger:
     space: SearchSpace
     feasible: Feasible
     facts: Mapping[str, Any]
-    folder: Path
     objectives: Sequence[str]
 
     def begin(self, draft: Draft) -> optuna.Trial:
@@ -71,7 +69,7 @@ class Ledger:
         template = create_trial(
             state=TrialState.RUNNING,
             params=self.space.parameters(draft.picks),
-            distributions=distributions(self.space),
+            distributions=self._distributions,
             user_attrs=self._attributes(draft),
             system_attrs=dict(draft.kept),
         )
@@ -93,18 +91,14 @@ class Ledger:
         return self.study._storage.get_trial(trial._trial_id)
 
     def fail(self, identity: int, failure: Failure) -> FrozenTrial:
-        """Tells why there is nothing to tell; a traceback is kept in a file, too."""
+        """Tells why there is nothing to tell."""
         storage = self.study._storage
         storage.set_trial_user_attr(identity, FAILURE, failure.kind)
         storage.set_trial_user_attr(identity, "message", failure.message)
         if failure.details:
             storage.set_trial_user_attr(identity, "traceback", failure.details)
         storage.set_trial_state_values(identity, TrialState.FAIL)
-        ended = storage.get_trial(identity)
-        if failure.details:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / f"{ended.number:05d}.txt", failure.details)
-        return ended
+        return storage.get_trial(identity)
 
     def replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
         """Answers a trial from what is known; nothing is trained."""
@@ -115,6 +109,10 @@ class Ledger:
         for step, value in known.intermediate_values.items():
             trial.report(value, step)
         self.study.tell(trial, known.values if known.state == TrialState.COMPLETE else None, known.state)
+
+    @cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        return distributions(self.space)
 
     def _attributes(self, draft: Draft) -> dict[str, Any]:
         return {

@@ -99,12 +99,12 @@ class Plan:
             StopSearch: If all that is within the budget failed.
         """
         self.tried.look(trials)
-        older, first = lineage(trials), firsts(trials)
+        first = firsts(trials)
         ended = {first(one) for one in finished_of(trials)}
         enough = len(ended - taken_over(trials)) >= goal
         for left in owed(trials):
             if not enough or first(left) in ended:
-                return self._again(left, older(left))
+                return self._again(left, trials)
         states = {trial.state for trial in trials}
         full = len(begun(trials)) >= goal
         waits = TrialState.WAITING in states and not full
@@ -112,7 +112,7 @@ class Plan:
         busy = TrialState.RUNNING in states
         rising = self.pruner.promotes(self._study, last=enough or (exhausted and not busy))
         if rising is not None:
-            return self._going_on(rising, older(rising), {})
+            return self._going_on(rising, trials, {})
         if enough:
             rises = any(one.state == TrialState.RUNNING and first(one) in ended for one in trials)
             return Outlook.WAIT if rises else Outlook.REACHED
@@ -138,18 +138,20 @@ class Plan:
         bracket = self.pruner.attributes(np.random.default_rng((*self._entropy, number, _PRUNER)))
         return Draft(proposal.picks, {**told, **bracket, **self._baseline(proposal.picks)}, proposal.kept)
 
-    def _again(self, left: FrozenTrial, older: tuple[int, ...]) -> Draft:
+    def _again(self, left: FrozenTrial, trials: Sequence[FrozenTrial]) -> Draft:
         """What was broken off."""
         kind, attempt = left.user_attrs[FAILURE], left.user_attrs.get(ATTEMPT, 1)
         attributes = {ATTEMPT: attempt + 1} if kind == "lost" else {ATTEMPT: attempt} if attempt > 1 else {}
-        return self._going_on(left, older, {**attributes, **({PARTS: 2} if kind == "out-of-memory" else {})})
+        return self._going_on(left, trials, {**attributes, **({PARTS: 2} if kind == "out-of-memory" else {})})
 
-    def _going_on(self, left: FrozenTrial, older: tuple[int, ...], attributes: dict[str, Any]) -> Draft:
+    def _going_on(
+        self, left: FrozenTrial, trials: Sequence[FrozenTrial], attributes: dict[str, Any]
+    ) -> Draft:
         picks = self._space.picks_of(left.params)
         return Draft(
             picks,
             {**going_on(left), **self._baseline(picks), **attributes},
-            after=(left.number, *older),
+            after=(left.number, *lineage(trials)(left)),
             told=len(curve_of(left)),
         )
 

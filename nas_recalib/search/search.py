@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -12,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.costs import Feasible, format_exactly
-from nas_recalib.errors import StopSearch
+from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
@@ -34,6 +33,7 @@ from nas_recalib.study.trials import (
     REPLAYED,
     WITHDRAWN,
     comes_back,
+    curve_of,
     failure_of,
     lineage,
 )
@@ -64,7 +64,6 @@ class Search:
         strategy: Name of the strategy.
         pruner: Name of the pruner.
         facts: Attributes that every trial carries (fidelity, device, versions).
-        folder: For the tracebacks of failed trials.
         checkpoints: Where trainings are kept that are going on, or were left at a rung.
         worker: Names this process among those that write to the study.
         shared: Whether there may be others.
@@ -85,7 +84,6 @@ class Search:
     strategy: str
     pruner: str
     facts: dict[str, Any]
-    folder: Path
     checkpoints: Checkpoints
     worker: str
     shared: bool = False
@@ -109,7 +107,7 @@ class Search:
             first=self.first,
         )
         facts = {"strategy": self.strategy, "seed": self.proxy.seed, "worker": self.worker, **self.facts}
-        self._ledger = Ledger(self.study, self.space, self.feasible, facts, self.folder, self.objectives)
+        self._ledger = Ledger(self.study, self.space, self.feasible, facts, self.objectives)
         self._running: dict[int, _Running] = {}
         self._setbacks = Setbacks()
 
@@ -204,8 +202,8 @@ class Search:
 
     def lose(self, number: int, message: str) -> None:
         """Takes it that what a training ran on has died; it is gone on with, unless that was so too often."""
-        trial = self._let_go(number).trial
-        self._bury(self.study._storage.get_trial(trial._trial_id), message)
+        identity = self._let_go(number).trial._trial_id
+        self._bury(self.study._storage.get_trial(identity), message)
 
     def give_back(self) -> None:
         """Has others, or this one later, go on with everything that is being trained."""
@@ -215,7 +213,7 @@ class Search:
     def _take(self, trial: optuna.Trial, draft: Draft, waited: bool = False) -> Job | None:
         """Makes a trial that has been written this worker's, unless another was first."""
         self.lives.hold(trial._trial_id)
-        if (self.shared or waited) and not stands(trial.number, self._trials(), self._goal, waited):
+        if (self.shared or waited) and not stands(trial.number, self._trials(), self._goal):
             self.lives.let_go(trial._trial_id)
             self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
             return None
@@ -252,7 +250,7 @@ class Search:
         strange = [one for one in trials if one.number not in self._running]
         running = [one for one in strange if one.state == TrialState.RUNNING]
         orphans = [one for one in running if one.user_attrs.get("worker") == self.worker]
-        dead = self.lives.dead([one for one in running if one not in orphans])
+        dead = self.lives.dead([one for one in running if one.user_attrs.get("worker") != self.worker])
         for trial in orphans:  # written by a call that broke off before it said so
             self._fail(trial._trial_id, Failure(WITHDRAWN, "written twice"))
         for trial in dead:
@@ -274,7 +272,8 @@ class Search:
     def _bury(self, trial: FrozenTrial, message: str) -> None:
         """Marks a trial whose worker died, perhaps before it saw that another was first."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        if self.shared and not stands(trial.number, self._trials(), self._goal):
+        trained = bool(curve_of(trial)) and REPLAYED not in trial.user_attrs
+        if not trained and not stands(trial.number, self._trials(), self._goal):
             self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
         elif attempts <= self.retries:
             self._fail(trial._trial_id, Failure("lost", message))
@@ -310,4 +309,5 @@ class Search:
 
     def _drop_checkpoints(self, *numbers: int) -> None:
         for number in numbers:
-            self.checkpoints.drop(number)
+            with suppress(InputError):  # what stays is of no use, and of no harm
+                self.checkpoints.drop(number)

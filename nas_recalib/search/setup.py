@@ -74,7 +74,6 @@ def prepared(
                     strategy=config.strategy,
                     pruner=config.pruner,
                     facts={"fidelity": config.fidelity, "device": trains.name, "versions": versions()},
-                    folder=place.folder / "trials",
                     checkpoints=checkpoints,
                     worker=worker,
                     shared=place.shared,

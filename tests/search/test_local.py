@@ -176,7 +176,11 @@ def test_three_errors_in_a_row_stop_the_search_with_the_first_traceback(study, t
     with pytest.raises(StopSearch, match="traceback 1"):
         run_here(make_search(study, tmp_path, proxy), 5, Silent())
     assert len(proxy.trained) == 3
-    assert len(list((tmp_path / "trials").iterdir())) == 3
+    assert [t.user_attrs["traceback"] for t in study.get_trials()] == [
+        "traceback 1",
+        "traceback 2",
+        "traceback 3",
+    ]
 
 
 def test_ten_failures_in_a_row_stop_the_search(study, tmp_path):

@@ -3,11 +3,12 @@
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
-from stand_in import Silent, StandIn, all_architectures, make_search
+from stand_in import Silent, StandIn, all_architectures, formula, make_search
 
-from nas_recalib.errors import StopSearch
+from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
+from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import Step, train
 from nas_recalib.search.ledger import Draft
 from nas_recalib.search.lives import Beating
@@ -133,6 +134,45 @@ def test_who_dies_before_it_saw_that_another_was_first_leaves_nothing_to_go_on_w
     assert len({str(t.params) for t in finished(third.study)}) == len(finished(third.study)) == 3
 
 
+def test_what_has_told_an_epoch_is_gone_on_with_whatever_the_one_who_finds_it_wants(make, clock):
+    dead, modest = make(goal=6), make(goal=1)
+    jobs = [dead.next() for _ in range(3)]
+    for job in jobs:
+        dead.report(job.number, next(train(dead.proxy, job, dead.checkpoints)))
+    for now in (0, 61, 125):
+        clock.now = now
+        modest.next()
+    assert states(dead)[:3] == ["lost"] * 3
+
+
+def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_trained_twice(
+    make, clock, monkeypatch
+):
+    first, second, third = make(), make(), make()
+    picks = second.plan.next(second.study.get_trials(), 6).picks
+    second.study.enqueue_trial(first.space.parameters(picks))
+    monkeypatch.setattr(second, "_take", lambda *_, **__: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        second.next()
+    first._ledger.begin(first.plan.by_hand(picks))  # by one that looked before it was enqueued
+    for now in (0, 61, 125):
+        clock.now = now
+        third.lives.dead([t for t in third.study.get_trials() if t.state == TrialState.RUNNING])
+    third._look()
+    assert states(third)[0] == "withdrawn"
+
+
+def test_a_checkpoint_that_cannot_be_deleted_ends_nothing(make, monkeypatch):
+    worker = make()
+
+    def out_of_reach(self, number):
+        raise InputError("the store is away")
+
+    monkeypatch.setattr(Checkpoints, "drop", out_of_reach)
+    finish(worker, worker.next())
+    assert states(worker) == ["COMPLETE"]
+
+
 def test_a_worker_that_gives_signs_of_life_is_never_buried(make, clock):
     busy, other = make(goal=30), make(goal=30)
     job = busy.next()
@@ -223,7 +263,7 @@ def test_what_an_older_release_trained_anew_is_not_gone_on_with(make):
 def test_a_trial_that_was_only_about_to_be_buried_still_holds_its_place(make):
     busy, other = (make(pruner="halving", goal=3, first=()) for _ in range(2))
     jobs = [busy.next() for _ in range(3)]
-    for job in jobs:
+    for job in sorted(jobs, key=lambda job: -formula(job.architecture)):
         for step in train(busy.proxy, job, busy.checkpoints):
             if busy.report(job.number, step):
                 break
