@@ -64,6 +64,21 @@ def count():
     return directly
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL of this module's."""
+    from postgres import postgres
+
+    with postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def database(server):
+    """The URL of a database on it that the tests of the module share."""
+    return server.new("studies")
+
+
 @pytest.fixture
 def forget(tmp_path, monkeypatch):
     """Takes back, when called and after the test, what plugins under tmp_path changed in this process."""

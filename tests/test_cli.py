@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from commands import SPACE
 from PIL import Image
 
 from nas_recalib.architecture import Architecture
@@ -18,14 +19,6 @@ from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
 
 QUICK = ["--data=digits", "--images=40", "--validation=20", "--resolution=8", "--epochs=1"]
-SPACE = """
-name: tiny
-backbone: resnet20
-granularity: stage
-convolution: [vanilla, scconv, psconv]
-recalibration: [none, ab]
-proxy: {width: 0.5}
-"""
 
 
 @pytest.fixture

@@ -6,11 +6,23 @@ the younger withdraws.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.study.trials import CONTINUES, OF_ITS_OWN, WITHDRAWN, begun, failure_of, owed
+from nas_recalib.proxy.objective import Failure
+from nas_recalib.study.trials import (
+    CONTINUES,
+    OF_ITS_OWN,
+    REPLAYED,
+    WITHDRAWN,
+    begun,
+    curve_of,
+    failure_of,
+    owed,
+)
 
+TOO_LATE = Failure(WITHDRAWN, "another worker was first")
 _ENQUEUED = "fixed_params"  # Optuna's attribute of a trial that somebody enqueued
 
 
@@ -34,6 +46,17 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
         return False
     waiting = 0 if waited else sum(trial.state == TrialState.WAITING for trial in before)
     return len(begun(before)) + waiting < goal
+
+
+def was_late(trial: FrozenTrial, trials: Sequence[FrozenTrial], goal: int) -> bool:
+    """Whether a trial whose worker died does not stand, which that worker had no time to see."""
+    trained = bool(curve_of(trial)) and REPLAYED not in trial.user_attrs
+    return not trained and not stands(trial.number, trials, goal)
+
+
+def unread_wish(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The parameters that somebody enqueued, of a trial whose worker died before it described it."""
+    return None if "architecture" in trial.user_attrs else trial.system_attrs.get(_ENQUEUED)
 
 
 def _claims(trial: FrozenTrial) -> bool:

@@ -15,7 +15,7 @@ from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.claims import stands
+from nas_recalib.search.claims import TOO_LATE, stands, unread_wish, was_late
 from nas_recalib.search.job import Job, Step
 from nas_recalib.search.ledger import Draft, Ledger
 from nas_recalib.search.lives import Alone, Lives
@@ -33,7 +33,6 @@ from nas_recalib.study.trials import (
     REPLAYED,
     WITHDRAWN,
     comes_back,
-    curve_of,
     failure_of,
     lineage,
 )
@@ -215,7 +214,7 @@ class Search:
         self.lives.hold(trial._trial_id)
         if (self.shared or waited) and not stands(trial.number, self._trials(), self._goal):
             self.lives.let_go(trial._trial_id)
-            self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
+            self._fail(trial._trial_id, TOO_LATE)
             return None
         architecture = self.space.at(draft.picks)
         job = Job(trial.number, architecture, draft.after, draft.attributes.get(PARTS, 1))
@@ -270,11 +269,13 @@ class Search:
                 self._observer.ended(trial)
 
     def _bury(self, trial: FrozenTrial, message: str) -> None:
-        """Marks a trial whose worker died, perhaps before it saw that another was first."""
+        """Marks a trial whose worker died."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        trained = bool(curve_of(trial)) and REPLAYED not in trial.user_attrs
-        if not trained and not stands(trial.number, self._trials(), self._goal):
-            self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
+        if wish := unread_wish(trial):
+            if self._fail(trial._trial_id, Failure("lost", message)):
+                self.study.enqueue_trial(wish)
+        elif was_late(trial, self._trials(), self._goal):
+            self._fail(trial._trial_id, TOO_LATE)
         elif attempts <= self.retries:
             self._fail(trial._trial_id, Failure("lost", message))
         else:

@@ -3,17 +3,10 @@
 import json
 
 import pytest
+from commands import SPACE
 
 from nas_recalib.cli import run
 
-SPACE = """
-name: tiny
-backbone: resnet20
-granularity: stage
-convolution: [vanilla, scconv, psconv]
-recalibration: [none, ab]
-proxy: {width: 0.5}
-"""
 BRIEF = "images: 60\nvalidation: 30\nresolution: 8\nepochs: 1\n"
 SMALL = ["--space=tiny.yaml", "--data=digits", "--within=20", "--architectures=3", "--seeds=1"]
 CHEAP = ["--reference=brief.yaml", "--fidelity=brief.yaml", "--score=params", "--score=snip"]

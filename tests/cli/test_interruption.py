@@ -6,17 +6,10 @@ from datetime import datetime, timedelta
 import pytest
 from commands import SEARCH, ended, epochs_trained, running, started, trials, wait_until, watched
 from optuna.trial import TrialState
-from postgres import postgres
 
 from nas_recalib.cli import run
 
 EPOCHS = 12
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
 
 
 def command(goal, *options):

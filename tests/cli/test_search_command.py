@@ -5,18 +5,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+from commands import SPACE
 
 from nas_recalib.cli import run
 from nas_recalib.study.trials import finished
 
-SPACE = """
-name: tiny
-backbone: resnet20
-granularity: stage
-convolution: [vanilla, scconv, psconv]
-recalibration: [none, ab]
-proxy: {width: 0.5}
-"""
 QUICK = [
     "--data=digits",
     "--images=40",

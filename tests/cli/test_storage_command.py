@@ -8,22 +8,11 @@ import sys
 import time
 
 import pytest
-from postgres import free_port, postgres, served
+from postgres import free_port, served
 
 from nas_recalib.cli import run
 from nas_recalib.study import check
 from nas_recalib.study.storage import open_storage
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def database(server):
-    return server.new("studies")
 
 
 @pytest.fixture

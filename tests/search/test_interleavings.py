@@ -281,6 +281,10 @@ class World:
             count = len(set(itertools.product(*(range(len(p.choices)) for p in self.space.positions))))
             assert len(done) == count, f"ended early: {len(here)} of {self.goal}\n{told}"
         assert not owed(trials), f"lost {[t.number for t in owed(trials)]}\n{told}"
+        wished = [t.system_attrs.get("fixed_params") for t in trials]
+        for t in trials:
+            if t.user_attrs.get(FAILURE) == "lost" and "architecture" not in t.user_attrs:
+                assert wished[t.number] in wished[t.number + 1 :], f"a wish lost, {t.number}\n{told}"
         for t in trials:  # of a dead worker's, only what nobody misses
             if t.state == TrialState.RUNNING:
                 assert not stands(t.number, trials, self.goal), told

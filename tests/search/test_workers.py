@@ -162,6 +162,20 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_
     assert states(third)[0] == "withdrawn"
 
 
+def test_an_enqueued_trial_whose_worker_dies_before_it_read_it_is_enqueued_anew(make, clock, monkeypatch):
+    hasty, other = make(goal=2), make(goal=2)
+    wish = other.space.parameters(other.plan.next(other.study.get_trials(), 2).picks)
+    other.study.enqueue_trial(wish)
+    monkeypatch.setattr(hasty.plan, "by_hand", lambda _: (_ for _ in ()).throw(SystemExit))
+    with pytest.raises(SystemExit):
+        hasty.next()
+    for now in (0, 61, 125):
+        clock.now = now
+        other._look()
+    assert states(other) == ["lost", "WAITING"]
+    assert other.space.parameters(other.space.picks(other.next().architecture)) == wish
+
+
 def test_a_checkpoint_that_cannot_be_deleted_ends_nothing(make, monkeypatch):
     worker = make()
 

@@ -16,7 +16,7 @@ from optuna._imports import _LazyImport
 from optuna.exceptions import StorageInternalError
 from optuna.storages._grpc import client
 from optuna.trial import TrialState, create_trial
-from postgres import free_port, postgres, served
+from postgres import free_port, served
 from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.cli import run
@@ -27,17 +27,6 @@ from nas_recalib.study.place import StudyPlace, create_study, find_study, open_s
 from nas_recalib.study.storage import connect, kind_of, open_storage, shared
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=4, max_size=12)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def database(server):
-    return server.new("studies")
 
 
 @pytest.fixture(scope="module")
