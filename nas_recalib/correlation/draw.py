@@ -48,13 +48,13 @@ def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int
     random = np.random.default_rng(seed)
     limits = upper.limits()
     least = np.array([(1 - within) * limits[name] for name in space.table.names])
-    found: dict[Architecture, None] = {}
+    found: dict[tuple[int, ...], None] = {}
     for _ in range(_ROUNDS):
         picks = feasible.sample_many(_AT_ONCE, random)
         for one in picks[(space.table.costs(picks) >= least).all(axis=1)].tolist():
-            found.setdefault(space.at(tuple(one)))
+            found.setdefault(tuple(one))
             if len(found) == count:
-                return list(found)
+                return [space.at(picks) for picks in found]
     raise InputError(
         f"within: of {_AT_ONCE * _ROUNDS:,} architectures within {upper}, {len(found)} different ones are "
         f"less than {within:.0%} below it; {count} were asked for"

@@ -81,7 +81,7 @@ def initialise(network: nn.Module) -> None:
     """Draws the weight of every convolution as He et al. (2015), by torch's global generator."""
     for module in network.modules():
         weight = getattr(module, "weight", None)
-        if isinstance(weight, nn.Parameter) and weight.dim() == 4:
+        if isinstance(weight, nn.Parameter) and weight.dim() == 4 and not weight.is_meta:
             nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
 

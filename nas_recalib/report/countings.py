@@ -1,8 +1,9 @@
 """Other ways of counting than ours that papers' figures follow, under the names that tables give them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -90,17 +91,24 @@ def _image(architecture: Architecture) -> tuple[int, int, int, int]:
 
 def _outputs(architecture: Architecture, kind: type[Module]) -> list[tuple[str, Module, int]]:
     """For every call of a module of a kind: its name, the module, and how many values one image gives."""
-    network = _network(architecture)
-    calls: list[tuple[str, Module, int]] = []
+    return [
+        (name, module, values) for name, module, values in _calls(architecture) if isinstance(module, kind)
+    ]
 
-    def watch(name: str, module: Module) -> None:
+
+@lru_cache(maxsize=1)
+def _calls(architecture: Architecture) -> Sequence[tuple[str, nn.Module, int]]:
+    network = _network(architecture)
+    calls: list[tuple[str, nn.Module, int]] = []
+
+    def watch(name: str, module: nn.Module) -> None:
         def hook(_: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
             calls.append((name, module, math.prod(output.shape)))
 
         module.register_forward_hook(hook)
 
     for name, module in network.named_modules():
-        if isinstance(module, kind):
+        if not list(module.children()):
             watch(name, module)
     with torch.no_grad():
         network(torch.empty(_image(architecture), device="meta"))

@@ -5,8 +5,7 @@ worker writes a trial first, then looks at those before it: the older of two tha
 the younger withdraws.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -54,9 +53,17 @@ def was_late(trial: FrozenTrial, trials: Sequence[FrozenTrial], goal: int) -> bo
     return not trained and not stands(trial.number, trials, goal)
 
 
-def unread_wish(trial: FrozenTrial) -> dict[str, Any] | None:
-    """The parameters that somebody enqueued, of a trial whose worker died before it described it."""
-    return None if "architecture" in trial.user_attrs else trial.system_attrs.get(_ENQUEUED)
+def unread_wish(trial: FrozenTrial, options: Mapping[str, Sequence[str]]) -> dict[str, str] | None:
+    """The parameters that somebody enqueued, of a trial whose worker died before it described it.
+
+    Args:
+        trial: That one.
+        options: What each parameter may be; one that asks for something else is no wish.
+    """
+    wish: dict[str, str] | None = trial.system_attrs.get(_ENQUEUED)
+    if wish is None or "architecture" in trial.user_attrs:
+        return None
+    return wish if all(value in options.get(name, ()) for name, value in wish.items()) else None
 
 
 def _claims(trial: FrozenTrial) -> bool:

@@ -271,7 +271,7 @@ class Search:
     def _bury(self, trial: FrozenTrial, message: str) -> None:
         """Marks a trial whose worker died."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        if wish := unread_wish(trial):
+        if wish := unread_wish(trial, self.space.options()):
             if self._fail(trial._trial_id, Failure("lost", message)):
                 self.study.enqueue_trial(wish)
         elif was_late(trial, self._trials(), self._goal):

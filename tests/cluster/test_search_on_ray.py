@@ -41,7 +41,7 @@ def trials(folder):
         return []
 
 
-def wait_until(true, seconds=90):
+def wait_until(true, seconds=180):
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "it does not come to that"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas_recalib.correlation.draw import draw, slice_of
-from nas_recalib.costs import Budget
+from nas_recalib.costs import Budget, Feasible
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
 
@@ -50,8 +50,11 @@ def test_more_are_drawn_after_the_same_first_ones(space):
     assert draw(space, upper, 0.05, 10, seed=2) != draw(space, upper, 0.05, 10, seed=1)
 
 
-def test_each_of_the_slice_is_as_likely_as_any_other(space):
+def test_each_of_the_slice_is_as_likely_as_any_other(space, monkeypatch):
     upper = slice_of(space, Budget(), 0.01, seed=0)
+    prepared_once = Feasible(space.table, upper)
+    monkeypatch.setattr("nas_recalib.correlation.draw.Feasible", lambda *_: prepared_once)
+    monkeypatch.setattr("nas_recalib.correlation.draw._AT_ONCE", 500)
     limits = np.array([upper.macs, upper.params])
     every = np.stack(np.meshgrid(*[np.arange(9)] * 3), axis=-1).reshape(-1, 3)
     costs = space.table.costs(every)
