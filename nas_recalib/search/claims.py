@@ -5,23 +5,24 @@ worker writes a trial first, then looks at those before it: the older of two tha
 the younger withdraws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.proxy.objective import Failure
 from nas_recalib.study.trials import (
     CONTINUES,
+    FAILURE,
     OF_ITS_OWN,
     REPLAYED,
     WITHDRAWN,
     begun,
     curve_of,
     failure_of,
+    firsts,
     owed,
 )
 
-TOO_LATE = Failure(WITHDRAWN, "another worker was first")
 _ENQUEUED = "fixed_params"  # Optuna's attribute of a trial that somebody enqueued
 
 
@@ -39,7 +40,8 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
     if CONTINUES in this.user_attrs:
         return all(trial.user_attrs.get(CONTINUES) != this.user_attrs[CONTINUES] for trial in before)
     waited = _ENQUEUED in this.system_attrs  # so that younger ones may have been there first
-    rivals = [trial for trial in serious if trial.number != number] if waited else before
+    first = firsts(trials)
+    rivals = [trial for trial in serious if first(trial) < number or (waited and trial.number > number)]
     due = {trial.number for trial in owed(trials)}
     if any(trial.params == this.params and (trial.number in due or _claims(trial)) for trial in rivals):
         return False
@@ -48,22 +50,16 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
 
 
 def was_late(trial: FrozenTrial, trials: Sequence[FrozenTrial], goal: int) -> bool:
-    """Whether a trial whose worker died does not stand, which that worker had no time to see."""
+    """Whether a trial whose worker died does not stand, which that worker had no time to say."""
+    if trial.user_attrs.get(FAILURE) == WITHDRAWN:  # it saw that, and got no further
+        return True
     trained = bool(curve_of(trial)) and REPLAYED not in trial.user_attrs
     return not trained and not stands(trial.number, trials, goal)
 
 
-def unread_wish(trial: FrozenTrial, options: Mapping[str, Sequence[str]]) -> dict[str, str] | None:
-    """The parameters that somebody enqueued, of a trial whose worker died before it described it.
-
-    Args:
-        trial: That one.
-        options: What each parameter may be; one that asks for something else is no wish.
-    """
-    wish: dict[str, str] | None = trial.system_attrs.get(_ENQUEUED)
-    if wish is None or "architecture" in trial.user_attrs:
-        return None
-    return wish if all(value in options.get(name, ()) for name, value in wish.items()) else None
+def unread_wish(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The parameters that somebody enqueued, of a trial whose worker died before it described it."""
+    return None if "architecture" in trial.user_attrs else trial.system_attrs.get(_ENQUEUED)
 
 
 def _claims(trial: FrozenTrial) -> bool:

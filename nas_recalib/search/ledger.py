@@ -76,6 +76,17 @@ class Ledger:
         identity = self.study._storage.create_new_trial(self.study._study_id, template)
         return optuna.Trial(self.study, identity)
 
+    def read(self, identity: int) -> optuna.Trial:
+        """A trial that somebody enqueued; what was left open is proposed.
+
+        Raises:
+            ValueError: If it asks for what the space does not have.
+        """
+        trial = optuna.Trial(self.study, identity)
+        for name, options in self.space.options().items():
+            trial.suggest_categorical(name, options)
+        return trial
+
     def describe(self, trial: optuna.Trial, draft: Draft) -> None:
         """Gives a trial that somebody enqueued the attributes of the others."""
         for key, value in self._attributes(draft).items():
@@ -108,7 +119,7 @@ class Ledger:
                 trial.set_user_attr(key, known.user_attrs[key])
         for step, value in known.intermediate_values.items():
             trial.report(value, step)
-        self.study.tell(trial, known.values if known.state == TrialState.COMPLETE else None, known.state)
+        self.study._storage.set_trial_state_values(trial._trial_id, known.state, known.values)
 
     @cached_property
     def _distributions(self) -> dict[str, BaseDistribution]:

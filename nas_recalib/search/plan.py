@@ -64,7 +64,6 @@ class Plan:
     Attributes:
         pruner: As given.
         tried: What need not be trained again.
-        distributions: Of a trial's parameters.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class Plan:
         self._entropy = (seed, *salt)
         self._sampler = UntriedSampler(offer.make(), space, feasible, self.tried.all, seed, salt)
         self._baselines = {picks: name for name, picks in baselines(first, space, feasible).items()}
-        self.distributions = self._sampler.distributions
         study.sampler = self._sampler
 
     def next(self, trials: Sequence[FrozenTrial], goal: int) -> Draft | Outlook:

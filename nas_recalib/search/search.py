@@ -15,7 +15,7 @@ from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.claims import TOO_LATE, stands, unread_wish, was_late
+from nas_recalib.search.claims import stands, unread_wish, was_late
 from nas_recalib.search.job import Job, Step
 from nas_recalib.search.ledger import Draft, Ledger
 from nas_recalib.search.lives import Alone, Lives
@@ -214,7 +214,7 @@ class Search:
         self.lives.hold(trial._trial_id)
         if (self.shared or waited) and not stands(trial.number, self._trials(), self._goal):
             self.lives.let_go(trial._trial_id)
-            self._fail(trial._trial_id, TOO_LATE)
+            self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
             return None
         architecture = self.space.at(draft.picks)
         job = Job(trial.number, architecture, draft.after, draft.attributes.get(PARTS, 1))
@@ -224,9 +224,13 @@ class Search:
 
     def _take_enqueued(self) -> Job | None:
         """A trial that someone enqueued by hand."""
+        identity = self.study._pop_waiting_trial_id()
+        if identity is None:  # another was faster
+            return None
         try:
-            trial = self.study.ask(self.plan.distributions)
+            trial = self._ledger.read(identity)
         except ValueError as error:  # a choice that the space does not have
+            self._fail(identity, Failure("error", str(error)))
             raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
         draft = self.plan.by_hand(self.space.picks_of(trial.params))
         if known := self.plan.tried.known.get(draft.picks):
@@ -271,11 +275,11 @@ class Search:
     def _bury(self, trial: FrozenTrial, message: str) -> None:
         """Marks a trial whose worker died."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        if wish := unread_wish(trial, self.space.options()):
-            if self._fail(trial._trial_id, Failure("lost", message)):
-                self.study.enqueue_trial(wish)
+        if wish := unread_wish(trial):
+            self.study.enqueue_trial(wish)  # first, as this may break off in between; twice does no harm
+            self._fail(trial._trial_id, Failure("lost", message))
         elif was_late(trial, self._trials(), self._goal):
-            self._fail(trial._trial_id, TOO_LATE)
+            self._fail(trial._trial_id, Failure(WITHDRAWN, f"{message}, and another was first"))
         elif attempts <= self.retries:
             self._fail(trial._trial_id, Failure("lost", message))
         else:

@@ -63,7 +63,7 @@ def failure_of(trial: FrozenTrial) -> str | None:
 def comes_back(trial: FrozenTrial) -> bool:
     """Whether a trial failed in a way after which its training is gone on with."""
     kind = failure_of(trial)
-    if "architecture" not in trial.user_attrs:
+    if "architecture" not in trial.user_attrs or REPLAYED in trial.user_attrs:
         return False
     return kind in ("interrupted", "lost") or (kind == "out-of-memory" and PARTS not in trial.user_attrs)
 

@@ -156,7 +156,7 @@ class World:
         self.names = itertools.count()
         self.goal = self.draw.randint(1, 9)
         self.first = self.draw.choice([(), ("vanilla", "psconv")])
-        self.enqueued = self.draw.choice([0.002, 0.02])
+        self.enqueued = self.draw.choice([0.002, 0.02, 0.1])
         if self.draw.random() < 0.3:
             self.take_over(self.draw.randint(1, 4))
         self.strategy = "random" if len(self.objectives) > 1 else self.draw.choice(["random", "evolution"])
@@ -296,6 +296,7 @@ class World:
             t.user_attrs.get("architecture")
             for t in trials
             if t.user_attrs.get(FAILURE) in ("lost", "interrupted")
+            or "died" in t.user_attrs.get("message", "")
         )
         passed = Counter((str(one), epoch) for one, epoch in self.proxy.passed)
         for name in {name for name, _ in passed}:
@@ -310,11 +311,13 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "seed", [*range(8), *(pytest.param(n, marks=pytest.mark.soak) for n in range(8, 100))]
+)
 @pytest.mark.parametrize("space", [SPACE, FEW], ids=["many", "few"])
 @pytest.mark.parametrize("pruner", ["none", "halving", "hyperband"])
 def test_every_training_is_ended_once(tmp_path, seed, space, pruner):
     world = World(seed, tmp_path, pruner, SearchSpace.parse(space, "tiny"))
-    world.chaos(world.draw.randint(50, 800), trouble=1.0)
+    world.chaos(world.draw.randint(50, 800), trouble=world.draw.choice([1.0, 3.0, 8.0]))
     world.settle()
     world.check()

@@ -12,6 +12,7 @@ from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import Step, train
 from nas_recalib.search.ledger import Draft
 from nas_recalib.search.lives import Beating
+from nas_recalib.search.samplers.from_optuna import distributions
 from nas_recalib.study.trials import finished, owed
 from nas_recalib.study.workers import enrolled, surely_dead
 
@@ -55,6 +56,17 @@ def finish(search, job):
 
 def states(search):
     return [trial.user_attrs.get("failure", trial.state.name) for trial in search.study.get_trials()]
+
+
+def die(*_, **__):
+    raise SystemExit
+
+
+def pass_away(clock, finder):
+    """As long as it takes until the dead are buried."""
+    for now in (0, 61, 125):
+        clock.now += now
+        finder._look()
 
 
 def test_no_two_train_the_same_and_none_begins_more_than_asked(make):
@@ -151,7 +163,7 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_
     first, second, third = make(), make(), make()
     picks = second.plan.next(second.study.get_trials(), 6).picks
     second.study.enqueue_trial(first.space.parameters(picks))
-    monkeypatch.setattr(second, "_take", lambda *_, **__: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(second, "_take", die)
     with pytest.raises(SystemExit):
         second.next()
     first._ledger.begin(first.plan.by_hand(picks))  # by one that looked before it was enqueued
@@ -162,11 +174,56 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_
     assert states(third)[0] == "withdrawn"
 
 
+def test_what_was_begun_earlier_is_not_begun_again_while_it_goes_on_under_a_younger_number(make, clock):
+    dead, slow, quick = make(first=()), make(first=()), make(first=())
+    job = dead.next()
+    draft = Draft(slow.space.picks(job.architecture))
+    late = slow._ledger.begin(draft)  # written by one that looked before
+    pass_away(clock, quick)
+    slow.lives.sign()
+    assert states(quick)[0] == "lost"
+    assert quick.next().after == (job.number,)
+    assert slow._take(late, draft) is None
+
+
+def test_who_dies_while_it_withdraws_has_withdrawn(make, clock):
+    dead, finder = make(first=()), make(first=())
+    job = dead.next()
+    identity = dead._running[job.number].trial._trial_id
+    dead.study._storage.set_trial_user_attr(identity, "failure", "withdrawn")
+    pass_away(clock, finder)
+    assert states(finder) == ["withdrawn"]
+
+
+def test_an_enqueued_trial_that_another_reads_first_leaves_no_trial_behind(make, monkeypatch):
+    slow, quick = make(first=()), make(first=())
+    quick.study.enqueue_trial(quick.space.parameters(quick.plan.next([], 6).picks))
+    pop = slow.study._pop_waiting_trial_id
+
+    def after_another():
+        quick.next()
+        return pop()
+
+    monkeypatch.setattr(slow.study, "_pop_waiting_trial_id", after_another)
+    assert slow._take_enqueued() is None
+    assert states(slow) == ["RUNNING"]
+
+
+def test_the_answer_to_an_enqueued_trial_that_has_no_room_is_not_trained(make):
+    worker = make(first=(), proxy=StandIn(verdict=lambda _: Failure("out-of-memory", "no room")))
+    for _ in range(2):
+        job = worker.next()
+        worker.fail(job.number, Failure("out-of-memory", "no room"))
+    worker.study.enqueue_trial(worker.space.parameters(worker.space.picks(job.architecture)))
+    assert worker.next().architecture != job.architecture
+    assert "replayed_from" in worker.study.get_trials()[2].user_attrs
+
+
 def test_an_enqueued_trial_whose_worker_dies_before_it_read_it_is_enqueued_anew(make, clock, monkeypatch):
     hasty, other = make(goal=2), make(goal=2)
     wish = other.space.parameters(other.plan.next(other.study.get_trials(), 2).picks)
     other.study.enqueue_trial(wish)
-    monkeypatch.setattr(hasty.plan, "by_hand", lambda _: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(hasty.plan, "by_hand", die)
     with pytest.raises(SystemExit):
         hasty.next()
     for now in (0, 61, 125):
@@ -321,7 +378,7 @@ def test_what_another_study_left_and_this_one_broke_off_is_gone_on_with_after_th
             state=TrialState.PRUNED,
             value=0.5,
             params=worker.space.parameters(picks),
-            distributions=worker.plan.distributions,
+            distributions=distributions(worker.space),
             user_attrs={"taken_from": "other/0", "architecture": str(worker.space.at(picks))},
             intermediate_values={1: 0.5},
         )
