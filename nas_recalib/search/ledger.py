@@ -9,8 +9,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas_recalib.costs import Feasible
+from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.proxy.objective import Failure
+from nas_recalib.search.job import Job
 from nas_recalib.search.samplers import Picks
 from nas_recalib.search.samplers.from_optuna import distributions
 from nas_recalib.space import SearchSpace
@@ -44,6 +45,27 @@ class Draft:
     kept: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[int, ...] = ()
     told: int = 0
+
+
+@dataclass
+class Running:
+    """A trial that is being trained by this process.
+
+    Attributes:
+        trial: Itself.
+        job: As it was handed out.
+        known: Epochs that had been told when it was begun.
+        curve: Accuracies that were told since.
+        seconds: Trained so far.
+        taken: Whether another goes on with it, who thought this process dead.
+    """
+
+    trial: optuna.Trial
+    job: Job
+    known: int
+    curve: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    taken: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,14 @@ class Ledger:
         """Gives a trial that somebody enqueued the attributes of the others."""
         for key, value in self._attributes(draft).items():
             trial.set_user_attr(key, value)
+
+    def refusal(self, draft: Draft) -> Failure | None:
+        """Why what somebody enqueued is not trained, if it is not."""
+        if self.feasible.allows(draft.picks):
+            return None
+        cost = self.feasible.table.cost(draft.picks)
+        costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
+        return Failure("over-budget", f"{costs} are over {self.feasible.budget}")
 
     def end(self, trial: optuna.Trial, state: TrialState, curve: Sequence[float]) -> FrozenTrial:
         """Tells what a training came to."""

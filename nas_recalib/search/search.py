@@ -10,14 +10,14 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.costs import Feasible, format_exactly
+from nas_recalib.costs import Feasible
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.claims import stands, unread_wish, was_late
 from nas_recalib.search.job import Job, Step
-from nas_recalib.search.ledger import Draft, Ledger
+from nas_recalib.search.ledger import Draft, Ledger, Running
 from nas_recalib.search.lives import Alone, Lives
 from nas_recalib.search.observer import Observer
 from nas_recalib.search.plan import Outlook, Plan
@@ -36,16 +36,6 @@ from nas_recalib.study.trials import (
     failure_of,
     lineage,
 )
-
-
-@dataclass
-class _Running:
-    trial: optuna.Trial
-    job: Job
-    known: int  # epochs that had been told when it was begun
-    curve: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    taken: bool = False  # away from this worker, which was thought dead
 
 
 @dataclass
@@ -107,7 +97,7 @@ class Search:
         )
         facts = {"strategy": self.strategy, "seed": self.proxy.seed, "worker": self.worker, **self.facts}
         self._ledger = Ledger(self.study, self.space, self.feasible, facts, self.objectives)
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._setbacks = Setbacks()
 
     @property
@@ -218,7 +208,7 @@ class Search:
             return None
         architecture = self.space.at(draft.picks)
         job = Job(trial.number, architecture, draft.after, draft.attributes.get(PARTS, 1))
-        self._running[trial.number] = _Running(trial, job, draft.told)
+        self._running[trial.number] = Running(trial, job, draft.told)
         self._observer.started(trial.number, architecture)
         return job
 
@@ -237,10 +227,8 @@ class Search:
             self._ledger.replay(trial, known)
             return None
         self._ledger.describe(trial, draft)
-        if not self.feasible.allows(draft.picks):
-            cost = self.feasible.table.cost(draft.picks)
-            costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
-            self._setback(trial._trial_id, Failure("over-budget", f"{costs} are over {self.feasible.budget}"))
+        if refusal := self._ledger.refusal(draft):
+            self._setback(trial._trial_id, refusal)
             return None
         return self._take(trial, draft, waited=True)
 
@@ -307,7 +295,7 @@ class Search:
         self._drop_checkpoints(ended.number, *lineage(self._trials())(ended))
         self._setbacks.add(failure)
 
-    def _let_go(self, number: int) -> _Running:
+    def _let_go(self, number: int) -> Running:
         running = self._running.pop(number)
         self.lives.let_go(running.trial._trial_id)
         return running
