@@ -6,6 +6,8 @@ import sys
 import optuna
 import pytest
 
+from nas_recalib.cli import run
+
 SPACE = """
 name: tiny
 backbone: resnet20
@@ -14,7 +16,7 @@ convolution: [vanilla, scconv]
 recalibration: [none, ab]
 """
 QUICK = ["--data=digits", "--images=40", "--validation=20", "--resolution=8", "--width=0.5", "--epochs=1"]
-COMMAND = [sys.executable, "-m", "nas_recalib", "search", "--space=tiny.yaml", "--strategy=random", *QUICK]
+SEARCH = ["search", "--space=tiny.yaml", "--strategy=random", *QUICK]
 EMPTY_STUDY = 114_688  # bytes of a database that holds its tables and little else
 FIRST_CHECKPOINT = 660_000  # bytes, with some room; that of the second trial, scconv, is larger
 
@@ -27,7 +29,7 @@ def search(folder, *options, largest_file=None):
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     start = limit if largest_file else None
-    command = [*COMMAND, *options]
+    command = [sys.executable, "-m", "nas_recalib", *SEARCH, *options]
     return subprocess.run(command, cwd=folder, preexec_fn=start, capture_output=True, text=True, check=False)
 
 
@@ -64,12 +66,14 @@ def test_a_disk_without_room_for_a_checkpoint_gives_the_trial_back_and_names_the
 
 
 @pytest.mark.parametrize("place", ["a file", "a file/below", "memoryy://bucket"])
-def test_a_place_that_cannot_keep_checkpoints_is_refused_before_anything_is_written(tmp_path, place):
+def test_a_place_that_cannot_keep_checkpoints_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, place
+):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(SPACE)
     (tmp_path / "a file").touch()
-    refused = search(tmp_path, "--trials=1", f"--checkpoints={place}")
-    assert refused.returncode == 2
-    (line,) = refused.stderr.splitlines()
+    assert run([*SEARCH, "--trials=1", f"--checkpoints={place}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert place in line
     assert not list(tmp_path.rglob("study.db*"))
