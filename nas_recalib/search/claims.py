@@ -6,24 +6,25 @@ the younger withdraws.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.study.trials import (
     CONTINUES,
+    ENQUEUED,
     FAILURE,
     OF_ITS_OWN,
     REPLAYED,
     WITHDRAWN,
     begun,
+    comes_back,
     curve_of,
     failure_of,
     firsts,
     owed,
 )
 
-_ENQUEUED = "fixed_params"  # Optuna's attribute of a trial that somebody enqueued
+_OURS = (FAILURE, "message", REPLAYED)  # attributes that a trial may have before it is described
 
 
 def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
@@ -39,7 +40,7 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
     before = [trial for trial in serious if trial.number < number]
     if CONTINUES in this.user_attrs:
         return all(trial.user_attrs.get(CONTINUES) != this.user_attrs[CONTINUES] for trial in before)
-    waited = _ENQUEUED in this.system_attrs  # so that younger ones may have been there first
+    waited = ENQUEUED in this.system_attrs  # so that younger ones may have been there first
     first = firsts(trials)
     rivals = [trial for trial in serious if first(trial) < number or (waited and trial.number > number)]
     due = {trial.number for trial in owed(trials)}
@@ -51,16 +52,21 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
 
 def was_late(trial: FrozenTrial, trials: Sequence[FrozenTrial], goal: int) -> bool:
     """Whether a trial whose worker died does not stand, which that worker had no time to say."""
-    if trial.user_attrs.get(FAILURE) == WITHDRAWN:  # it saw that, and got no further
+    if trial.user_attrs.get(FAILURE) == WITHDRAWN or REPLAYED in trial.user_attrs:  # it got no further
         return True
-    trained = bool(curve_of(trial)) and REPLAYED not in trial.user_attrs
-    return not trained and not stands(trial.number, trials, goal)
+    return not curve_of(trial) and not stands(trial.number, trials, goal)
 
 
-def unread_wish(trial: FrozenTrial) -> dict[str, Any] | None:
-    """The parameters that somebody enqueued, of a trial whose worker died before it described it."""
-    return None if "architecture" in trial.user_attrs else trial.system_attrs.get(_ENQUEUED)
+def unread_wish(trial: FrozenTrial) -> FrozenTrial | None:
+    """As somebody enqueued it, a trial whose worker died before it described it."""
+    if "architecture" in trial.user_attrs:
+        return None
+    return create_trial(
+        state=TrialState.WAITING,
+        user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _OURS},
+        system_attrs={ENQUEUED: trial.system_attrs.get(ENQUEUED, trial.params)},
+    )
 
 
 def _claims(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.FAIL or failure_of(trial) in OF_ITS_OWN
+    return trial.state != TrialState.FAIL or (failure_of(trial) in OF_ITS_OWN and not comes_back(trial))

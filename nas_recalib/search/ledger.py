@@ -11,11 +11,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.job import Job
 from nas_recalib.search.samplers import Picks
 from nas_recalib.search.samplers.from_optuna import distributions
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import ATTRIBUTES, CURVE, FAILURE, REPLAYED, cost_attributes
+from nas_recalib.study.trials import ATTRIBUTES, CURVE, ENQUEUED, FAILURE, REPLAYED, cost_attributes
 
 _ANSWERED = (  # attributes that a replayed trial takes over
     "architecture",
@@ -105,6 +106,8 @@ class Ledger:
             ValueError: If it asks for what the space does not have.
         """
         trial = optuna.Trial(self.study, identity)
+        if ENQUEUED not in self.study._storage.get_trial_system_attrs(identity):  # by Study.add_trial
+            self.study._storage.set_trial_system_attr(identity, ENQUEUED, trial.params)
         for name, options in self.space.options().items():
             trial.suggest_categorical(name, options)
         return trial
@@ -121,6 +124,13 @@ class Ledger:
         cost = self.feasible.table.cost(draft.picks)
         costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
         return Failure("over-budget", f"{costs} are over {self.feasible.budget}")
+
+    def report(self, trial: optuna.Trial, epoch: Epoch, curve: Sequence[float]) -> None:
+        """Tells what a training has come to so far."""
+        if len(self.objectives) == 1:
+            trial.report(epoch.accuracy, epoch.number)
+        else:
+            trial.set_user_attr(CURVE, list(curve))
 
     def end(self, trial: optuna.Trial, state: TrialState, curve: Sequence[float]) -> FrozenTrial:
         """Tells what a training came to."""

@@ -87,7 +87,7 @@ class Plan:
         study.sampler = self._sampler
 
     def next(self, trials: Sequence[FrozenTrial], goal: int) -> Draft | Outlook:
-        """What was broken off, what rises from a rung, what waits, a baseline, or what the strategy proposes.
+        """What was broken off, rises from a rung, waits or did so in vain, a baseline, or a proposal.
 
         Args:
             trials: All of the study.
@@ -127,9 +127,9 @@ class Plan:
         return Draft(picks, self._baseline(picks))
 
     def _new(self, trials: Sequence[FrozenTrial]) -> Draft:
-        for picks in self._baselines:
+        for picks in (*self.tried.wished, *self._baselines):
             if picks not in self.tried.all:
-                return Draft(picks, self._baseline(picks))
+                return self.by_hand(picks)
         number = len(trials)
         proposal = self._sampler.propose(self._study, number)
         told = {} if proposal.proposed is None else {"proposed": str(self._space.at(proposal.proposed))}

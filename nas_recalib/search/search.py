@@ -141,8 +141,7 @@ class Search:
         running = self._running[number]
         epoch = step.epoch
         try:
-            if len(self.objectives) == 1:
-                running.trial.report(epoch.accuracy, epoch.number)
+            self._ledger.report(running.trial, epoch, [*running.curve, epoch.accuracy])
         except UpdateFinishedTrialError:
             running.taken = True
         if running.taken:
@@ -226,10 +225,10 @@ class Search:
         if known := self.plan.tried.known.get(draft.picks):
             self._ledger.replay(trial, known)
             return None
-        self._ledger.describe(trial, draft)
-        if refusal := self._ledger.refusal(draft):
+        if refusal := self._ledger.refusal(draft):  # before it looks like one that is to be gone on with
             self._setback(trial._trial_id, refusal)
             return None
+        self._ledger.describe(trial, draft)
         return self._take(trial, draft, waited=True)
 
     def _trials(self) -> list[FrozenTrial]:
@@ -264,7 +263,7 @@ class Search:
         """Marks a trial whose worker died."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
         if wish := unread_wish(trial):
-            self.study.enqueue_trial(wish)  # first, as this may break off in between; twice does no harm
+            self.study.add_trial(wish)  # first, as this may break off in between; twice does no harm
             self._fail(trial._trial_id, Failure("lost", message))
         elif was_late(trial, self._trials(), self._goal):
             self._fail(trial._trial_id, Failure(WITHDRAWN, f"{message}, and another was first"))

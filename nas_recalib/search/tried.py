@@ -8,7 +8,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.search.samplers import Picks
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import FINISHED, OF_ITS_OWN, REPLAYED, comes_back, failure_of, owed
+from nas_recalib.study.trials import (
+    ENQUEUED,
+    FINISHED,
+    OF_ITS_OWN,
+    REPLAYED,
+    WITHDRAWN,
+    comes_back,
+    failure_of,
+    owed,
+)
 
 
 @dataclass
@@ -19,11 +28,13 @@ class Tried:
         space: Its space.
         known: Architectures that have been trained, or have failed for a reason of their own.
         claimed: Those that are being trained, or are to be gone on with.
+        wished: Those of enqueued trials that have been withdrawn, the oldest first.
     """
 
     space: SearchSpace
     known: dict[Picks, FrozenTrial] = field(default_factory=dict)
     claimed: dict[Picks, FrozenTrial] = field(default_factory=dict)
+    wished: list[Picks] = field(default_factory=list)
     _seen: set[int] = field(default_factory=set)
 
     @property
@@ -55,3 +66,5 @@ class Tried:
         telling = trial.state in FINISHED or of_its_own
         if telling and "architecture" in trial.user_attrs and REPLAYED not in trial.user_attrs:
             self.add(trial)
+        if failure_of(trial) == WITHDRAWN and ENQUEUED in trial.system_attrs:
+            self.wished.append(self.picks(trial))

@@ -21,6 +21,7 @@ REPLAYED = "replayed_from"  # number of the trial that answered this one
 FAILURE = "failure"  # kind of a failed trial's failure
 ATTEMPT = "attempt"  # how often, with this one, its training was begun or gone on with after a worker died
 PARTS = "parts"  # that each batch is split into, where a whole one did not fit into memory
+ENQUEUED = "fixed_params"  # a system attribute: Optuna's, of a trial that somebody enqueued
 BEAT = "nas_recalib:beat"  # a system attribute: a count that its worker raises, and when it did last
 WITHDRAWN: Final = "withdrawn"  # a kind of failure: another worker was first
 OF_ITS_OWN = ("out-of-memory", "diverged", "abandoned")  # kinds that come from the architecture
