@@ -14,6 +14,7 @@ from nas_recalib.study.trials import (
     ENQUEUED,
     FAILURE,
     OF_ITS_OWN,
+    OUR_OWN,
     REPLAYED,
     WITHDRAWN,
     begun,
@@ -23,8 +24,6 @@ from nas_recalib.study.trials import (
     firsts,
     owed,
 )
-
-_OURS = (FAILURE, "message", REPLAYED)  # attributes that a trial may have before it is described
 
 
 def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
@@ -59,12 +58,12 @@ def was_late(trial: FrozenTrial, trials: Sequence[FrozenTrial], goal: int) -> bo
 
 def unread_wish(trial: FrozenTrial) -> FrozenTrial | None:
     """As somebody enqueued it, a trial whose worker died before it described it."""
-    if "architecture" in trial.user_attrs:
+    if "architecture" in trial.user_attrs or ENQUEUED not in trial.system_attrs:
         return None
     return create_trial(
         state=TrialState.WAITING,
-        user_attrs={key: value for key, value in trial.user_attrs.items() if key not in _OURS},
-        system_attrs={ENQUEUED: trial.system_attrs.get(ENQUEUED, trial.params)},
+        user_attrs={key: value for key, value in trial.user_attrs.items() if key not in OUR_OWN},
+        system_attrs={ENQUEUED: trial.system_attrs[ENQUEUED]},
     )
 
 

@@ -16,7 +16,7 @@ from nas_recalib.search.job import Job
 from nas_recalib.search.samplers import Picks
 from nas_recalib.search.samplers.from_optuna import distributions
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import ATTRIBUTES, CURVE, ENQUEUED, FAILURE, REPLAYED, cost_attributes
+from nas_recalib.study.trials import ATTRIBUTES, CURVE, ENQUEUED, FAILURE, OUR_OWN, REPLAYED, cost_attributes
 
 _ANSWERED = (  # attributes that a replayed trial takes over
     "architecture",
@@ -103,9 +103,12 @@ class Ledger:
         """A trial that somebody enqueued; what was left open is proposed.
 
         Raises:
-            ValueError: If it asks for what the space does not have.
+            ValueError: If it asks for what the space does not have, or carries attributes that mean something
+                to a search.
         """
         trial = optuna.Trial(self.study, identity)
+        if carried := trial.user_attrs.keys() & set(OUR_OWN):
+            raise ValueError(f"it has attributes that only a search writes: {', '.join(sorted(carried))}")
         if ENQUEUED not in self.study._storage.get_trial_system_attrs(identity):  # by Study.add_trial
             self.study._storage.set_trial_system_attr(identity, ENQUEUED, trial.params)
         for name, options in self.space.options().items():

@@ -21,6 +21,7 @@ REPLAYED = "replayed_from"  # number of the trial that answered this one
 FAILURE = "failure"  # kind of a failed trial's failure
 ATTEMPT = "attempt"  # how often, with this one, its training was begun or gone on with after a worker died
 PARTS = "parts"  # that each batch is split into, where a whole one did not fit into memory
+OUR_OWN = ("architecture", CONTINUES, CURVE, TAKEN, REPLAYED, FAILURE, "message", ATTEMPT, PARTS)
 ENQUEUED = "fixed_params"  # a system attribute: Optuna's, of a trial that somebody enqueued
 BEAT = "nas_recalib:beat"  # a system attribute: a count that its worker raises, and when it did last
 WITHDRAWN: Final = "withdrawn"  # a kind of failure: another worker was first
@@ -64,7 +65,7 @@ def failure_of(trial: FrozenTrial) -> str | None:
 def comes_back(trial: FrozenTrial) -> bool:
     """Whether a trial failed in a way after which its training is gone on with."""
     kind = failure_of(trial)
-    if "architecture" not in trial.user_attrs or REPLAYED in trial.user_attrs:
+    if not trial.params or "architecture" not in trial.user_attrs or REPLAYED in trial.user_attrs:
         return False
     return kind in ("interrupted", "lost") or (kind == "out-of-memory" and PARTS not in trial.user_attrs)
 

@@ -336,6 +336,19 @@ def test_an_enqueued_trial_is_put_back_with_all_that_it_carried(tmp_path, monkey
     assert finder.space.encode(finder.next().architecture) == wish
 
 
+def test_an_enqueued_trial_that_looks_like_a_searchs_own_is_dropped_even_by_who_dies(make, clock):
+    dead, other = make(), make()
+    wish = dead.space.parameters((1, 1, 1))
+    for _ in range(2):
+        dead.study.enqueue_trial(wish, user_attrs={"architecture": "vanilla", "continues": 0})
+    dead.study._pop_waiting_trial_id()
+    with pytest.raises(StopSearch, match="only a search writes: architecture, continues"):
+        other.next()
+    pass_away(clock, other)
+    assert other.next().after == ()
+    assert states(other)[:2] == ["lost", "error"]
+
+
 def test_a_waiting_trial_that_has_its_parameters_is_put_back_with_them(tmp_path, monkeypatch):
     study = optuna.create_study(direction="maximize")
     dead, finder = (make_search(study, tmp_path, StandIn()) for _ in range(2))
