@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -13,6 +14,7 @@ from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.job import Job, train
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 
@@ -107,3 +109,27 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         **changes,
     }
     return Search(**given)  # type: ignore[arg-type]
+
+
+def finish(search: Search, job: Job) -> None:
+    """Trains it to its end."""
+    for step in train(search.proxy, job, search.checkpoints):
+        search.report(job.number, step)
+    search.end(job.number)
+
+
+def states(search: Search) -> list[str]:
+    """Of all trials; of a failed one the kind of its failure."""
+    return [trial.user_attrs.get("failure", trial.state.name) for trial in search.study.get_trials()]
+
+
+def die(*_: object, **__: object) -> None:
+    """In the place of what a worker would do next."""
+    raise SystemExit
+
+
+def pass_away(clock: Any, finder: Search) -> None:
+    """As long as it takes until the dead are buried."""
+    for now in (0, 61, 125):
+        clock.now += now
+        finder._look()

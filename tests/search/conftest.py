@@ -1,9 +1,42 @@
-import os
+"""Several workers on one study."""
 
+import optuna
 import pytest
+from stand_in import (
+    Silent,
+    StandIn,
+    make_search,
+)
+
+from nas_recalib.search.lives import Beating
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_disks(monkeypatch):
-    """Checkpoints by the hundred are written by these searches, whose trainings take no time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make(tmp_path, clock):
+    """Makes workers on one study; none beats but by hand."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    url = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(storage=url, study_name="s", direction="maximize")
+
+    def worker(goal=6, **given):
+        study = optuna.load_study(study_name="s", storage=url)
+        lives = Beating(study._storage, tmp_path, now=clock)
+        search = make_search(
+            study, tmp_path, given.pop("proxy", StandIn()), shared=True, lives=lives, **given
+        )
+        search.begin(goal, Silent())
+        return search
+
+    return worker
