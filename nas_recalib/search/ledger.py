@@ -135,12 +135,9 @@ class Ledger:
         else:
             trial.set_user_attr(CURVE, list(curve))
 
-    def end(self, trial: optuna.Trial, state: TrialState, curve: Sequence[float]) -> FrozenTrial:
+    def end(self, trial: optuna.Trial, state: TrialState, accuracy: float) -> FrozenTrial:
         """Tells what a training came to."""
-        values = [curve[-1]]
-        if len(self.objectives) > 1:
-            trial.set_user_attr(CURVE, list(curve))
-            values += [trial.user_attrs[ATTRIBUTES[name]] for name in self.objectives[1:]]
+        values = [accuracy, *(trial.user_attrs[ATTRIBUTES[name]] for name in self.objectives[1:])]
         self.study._storage.set_trial_state_values(trial._trial_id, state, values)
         return self.study._storage.get_trial(trial._trial_id)
 

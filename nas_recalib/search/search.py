@@ -167,7 +167,7 @@ class Search:
                 if running.trial.user_attrs.get(key) != value:
                     running.trial.set_user_attr(key, value)
             state = TrialState.COMPLETE if whole else TrialState.PRUNED
-            ended = self._ledger.end(running.trial, state, running.curve)
+            ended = self._ledger.end(running.trial, state, running.curve[-1])
         except UpdateFinishedTrialError:  # another goes on with it
             return
         stays = not whole and self.plan.pruner.resumes

@@ -250,7 +250,7 @@ def test_what_an_older_release_trained_anew_is_not_gone_on_with(make):
     worker.give_back()
     assert len(owed(worker.study.get_trials())) == 1
     anew = worker._ledger.begin(Draft(picks))
-    worker._ledger.end(anew, TrialState.COMPLETE, [0.1, 0.2, 0.3])
+    worker._ledger.end(anew, TrialState.COMPLETE, 0.3)
     assert owed(worker.study.get_trials()) == []
 
 
