@@ -53,7 +53,8 @@ _STORAGES_RAISE = (
     RuntimeError,
     ValueError,
 )
-_RACED = re.compile("42P07|42710|23505")  # SQLSTATE: another process made that table meanwhile
+# SQLSTATE or SQLite's words where another process made that table, or a row in it, meanwhile.
+_RACED = re.compile("42P07|42710|23505|table .* already exists|UNIQUE constraint failed: .*")
 
 
 def kind_of(url: str) -> str:
@@ -230,8 +231,8 @@ def _after_the_race(make: Callable[[], RDBStorage]) -> RDBStorage:
             return make()
         except (SQLAlchemyError, StorageInternalError) as error:
             source: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
-            state = getattr(getattr(source, "orig", None), "sqlstate", None) or ""
-            if not _RACED.fullmatch(state):
+            told = getattr(source, "orig", None)
+            if not _RACED.fullmatch(getattr(told, "sqlstate", None) or str(told)):
                 raise
         time.sleep(0.2)
     return make()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import optuna
 import pytest
 from commands import SEARCH, SPACE, running, started, wait_until, watched
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
 
@@ -50,7 +51,12 @@ def told(capsys):
 
 def failed(kind, **attributes):
     told = {"failure": kind, "message": f"it is {kind}", "architecture": f"an architecture, {kind}"}
-    return create_trial(state=TrialState.FAIL, user_attrs={**told, **attributes})
+    return create_trial(
+        state=TrialState.FAIL,
+        params={"layer1.convolution": "vanilla"},
+        distributions={"layer1.convolution": CategoricalDistribution(["vanilla", "scconv", "psconv"])},
+        user_attrs={**told, **attributes},
+    )
 
 
 def test_it_tells_what_runs_then_what_a_killed_search_left_and_who_went_on(here, told):

@@ -73,8 +73,12 @@ def test_only_what_several_processes_may_write_to_is_shared():
         assert shared(url)
 
 
-def test_many_that_come_at_once_to_an_empty_database_all_get_in(server):
-    url = server.new("empty")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_many_that_come_at_once_to_an_empty_database_all_get_in(request, tmp_path, kind):
+    if kind == "sqlite":
+        url = f"sqlite:///{tmp_path}/empty.db"
+    else:
+        url = request.getfixturevalue("server").new("empty")
     with ThreadPoolExecutor(8) as pool:
         storages = list(pool.map(lambda _: open_storage(url), range(8)))
     assert all(storage.get_all_studies() == [] for storage in storages)
