@@ -251,6 +251,9 @@ def _journal(url: str) -> BaseStorage:
 
 def _grpc(url: str) -> BaseStorage:
     host, port = _grpc_place(url)
+    os.environ.setdefault(
+        "GRPC_ENABLE_FORK_SUPPORT", "0"
+    )  # its handlers can hang a child that is to be forked
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
