@@ -251,9 +251,8 @@ def _journal(url: str) -> BaseStorage:
 
 def _grpc(url: str) -> BaseStorage:
     host, port = _grpc_place(url)
-    os.environ.setdefault(
-        "GRPC_ENABLE_FORK_SUPPORT", "0"
-    )  # its handlers can hang a child that is to be forked
+    # gRPC's handlers of forks can hang a child; it is read when gRPC is imported.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
