@@ -135,17 +135,19 @@ def test_the_shell_can_read_it(path):
 STAND_INS = {  # a node lives until it is told to end, and so does a search, which calls that an interruption
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": """
-        [ "$1" = start ] || exit 0
-        echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN $*" >>nodes
+        [ "$1" = start ] || { until [ -s nodes ]; do sleep 0.01; done; exit 0; }
+        sleep 60 &
         trap 'kill $!; echo ended >>nodes; exit 0' TERM
-        sleep 60 & wait""",
+        echo "$RAY_AUTH_MODE $RAY_AUTH_TOKEN $*" >>nodes
+        wait""",
     "python": '[ "$(grep -c token nodes)" -ge "${@: -1}" ]',
     "nas-recalib": """
         echo "$*" >>searches
         [ ! -f ends ] || exit "$(cat ends)"
+        sleep 60 &
         trap 'kill $!; exit 130' TERM
         touch searching
-        sleep 60 & wait""",
+        wait""",
     "scontrol": 'echo "$*" >>asked',
 }
 
