@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from commands import SPACE
 
 from nas_recalib.cli import run
 
@@ -13,11 +12,9 @@ CHEAP = ["--reference=brief.yaml", "--fidelity=brief.yaml", "--score=params", "-
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(SPACE)
-    (tmp_path / "brief.yaml").write_text(BRIEF)
-    return tmp_path
+def here(here):
+    (here / "brief.yaml").write_text(BRIEF)
+    return here
 
 
 def test_it_recommends_and_keeps_to_its_own_studies(here, capsys):

@@ -33,10 +33,8 @@ HIDDEN = ("s3:cr@t", "s3%3A")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch, forget):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(SPACE)
-    return tmp_path
+def here(here, forget):
+    return here
 
 
 @pytest.fixture

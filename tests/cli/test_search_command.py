@@ -5,7 +5,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from commands import SPACE
 
 from nas_recalib.cli import run
 from nas_recalib.study.trials import finished
@@ -18,13 +17,6 @@ QUICK = [
     "--epochs=2",
     "--space=tiny.yaml",
 ]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(SPACE)
-    return tmp_path
 
 
 def search(*arguments):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import optuna
 import pytest
-from commands import SEARCH, SPACE, running, started, wait_until, watched
+from commands import SEARCH, running, started, wait_until, watched
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 from rich.console import Console
@@ -18,13 +18,6 @@ from nas_recalib.search.progress import Progress
 
 STORAGE = "sqlite:///runs/s/study.db"
 KINDS = ["diverged", "error", "out-of-memory", "over-budget", "abandoned", "interrupted", "lost", "withdrawn"]
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(SPACE)
-    return tmp_path
 
 
 @pytest.fixture
