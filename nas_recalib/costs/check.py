@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs.macs import Cost
+from nas_recalib.costs.meta import run_on_meta
 from nas_recalib.errors import InputError, in_one_line
 from nas_recalib.operators import LearnedPSConv2d, PSConv2d
 from nas_recalib.operators._pointwise import Pointwise
@@ -169,8 +170,7 @@ def _additions(network: nn.Module, shape: Shape) -> list[Difference]:
         macs[why] += added
 
     hooks = [m.register_forward_hook(watch) for m in network.modules() if type(m) in _ADDED]
-    with torch.no_grad():
-        network(torch.empty(shape, device="meta"))
+    run_on_meta(network, shape)
     for hook in hooks:
         hook.remove()
     return [Difference(why, calls[why], Cost(macs[why], 0)) for why in calls]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas_recalib.costs.meta import run_on_meta
 from nas_recalib.errors import in_one_line
 from nas_recalib.networks import Backbone, BlockSpec
 from nas_recalib.operators import BlockChoice
@@ -46,8 +47,8 @@ def count_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
     counter = FlopCounterMode(display=False)
     training = module.training
     module.eval()
-    with torch.no_grad(), counter:
-        module(torch.empty(input_shape, device="meta"))
+    with counter:
+        run_on_meta(module, input_shape)
     module.train(training)
     return Cost(counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters()))
 

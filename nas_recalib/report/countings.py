@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs.macs import count_cost
+from nas_recalib.costs.meta import run_on_meta
 from nas_recalib.networks.resnet import Bottleneck
 from nas_recalib.operators import GatherExcite
 
@@ -110,6 +111,5 @@ def _calls(architecture: Architecture) -> Sequence[tuple[str, nn.Module, int]]:
     for name, module in network.named_modules():
         if not list(module.children()):
             watch(name, module)
-    with torch.no_grad():
-        network(torch.empty(_image(architecture), device="meta"))
+    run_on_meta(network, _image(architecture))
     return calls

@@ -44,6 +44,12 @@ def test_counting_leaves_the_module_as_it_was(training):
     assert list(module.state_dict()) == keys
 
 
+@pytest.mark.parametrize("channels", [1, 7, 16])
+def test_norms_of_other_channels_are_refused(channels):
+    with pytest.raises((RuntimeError, ValueError)):
+        count_cost(on_meta(nn.BatchNorm2d, channels), (1, 8, 4, 4))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
 @pytest.mark.parametrize(("size", "classes", "in_channels"), [(33, 7, 1), (64, 100, 4)])
 def test_costs_follow_images_and_classes(count, name, size, classes, in_channels):
