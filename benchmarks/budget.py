@@ -127,7 +127,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "budget-cpu.json")
     arguments = parser.parse_args()
-    one_core()
     try:
         if min(arguments.count, arguments.draws, arguments.rounds) < 1:
             raise InputError("count, draws and rounds: each is at least 1")
@@ -135,10 +134,10 @@ def main() -> None:
             raise InputError(f"{arguments.output}: cannot be written")
         space = SearchSpace.load(arguments.space)
         budget = Budget.parse(arguments.budget, arguments.params)
-        sizes = (arguments.count, arguments.draws, arguments.seed, arguments.rounds)
-        result = measure(space.table, budget, *sizes)
+        Feasible(space.table, budget)  # which refuses a budget that nothing keeps to
     except InputError as error:
         sys.exit(f"error: {error}")
+    one_core()
     content = {
         "command": " ".join(["python", "benchmarks/budget.py", *sys.argv[1:]]),
         "versions": {**versions(), "numpy": version("numpy"), "python": platform.python_version()},
@@ -147,7 +146,7 @@ def main() -> None:
         "space": space.name,
         "budget": str(budget),
         "rounds": arguments.rounds,
-        **result,
+        **measure(space.table, budget, arguments.count, arguments.draws, arguments.seed, arguments.rounds),
         "counted_directly": arguments.direct,
         "counted_differently": differing(arguments.direct, arguments.seed),
         "seconds_of_thop_for_one": thop_seconds(space, arguments.rounds),

@@ -29,7 +29,7 @@ def test_it_runs_whole_on_small_networks_and_goes_on(tmp_path):
     assert len(more["rows"]) == 4
 
 
-def test_what_cannot_be_is_refused(tmp_path):
-    refused = run(tmp_path / "out.json", "--backbones", "resnet51")
+def test_what_cannot_be_is_refused(benchmark, tmp_path):
+    refused = benchmark("memory.py", f"--output={tmp_path}/out.json", "--backbones", "resnet51")
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("error: unknown backbone 'resnet51'; allowed: resnet18")

@@ -1,21 +1,12 @@
 """The benchmark of a search's own work runs whole on a small study."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "overhead.py"
 
 
-def benchmark(*options):
-    return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False)
-
-
-def test_it_runs_whole_on_a_small_study(tmp_path):
+def test_it_runs_whole_on_a_small_study(benchmark, tmp_path):
     quick = ["--space=resnet20", "--budget=38M", "--trials=14", "--strategies", "predictor", "tpe"]
     output = tmp_path / "out.json"
-    done = benchmark(*quick, f"--output={output}")
+    done = benchmark("overhead.py", *quick, f"--output={output}")
     assert done.returncode == 0, done.stderr
     content = json.loads(output.read_text())
     told = [(row["strategy"], row["storage"], row["trials"]) for row in content["results"]]
@@ -26,6 +17,6 @@ def test_it_runs_whole_on_a_small_study(tmp_path):
     assert len(done.stdout.splitlines()) == 1 + 4
 
 
-def test_bad_input_gets_one_line(tmp_path):
-    done = benchmark("--trials=0", f"--output={tmp_path}/out.json")
+def test_bad_input_gets_one_line(benchmark, tmp_path):
+    done = benchmark("overhead.py", "--trials=0", f"--output={tmp_path}/out.json")
     assert (done.returncode, done.stderr) == (2, "error: trials: 0 is not at least 1\n")

@@ -2,6 +2,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
@@ -21,56 +22,57 @@ EMPTY_STUDY = 114_688  # bytes of a database that holds its tables and little el
 FIRST_CHECKPOINT = 660_000  # bytes, with some room; that of the second trial, scconv, is larger
 
 
-def search(folder, *options, largest_file=None):
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(SPACE)
+
+
+def search(*options, largest_file):
+    """In a process of its own, for which no file may grow beyond so many bytes."""
+
     def limit():
-        signal.signal(
-            signal.SIGXFSZ, signal.SIG_IGN
-        )  # a write beyond the limit then fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    start = limit if largest_file else None
     command = [sys.executable, "-m", "nas_recalib", *SEARCH, *options]
-    return subprocess.run(command, cwd=folder, preexec_fn=start, capture_output=True, text=True, check=False)
+    return subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
 
 
-def trials(folder):
-    return optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/runs/tiny/study.db").trials
+def trials():
+    return optuna.load_study(study_name="tiny", storage="sqlite:///runs/tiny/study.db").trials
 
 
 @pytest.mark.parametrize(("room", "status"), [(3_000, 1), (-60_000, 2)])
-def test_a_disk_that_fills_up_ends_the_search_in_one_line_and_room_lets_it_go_on(tmp_path, room, status):
-    (tmp_path / "tiny.yaml").write_text(SPACE)
-    stopped = search(tmp_path, "--trials=12", largest_file=EMPTY_STUDY + room)
+def test_a_disk_that_fills_up_ends_the_search_in_one_line_and_room_lets_it_go_on(here, room, status):
+    stopped = search("--trials=12", largest_file=EMPTY_STUDY + room)
     assert stopped.returncode == status
     assert "Traceback" not in stopped.stderr
     assert "storage: runs/tiny/study.db" in stopped.stderr.splitlines()[-1]
-    assert search(tmp_path, "--trials=12").returncode == 0
-    complete = [trial for trial in trials(tmp_path) if trial.state.name == "COMPLETE"]
+    assert run([*SEARCH, "--trials=12"]) == 0
+    complete = [trial for trial in trials() if trial.state.name == "COMPLETE"]
     assert len({trial.user_attrs["architecture"] for trial in complete}) == len(complete) == 12
 
 
-def test_a_disk_without_room_for_a_checkpoint_gives_the_trial_back_and_names_the_file(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(SPACE)
+def test_a_disk_without_room_for_a_checkpoint_gives_the_trial_back_and_names_the_file(here):
     asked = ["--trials=3", "--epochs=2"]
-    stopped = search(tmp_path, *asked, largest_file=FIRST_CHECKPOINT)
+    stopped = search(*asked, largest_file=FIRST_CHECKPOINT)
     assert stopped.returncode == 1, stopped.stderr
-    file = tmp_path / "runs/tiny/checkpoints/00001.pt"
+    file = Path("runs/tiny/checkpoints/00001.pt").absolute()
     assert stopped.stderr.splitlines()[-1] == f"failed: {file}: cannot be written: File too large"
     assert "Traceback" not in stopped.stderr
-    assert [trial.user_attrs.get("failure") for trial in trials(tmp_path)] == [None, "interrupted"]
+    assert [trial.user_attrs.get("failure") for trial in trials()] == [None, "interrupted"]
     assert list(file.parent.iterdir()) == [], "nor half a checkpoint"
-    assert search(tmp_path, *asked).returncode == 0
-    states = [trial.user_attrs.get("failure", trial.state.name) for trial in trials(tmp_path)]
+    assert run([*SEARCH, *asked]) == 0
+    states = [trial.user_attrs.get("failure", trial.state.name) for trial in trials()]
     assert states == ["COMPLETE", "interrupted", "COMPLETE", "COMPLETE"]
-    assert trials(tmp_path)[2].user_attrs["continues"] == 1
+    assert trials()[2].user_attrs["continues"] == 1
 
 
 @pytest.mark.parametrize("place", ["a file", "a file/below", "memoryy://bucket"])
 def test_a_place_that_cannot_keep_checkpoints_is_refused_before_anything_is_written(
-    tmp_path, monkeypatch, capsys, place
+    here, tmp_path, capsys, place
 ):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(SPACE)
     (tmp_path / "a file").touch()
     assert run([*SEARCH, "--trials=1", f"--checkpoints={place}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
