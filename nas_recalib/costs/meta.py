@@ -26,12 +26,12 @@ class _NormsGiveBackTheirInput(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm and _fit(*args):
+        kwargs = kwargs or {}
+        if func is F.batch_norm and _fit(*args, *kwargs.values()):
             return args[0]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
-def _fit(images: Tensor, *parameters: Any) -> bool:
+def _fit(images: Tensor, *given: Any) -> bool:
     """Whether a norm's statistics and weights have one value for each channel."""
-    vectors = [parameter for parameter in parameters if isinstance(parameter, Tensor)]
-    return all(vector.shape == images.shape[1:2] for vector in vectors)
+    return all(vector.shape == images.shape[1:2] for vector in given if isinstance(vector, Tensor))

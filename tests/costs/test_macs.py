@@ -45,9 +45,10 @@ def test_counting_leaves_the_module_as_it_was(training):
 
 
 @pytest.mark.parametrize("channels", [1, 7, 16])
-def test_norms_of_other_channels_are_refused(channels):
+@pytest.mark.parametrize("tracks", [False, True])
+def test_norms_of_other_channels_are_refused(channels, tracks):
     with pytest.raises((RuntimeError, ValueError)):
-        count_cost(on_meta(nn.BatchNorm2d, channels), (1, 8, 4, 4))
+        count_cost(on_meta(nn.BatchNorm2d, channels, track_running_stats=tracks), (1, 8, 4, 4))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
