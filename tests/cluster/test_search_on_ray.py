@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from nas_recalib.study.trials import CONTINUES, finished
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "stand_in_worker.py"
-ASKED, EPOCHS = 7, 10
+ASKED, EPOCHS = 5, 10
 
 
 @pytest.fixture(scope="module")

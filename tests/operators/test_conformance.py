@@ -17,6 +17,7 @@ VARIANTS = [
 ]  # fmt: skip
 OF_ONE_SIZE = ["ge(size=8)", "ab-design(design=H, size=8)"]  # refuse maps of any other
 RECALIBRATIONS = [name for name in names("recalibration") if name != "ab-design"]  # which has no default
+TRACING = {"torch_compile", "torch_export", "onnx_export"}  # most of the time
 NOT_RUN = {
     "vanilla": {"channels"},  # torch's own refusal is a RuntimeError
     "none": {"channels", "groups"},
@@ -26,11 +27,26 @@ NOT_RUN = {
 }
 
 
-@pytest.mark.parametrize("choice", [*names("convolution"), *RECALIBRATIONS, *VARIANTS, *OF_ONE_SIZE])
+def not_run(choice):
+    return NOT_RUN.get(choice, NOT_RUN.get(choice.split("(")[0], set()))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *(*names("convolution"), *RECALIBRATIONS),
+        *(pytest.param(choice, marks=pytest.mark.soak) for choice in [*VARIANTS, *OF_ONE_SIZE]),
+    ],
+)
 def test_conforms(choice):
-    not_run = NOT_RUN.get(choice, NOT_RUN.get(choice.split("(")[0], set()))
-    report = check_operator(choice, skip=not_run - {"groups"})
-    assert set(report.skipped) == not_run
+    report = check_operator(choice, skip=not_run(choice) - {"groups"})
+    assert set(report.skipped) == not_run(choice)
+
+
+@pytest.mark.parametrize("choice", [*VARIANTS, *OF_ONE_SIZE])
+def test_variants_conform_in_all_that_takes_no_tracing(choice):
+    skipped = not_run(choice) | TRACING
+    assert set(check_operator(choice, skip=skipped - {"groups"}).skipped) == skipped
 
 
 def test_the_packages_that_onnx_export_needs_are_here():
