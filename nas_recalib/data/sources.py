@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -124,8 +124,10 @@ def _digits() -> Source:
 
     Its file is read without it, whose import takes longer than a small training.
     """
-    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
-    table = np.loadtxt(str(path), delimiter=",")
+    spec = find_spec("sklearn")
+    assert spec is not None
+    assert spec.origin is not None
+    table = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
     pixels = (table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
     labels = table[:, -1].astype(np.int64)
     rank = np.zeros(len(labels), dtype=np.int64)

@@ -44,6 +44,32 @@ def test_counting_leaves_the_module_as_it_was(training):
     assert list(module.state_dict()) == keys
 
 
+class InPlaceAfterANorm(nn.Module):
+    """The norm's output changes its shape, while its input is used on."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.norm = nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8)
+        self.linear, self.convolution = nn.Linear(8, 8), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        pooled = self.pool(x)
+        weights = self.linear(self.norm(pooled).squeeze_(-1).squeeze_(-1))
+        half = self.norm(x[:, :, ::2, ::2]).view(1, 8, -1, 1)
+        return self.convolution(pooled * x) * weights[..., None, None], self.convolution(half)
+
+
+def test_norms_leave_their_input_alone(count):
+    whole = Cost(*count(InPlaceAfterANorm, 8, 4, 4))
+    assert count_cost(on_meta(InPlaceAfterANorm), (1, 8, 4, 4)) == whole
+    assert whole.macs == 64 + (16 + 4) * 8 * 8 * 9
+
+
+def test_what_a_norm_refuses_is_refused():
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        count_cost(on_meta(nn.BatchNorm2d, 8, track_running_stats=False), (1, 8, 1, 1))
+
+
 @pytest.mark.parametrize("channels", [1, 7, 16])
 @pytest.mark.parametrize("tracks", [False, True])
 def test_norms_of_other_channels_are_refused(channels, tracks):

@@ -271,7 +271,7 @@ def run(*command):
 
 def test_a_file_too_large_leaves_the_older_checkpoint_whole(tmp_path):
     folder = tmp_path / "checkpoints"
-    ended = run(sys.executable, "-c", FILL_UP, str(folder), "100000")
+    ended = run(sys.executable, "-B", "-c", FILL_UP, str(folder), "100000")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines() == [
         f"{folder}/{name}: cannot be written: File too large" for name in ("00001.pt", "00002.pt")

@@ -35,7 +35,7 @@ def search(*options, largest_file):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    command = [sys.executable, "-m", "nas_recalib", *SEARCH, *options]
+    command = [sys.executable, "-B", "-m", "nas_recalib", *SEARCH, *options]  # -B: no half-written bytecode
     return subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
 
 
