@@ -7,11 +7,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.cli import run
 
 QUICK = ["--data=digits", "--images=40", "--validation=20", "--resolution=8", "--epochs=1"]
-
-
 TINY = ["search", "--space", "tiny.yaml", *QUICK]
-
-
 LATENCY = ["latency", "--space", "tiny.yaml", "--device", "cpu", "--threads", "1", "--seconds", "0.01"]
 
 

@@ -1,3 +1,5 @@
+"""How benchmarks are run in their tests."""
+
 import argparse
 import runpy
 import sys
