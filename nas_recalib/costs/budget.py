@@ -1,20 +1,24 @@
 """Budgets: hard upper limits on cost, read and written as people do."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
 
 from nas_recalib.errors import InputError
 
 _NUMBER = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)(e\+?(?P<exponent>\d{1,2}))?\s*(?P<unit>[a-z]*)", re.I)
+_GREATEST = 2**62
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
-def parse_quantity(text: str, name: str) -> int:
-    """Reads 4G, 4.1e9, 500M or 26000000, rounded down.
+def parse_quantity(text: str | float, name: str) -> int:
+    """Read 4G, 4.1e9, 500M or 26000000, or a number, rounded down.
 
     Raises:
         InputError: If it is nothing of the kind, zero, or beyond all counting.
@@ -40,15 +44,23 @@ def parse_memory(text: str, name: str = "memory") -> int:
     return _parse(text, name, _SIZES, "a size; write it like 300MB, 1.5GiB or 500MiB")
 
 
-def _parse(text: str, name: str, units: Mapping[str, int], expected: str) -> int:
-    match = _NUMBER.fullmatch(text.strip())
-    value = 0
+def _parse(text: object, name: str, units: Mapping[str, int], expected: str) -> int:
+    match = _NUMBER.fullmatch(text.strip()) if isinstance(text, str) else None
+    value = _whole_part(text) if "" in units else 0
     if match and match["unit"].lower() in units:
         number = Decimal(match["number"]).scaleb(int(match["exponent"] or 0))
         value = int(number * units[match["unit"].lower()])
-    if not 1 <= value < 2**62:
+    if not 1 <= value < _GREATEST:
         raise InputError(f"{name}: {text!r} is not {expected}")
     return value
+
+
+def _whole_part(value: object) -> int:
+    """Return a number rounded down to a whole one, and 0 for what is no finite number."""
+    if isinstance(value, bool):
+        return 0
+    finite = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
+    return int(value) if finite else 0  # type: ignore[call-overload]
 
 
 def format_quantity(value: int) -> str:
@@ -82,13 +94,16 @@ def format_exactly(name: str, value: int) -> str:
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits; None is no limit.
+    """Upper limits, of which None is no limit. Any type of number will do, and is rounded down.
 
     Attributes:
         macs: Multiply-accumulates for one image.
         params: Parameters.
         latency: Nanoseconds.
         memory: Bytes, at the peak.
+
+    Raises:
+        InputError: If a limit is not a number of at least 1; it is named.
     """
 
     macs: int | None = None
@@ -96,15 +111,24 @@ class Budget:
     latency: int | None = None
     memory: int | None = None
 
+    def __post_init__(self) -> None:
+        limits: Mapping[str, Any] = self.limits()
+        for name, limit in limits.items():
+            value = _whole_part(limit)
+            if not 1 <= value < _GREATEST:
+                hint = f"; Budget.parse({name}=...) reads text" if isinstance(limit, str) else ""
+                raise InputError(f"{name}: {limit!r} is not a number from 1 to {_GREATEST - 1:,}{hint}")
+            object.__setattr__(self, name, value)
+
     @classmethod
     def parse(
         cls,
-        macs: str | None = None,
-        params: str | None = None,
+        macs: str | float | None = None,
+        params: str | float | None = None,
         latency: str | None = None,
         memory: str | None = None,
     ) -> "Budget":
-        """Reads limits as the command line takes them.
+        """Read limits as the command line takes them; the first two may also be numbers.
 
         Raises:
             InputError: If one is not what it should be; the option is named.

@@ -1,5 +1,9 @@
 """Budgets as they are written, and what they allow."""
 
+import math
+from fractions import Fraction
+
+import numpy as np
 import pytest
 
 from nas_recalib.costs import (
@@ -37,7 +41,27 @@ def test_reads_a_quantity(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "G", "0", "0.9", "0G", "-4G", "+4G", "4GB", "4 G G", "4,1G", "1e-3", "1e1.5", "nan", "inf", "."],
+    [
+        "",
+        "G",
+        "0",
+        "0.9",
+        "0G",
+        "-4G",
+        "+4G",
+        "4GB",
+        "4GiB",
+        "4 G G",
+        "4,1G",
+        "4,000M",
+        "4_000M",
+        "-1",
+        "1e-3",
+        "1e1.5",
+        "nan",
+        "inf",
+        ".",
+    ],
 )
 def test_refuses_what_is_not_a_quantity(text):
     with pytest.raises(InputError) as refusal:
@@ -117,7 +141,7 @@ NAMES = ("macs", "params", "latency", "memory")
 
 @pytest.mark.parametrize("name", NAMES)
 def test_limits_are_inclusive_and_each_may_be_missing(name):
-    costs = dict(zip(NAMES, (100, 10, 1, 1000), strict=True))
+    costs = dict(zip(NAMES, (100, 10, 2, 1000), strict=True))
     assert Budget().allows(costs)
     assert Budget(**costs).allows(costs)
     assert Budget(**{name: costs[name]}).allows({name: costs[name]}), "others need not be known"
@@ -127,6 +151,43 @@ def test_limits_are_inclusive_and_each_may_be_missing(name):
 
 def test_limits_are_those_there_are():
     assert Budget(params=5, memory=7).limits() == {"params": 5, "memory": 7}
+
+
+@pytest.mark.parametrize(
+    "limit", [4e9, 4_000_000_000.9, np.int64(4 * 10**9), np.float64(4e9), Fraction(4 * 10**9)]
+)
+def test_a_limit_may_be_any_type_of_number(limit):
+    for budget in (Budget(limit), Budget.parse(limit)):
+        assert budget == Budget(4 * 10**9)
+        assert type(budget.macs) is int
+    assert parse_quantity(limit, "budget") == 4 * 10**9
+
+
+@pytest.mark.parametrize(
+    "limit", [0, 0.5, -1, True, False, np.bool_(True), math.nan, math.inf, [4], 2**62, 1e300]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_limit_is_refused_by_name(name, limit):
+    with pytest.raises(InputError) as refusal:
+        Budget(**{name: limit})
+    assert str(refusal.value) == f"{name}: {limit!r} is not a number from 1 to {2**62 - 1:,}"
+    with pytest.raises(
+        InputError, match=f"^{'budget' if name == 'macs' else name}: .* is not a .*; write it like"
+    ):
+        Budget.parse(**{name: limit})
+
+
+def test_a_limit_as_text_is_to_be_parsed():
+    with pytest.raises(
+        InputError, match=r"^macs: '4G' is not a number .*; Budget\.parse\(macs=\.\.\.\) reads text"
+    ):
+        Budget("4G")
+
+
+@pytest.mark.parametrize("name", ["latency", "memory"])
+def test_a_number_without_a_unit_is_neither_a_latency_nor_a_memory(name):
+    with pytest.raises(InputError, match=f"^{name}: 20 is not a .*; write it like"):
+        Budget.parse(**{name: 20})
 
 
 def test_a_budget_kept_before_there_were_latency_and_memory_is_still_one():
