@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
 from nas_recalib.costs.macs import Cost, network_cost
 from nas_recalib.costs.memory import network_memory
-from nas_recalib.errors import InputError
-from nas_recalib.files import StrictModel, read_yaml, write_atomically
+from nas_recalib.errors import InputError, whole_number
+from nas_recalib.files import StrictModel, dump_yaml, path_argument, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
 from nas_recalib.operators import BlockChoice
 from nas_recalib.plugins import load_installed
 
 _TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
+_MOST = 1_000_000  # pixels of a side, classes and channels
+_MOST_SEED = 2**63 - 1
 
 
 class _CostFile(StrictModel):
@@ -33,7 +34,7 @@ class _ArchitectureFile(StrictModel):
     input_size: int
     num_classes: int
     blocks: dict[str, str]
-    cost: _CostFile
+    cost: _CostFile | None = None
     origin: dict[str, Any] | None = None
 
 
@@ -62,21 +63,27 @@ class Architecture:
         input_size: int | None = None,
         num_classes: int | None = None,
     ) -> "Architecture":
-        """An architecture from a choice for each block, or one choice for all.
+        """Return an architecture with a choice for each block, or one choice for all.
 
         Args:
             backbone: Name of the backbone.
             blocks: Choices under the blocks' names, or a single choice that every block takes.
             input_size: Side of the images (default: the backbone's).
-            num_classes: Classes (default: the backbone's).
+            num_classes: Classes (default: the backbone's), at least 1: for a network without a classifier,
+                build the architecture with `nr.build(architecture, num_classes=0)`.
 
         Raises:
-            ValueError: If the backbone, a block or a choice is unknown, or a block is missing.
+            ValueError: If the backbone, a block or a choice is unknown, a block is missing, or a size is not
+                a whole number from 1 to 1,000,000.
         """
+        if not isinstance(backbone, str):
+            raise InputError(f"backbone: {backbone!r} is not the name of a backbone, such as 'resnet50'")
         shape = get_backbone(backbone)
         names = list(shape.blocks())
         if isinstance(blocks, str | BlockChoice):
             blocks = dict.fromkeys(names, blocks)
+        if not isinstance(blocks, Mapping):
+            raise InputError(f"blocks: {blocks!r} is neither a choice nor a mapping from blocks to choices")
         unknown = [name for name in blocks if name not in names]
         if unknown:
             raise ValueError(f"{backbone} has no block {unknown[0]!r}; its blocks: {', '.join(names)}")
@@ -85,9 +92,13 @@ class Architecture:
             raise ValueError(f"no choice for the block {missing[0]!r} of {backbone}")
         size = shape.input_size if input_size is None else input_size
         classes = shape.num_classes if num_classes is None else num_classes
-        for key, value in (("input_size", size), ("num_classes", classes)):
-            if not 1 <= value <= 1_000_000:
-                raise ValueError(f"{key}: {value} is not from 1 to 1,000,000")
+        if num_classes == 0:
+            raise InputError(
+                f"num_classes: {num_classes!r} is not from 1 to 1,000,000; an architecture has a classifier, "
+                "which nr.build(architecture, num_classes=0) leaves out"
+            )
+        size = whole_number("input_size", size, 1, _MOST)
+        classes = whole_number("num_classes", classes, 1, _MOST)
         return cls(backbone, tuple(_choice(name, blocks[name]) for name in names), size, classes)
 
     @classmethod
@@ -113,12 +124,12 @@ class Architecture:
 
     @classmethod
     def load(cls, path: str | Path) -> "Architecture":
-        """Reads an architecture file and compares its cost with the network's.
+        """Read an architecture file; the cost that it may give must be the network's.
 
         Raises:
             InputError: If the file is not whole and consistent; file, key and what is allowed are named.
         """
-        path = Path(path)
+        path = path_argument("path", path)
         file = read_yaml(path, _ArchitectureFile)
         sizes = {"input_size": file.input_size, "num_classes": file.num_classes}
         try:
@@ -129,21 +140,25 @@ class Architecture:
             named = isinstance(plugins, list) and plugins and all(type(plugin) is str for plugin in plugins)
             origin = f"; it was found with the plugins {plugins}" if named else ""
             raise InputError(f"{path}: {error}{origin}") from error
-        for key, told in (("macs", file.cost.macs), ("params", file.cost.params)):
+        for key, given in file.cost.model_dump().items() if file.cost else ():
             counted = getattr(cost, key)
-            if told != counted:
+            if given != counted:
                 raise InputError(
-                    f"{path}: cost.{key} is {told}, but its blocks cost {counted}; was it edited?"
+                    f"{path}: cost.{key} is {given}, but its blocks cost {counted}; was it edited?"
                 )
         return architecture
 
     def save(self, path: str | Path, origin: Mapping[str, Any] | None = None) -> None:
-        """Writes an architecture file, whole or not at all.
+        """Write an architecture file, whole or not at all.
 
         Args:
-            path: Where to.
-            origin: What it came from (study, trial, proxy, accuracy), kept beside it.
+            path: Path of the file.
+            origin: Plain data on what it came from (study, trial, proxy, accuracy), kept beside it.
+
+        Raises:
+            InputError: If the file cannot be written or the origin is not plain data.
         """
+        path = path_argument("path", path)
         cost = self.cost()
         content: dict[str, Any] = {
             "format": "nas-recalib/architecture/1",
@@ -155,7 +170,7 @@ class Architecture:
         }
         if origin:
             content["origin"] = dict(origin)
-        write_atomically(Path(path), yaml.safe_dump(content, sort_keys=False, width=100))
+        write_atomically(path, dump_yaml(content))
 
     @property
     def blocks(self) -> dict[str, BlockChoice]:
@@ -202,26 +217,34 @@ class Architecture:
 
 
 def cost(architecture: Architecture) -> Cost:
-    """MACs and parameters of an architecture, at its own image size and classes."""
-    return architecture.cost()
+    """Return the MACs and parameters of an architecture, at its own image size and classes."""
+    return _architecture(architecture).cost()
 
 
 def build(
     architecture: Architecture, *, num_classes: int | None = None, in_channels: int = 3, seed: int = 0
 ) -> nn.Module:
-    """The network of an architecture, freshly initialised.
+    """Return the network of an architecture, freshly initialised.
 
     Args:
-        architecture: Which.
-        num_classes: Classes (default: the architecture's).
-        in_channels: Channels of the images.
-        seed: Of the initial weights. torch's global generator is left as it was.
+        architecture: The architecture to build.
+        num_classes: Number of classes (default: the architecture's); 0 builds the network without its
+            classifier.
+        in_channels: Number of channels of the images.
+        seed: Seed of the initial weights. torch's global generator is left as it was.
 
     Returns:
         A module from (N, in_channels, H, W) to (N, num_classes) under torchvision's names.
+
+    Raises:
+        InputError: If an argument is of another type or out of range; it is named.
     """
-    classes = num_classes or architecture.num_classes
-    return build_seeded(architecture.shape, architecture.blocks, classes, in_channels, seed)
+    shape = _architecture(architecture).shape
+    classes = architecture.num_classes if num_classes is None else num_classes
+    classes = whole_number("num_classes", classes, 0, _MOST)
+    channels = whole_number("in_channels", in_channels, 1, _MOST)
+    seed = whole_number("seed", seed, 0, _MOST_SEED)
+    return build_seeded(shape, architecture.blocks, classes, channels, seed)
 
 
 def build_seeded(
@@ -233,9 +256,20 @@ def build_seeded(
         return shape.build(blocks, num_classes, in_channels)
 
 
+def _architecture(value: object) -> Architecture:
+    if not isinstance(value, Architecture):
+        raise InputError(
+            f"architecture: {value!r} is not an Architecture; "
+            "Architecture.load reads a file, and Architecture.of takes a backbone and its choices"
+        )
+    return value
+
+
 def _choice(block: str, choice: str | BlockChoice) -> BlockChoice:
     if isinstance(choice, BlockChoice):
         return choice
+    if not isinstance(choice, str):
+        raise InputError(f"{block}: {choice!r} is not a choice; write it like psconv+ab")
     load_installed()
     try:
         return BlockChoice.parse(choice)

@@ -1,5 +1,7 @@
 """What went wrong, in the user's words."""
 
+from numbers import Integral
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message names it and says what is allowed."""
@@ -11,6 +13,17 @@ class StopSearch(RuntimeError):
 
 class Diverged(RuntimeError):
     """A training loss is not a number any more."""
+
+
+def whole_number(name: str, value: object, least: int, most: int) -> int:
+    """Return an argument of any integer type, NumPy's included, as an int.
+
+    Raises:
+        InputError: If it is not a whole number within the bounds; the argument is named.
+    """
+    if not isinstance(value, bool) and isinstance(value, Integral) and least <= int(value) <= most:
+        return int(value)
+    raise InputError(f"{name}: {value!r} is not a whole number from {least:,} to {most:,}")
 
 
 def in_one_line(error: BaseException) -> str:

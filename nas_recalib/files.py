@@ -4,9 +4,9 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
-from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -20,6 +20,19 @@ Model = TypeVar("Model", bound=BaseModel)
 _LONGEST_YAML = 2**20  # characters; which takes seconds to parse
 _LONGEST_JSON = 2**28
 _GREATEST = 2**63  # of whole numbers in YAML, which may have so many digits that they cannot be printed
+_LONGEST_NUMBER = 64  # characters of a whole number
+_BASES = {"0o": 8, "0x": 16}
+
+
+def path_argument(name: str, value: object) -> Path:
+    """Return an argument that may be text or a path as a path.
+
+    Raises:
+        InputError: If it is neither; the argument is named.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name}: {value!r} is neither text nor a path")
+    return Path(value)
 
 
 class StrictModel(BaseModel):
@@ -28,34 +41,112 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+# Plain scalars of the core schema of YAML 1.2 (section 10.3.2): tag, form, first characters.
+_CORE_SCHEMA = {
+    "null": (re.compile(r"(~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
+    "bool": (re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")),
+    "int": (re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"), list("-+0123456789")),
+    "float": (
+        re.compile(
+            r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"
+        ),
+        list("-+.0123456789"),
+    ),
+}
+_CUT = re.compile(r"\(\s*[a-z][a-z0-9_]*\s*=[^()]*\Z")  # the arguments of a choice, up to their first comma
+_WHOLE_CHOICE = re.compile(r"[^()\n]*\([^()\n]*\)[^,\]}\n]*")
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key given twice, merged keys and numbers beyond all counting."""
+    """The safe loader, under the core schema of YAML 1.2 in the place of PyYAML's YAML 1.1.
+
+    Whole numbers are decimal also with leading zeros (032 is 32), or 0o40 or 0x20; 25e-2, .5 and 1e3 are
+    numbers; only true and false are booleans. All else is text: no, on, 1_000, 1:30 and 2024-01-01. Refused
+    are a key given twice, merged keys, numbers beyond 64 bits, and a choice that ends at a comma of its
+    arguments because it is not quoted.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        self._refuse_cut_choices(node, [item for pair in node.value for item in pair])
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
-            keys = Counter(self.construct_object(key, deep=True) for key, _ in node.value)
-            self._refuse(node, f"the key {keys.most_common(1)[0][0]!r} is given twice")
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    self._refuse(key_node, f"the key {key!r} is given twice")
+                seen.add(key)
         return mapping
+
+    def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> list[Any]:
+        self._refuse_cut_choices(node, node.value)
+        return super().construct_sequence(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Leaves `<<` as it is, to be refused: what it merges may double with every line."""
 
+    def construct_yaml_bool(self, node: yaml.ScalarNode) -> bool:
+        return self._text(node, "bool", "true or false").lower() == "true"
+
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        number: int = super().construct_yaml_int(node)
+        text = self._text(node, "int", "a whole number")
+        number = _GREATEST if len(text) > _LONGEST_NUMBER else int(text, _BASES.get(text[:2], 10))
         if abs(number) >= _GREATEST:
             self._refuse(node, "a whole number is beyond all counting")
         return number
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        text = self._text(node, "float", "a number").lower()
+        return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+    def _text(self, node: yaml.ScalarNode, tag: str, expected: str) -> str:
+        """Return the text of a scalar, which a tag such as `!!int` may have forced into a type."""
+        text = str(self.construct_scalar(node))
+        if not _CORE_SCHEMA[tag][0].match(text):
+            self._refuse(node, f"{text!r} is not {expected}")
+        return text
+
+    def _refuse_cut_choices(self, owner: yaml.CollectionNode, items: Sequence[yaml.Node]) -> None:
+        """Refuse `[scconv(r=2, pooling=max)]`: inside brackets, YAML ends an unquoted text at a comma."""
+        for item in items if owner.flow_style else ():
+            if isinstance(item, yaml.ScalarNode) and item.style is None and _CUT.search(item.value):
+                mark = item.start_mark
+                whole = _WHOLE_CHOICE.match(mark.buffer or "", mark.pointer)
+                example = f', as in "{whole[0].strip()}"' if whole else ""
+                self._refuse(item, f"{item.value!r} ends at a comma: put the whole choice in quotes{example}")
 
     def _refuse(self, node: yaml.Node, problem: str) -> None:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes what YAML 1.1 or YAML 1.2 would not read as text: no, y, 08, 1e3."""
+
+
+_StrictLoader.yaml_implicit_resolvers = {}  # none of YAML 1.1
+for _tag, (_form, _first) in _CORE_SCHEMA.items():
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _form, _first)
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _form, _first)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]\Z"), list("yYnN"))
+_StrictLoader.add_constructor("tag:yaml.org,2002:bool", _StrictLoader.construct_yaml_bool)
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.construct_yaml_int)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
+
+
+def dump_yaml(content: Mapping[str, Any]) -> str:
+    """Return a mapping as YAML that readers of YAML 1.1 and of YAML 1.2 understand alike.
+
+    Raises:
+        InputError: If a value is not plain data (text, numbers, booleans, None, lists and mappings).
+    """
+    try:
+        return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=100)
+    except yaml.representer.RepresenterError as error:
+        raise InputError(f"{error.args[-1]!r} cannot be written to a YAML file") from error
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:
-    """Reads a YAML file into a model.
+    """Read a YAML file into a model, under the core schema of YAML 1.2 (032 is 32, and `no` is text).
 
     Raises:
         InputError: If it cannot be read or has another form; file, key and what is allowed are named.
@@ -106,9 +197,9 @@ def _read_text(path: Path, longest: int) -> str:
             raise OSError(errno.EINVAL, "not a regular file")
         if path.stat().st_size > 4 * longest:  # bytes that a character may have
             raise OSError(errno.EFBIG, f"longer than {longest:,} characters")
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark before UTF-8
     except (OSError, ValueError) as error:
-        reason = "not text" if isinstance(error, UnicodeDecodeError) else _reason(error)
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else _reason(error)
         raise InputError(f"{path}: cannot be read: {reason}") from error
 
 
@@ -187,8 +278,14 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}; allowed: {allowed}"
     if problem["type"] == "missing":
         return f"missing key {key!r}"
+    if problem["type"] in ("model_type", "dict_type"):  # whose message names a class of ours
+        return f"{key}: expected keys and values, found {_kind(problem['input'])}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}, found {_kind(problem['input'])}" if key else message
+    if not key:
+        return message
+    quotes = problem["type"] == "string_type" and isinstance(problem["input"], int | float)
+    hint = "; put it in quotes if it is meant as text" if quotes else ""
+    return f"{key}: {message[0].lower()}{message[1:]}, found {_kind(problem['input'])}{hint}"
 
 
 def _inner_model(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
 from nas_recalib.costs.memory import fixed_memory, named_block_memory
 from nas_recalib.costs.table import Integers
-from nas_recalib.errors import InputError
-from nas_recalib.files import parse_yaml, read_yaml
+from nas_recalib.errors import InputError, whole_number
+from nas_recalib.files import dump_yaml, parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
 from nas_recalib.space_file import Granularity, Position, SpaceFile, find_space, read_positions
+
+Limits = Budget | str | float | None
+_MOST_SEED = 2**63 - 1
+_MOST_SAMPLES = 10**9
 
 
 @dataclass(frozen=True)
@@ -135,41 +138,55 @@ class SearchSpace:
         ]
         return constant, [np.array(entry, dtype=np.int64) for entry in entries]
 
-    def feasible(self, budget: Budget | str | None = None) -> Feasible:
-        """The architectures within a budget: limits, or one on multiply-accumulates such as "4G".
+    def feasible(self, budget: Limits = None) -> Feasible:
+        """Return the architectures within a budget.
+
+        Args:
+            budget: A `Budget`, or a limit on multiply-accumulates alone as text ("4G") or number (4e9).
 
         Raises:
-            InputError: If none is within the budget.
+            InputError: If none is within the budget, or it is not a budget.
         """
-        return _feasible(self, Budget.parse(budget) if isinstance(budget, str) else budget or Budget())
+        if budget is None:
+            return _feasible(self, Budget())
+        return _feasible(self, budget if isinstance(budget, Budget) else Budget.parse(budget))
 
-    def count(self, budget: Budget | str | None = None) -> int:
-        """Number of architectures, or of those within a budget: see `Feasible.count`.
+    def count(self, budget: Limits = None) -> int:
+        """Return the number of architectures, or of those within a budget: see `Feasible.count`.
+
+        Args:
+            budget: A `Budget`, or a limit on multiply-accumulates alone as text ("4G") or number (4e9).
 
         Raises:
-            InputError: If none is within the budget.
+            InputError: If none is within the budget, or it is not a budget.
         """
         return self.feasible(budget).count()
 
-    def sample(self, *, seed: int, budget: Budget | str | None = None) -> Architecture:
-        """A random architecture within a budget, each as likely as any other: see `Feasible`.
+    def sample(self, *, seed: int, budget: Limits = None) -> Architecture:
+        """Return a random architecture within a budget, each as likely as any other: see `Feasible`.
 
         Args:
-            seed: Of the draw.
-            budget: Limits, or one on multiply-accumulates such as "4G".
+            seed: Seed of the draw, a whole number of at least 0.
+            budget: A `Budget`, or a limit on multiply-accumulates alone as text ("4G") or number (4e9).
 
         Raises:
-            InputError: If none is within the budget.
+            InputError: If none is within the budget, or an argument is not as above; it is named.
         """
-        return self.at(self.feasible(budget).sample(np.random.default_rng(seed)))
+        return self.at(self.feasible(budget).sample(_generator(seed)))
 
-    def sample_many(self, count: int, *, seed: int, budget: Budget | str | None = None) -> list[Architecture]:
-        """As `sample`, many at once; the first is not that of `sample` with this seed.
+    def sample_many(self, count: int, *, seed: int, budget: Limits = None) -> list[Architecture]:
+        """Return many architectures as `sample` does; the first is not that of `sample` with this seed.
+
+        Args:
+            count: Number of architectures.
+            seed: Seed of the draws, a whole number of at least 0.
+            budget: A `Budget`, or a limit on multiply-accumulates alone as text ("4G") or number (4e9).
 
         Raises:
-            InputError: If none is within the budget.
+            InputError: If none is within the budget, or an argument is not as above; it is named.
         """
-        picks = self.feasible(budget).sample_many(count, np.random.default_rng(seed))
+        count = whole_number("count", count, 0, _MOST_SAMPLES)
+        picks = self.feasible(budget).sample_many(count, _generator(seed))
         return [self.at(tuple(one)) for one in picks.tolist()]
 
     def at(self, picks: tuple[int, ...]) -> Architecture:
@@ -275,7 +292,11 @@ class SearchSpace:
             },
             "proxy": {"width": self.proxy_width, "resolution": self.proxy_resolution},
         }
-        return yaml.safe_dump(content, sort_keys=False, width=100)
+        return dump_yaml(content)
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(whole_number("seed", seed, 0, _MOST_SEED))
 
 
 @lru_cache(maxsize=2)  # the grid is made once for all draws, but is large

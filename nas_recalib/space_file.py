@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from nas_recalib.errors import InputError
-from nas_recalib.files import StrictModel
+from nas_recalib.files import StrictModel, path_argument
 from nas_recalib.operators import BlockChoice, Part
 from nas_recalib.operators.catalog import Kind, parse_part
 from nas_recalib.plugins import load_installed
@@ -78,7 +78,7 @@ def find_space(name_or_path: str | Path) -> Path:
     Raises:
         InputError: If it is a name and there is no such space.
     """
-    path = Path(name_or_path)
+    path = path_argument("space", name_or_path)
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
         return path
     if str(name_or_path) not in space_names():

@@ -1,12 +1,15 @@
 """Architectures: equal if they build the same network, and the same after every way of writing them down."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas_recalib.architecture import Architecture, build
+from nas_recalib.architecture import Architecture, build, cost
 from nas_recalib.costs import Cost
 from nas_recalib.errors import InputError
 from nas_recalib.networks import backbone_names, get_backbone
@@ -71,8 +74,28 @@ def test_a_backbone_says_what_is_not_told():
         ("resnet18", "abc", {}, "layer1.0: unknown operator 'abc'; allowed: vanilla"),
         ("resnet18", {}, {}, "no choice for the block 'layer1.0' of resnet18"),
         ("resnet18", {"layer1.2": "ab"}, {}, "resnet18 has no block 'layer1.2'; its blocks: layer1.0"),
-        ("resnet18", "ab", {"input_size": 0}, "input_size: 0 is not from 1 to 1,000,000"),
-        ("resnet18", "ab", {"num_classes": -1}, "num_classes: -1 is not from 1 to 1,000,000"),
+        ("resnet18", "ab", {"input_size": 0}, "input_size: 0 is not a whole number from 1 to 1,000,000"),
+        ("resnet18", "ab", {"input_size": 224.0}, "input_size: 224.0 is not a whole number"),
+        ("resnet18", "ab", {"input_size": math.nan}, "input_size: nan is not a whole number"),
+        ("resnet18", "ab", {"input_size": "224"}, "input_size: '224' is not a whole number"),
+        ("resnet18", "ab", {"num_classes": -1}, "num_classes: -1 is not a whole number from 1 to 1,000,000"),
+        ("resnet18", "ab", {"num_classes": True}, "num_classes: True is not a whole number"),
+        (
+            "resnet18",
+            "ab",
+            {"num_classes": 0},
+            r"num_classes: 0 .*; an architecture has a classifier, .*build",
+        ),
+        (["resnet18"], "ab", {}, r"backbone: \['resnet18'\] is not the name of a backbone"),
+        (None, "ab", {}, "backbone: None is not the name of a backbone"),
+        ("resnet18", ["ab"], {}, r"blocks: \['ab'\] is neither a choice nor a mapping"),
+        ("resnet18", None, {}, "blocks: None is neither a choice nor a mapping"),
+        (
+            "resnet20",
+            dict.fromkeys(get_backbone("resnet20").blocks(), 3),
+            {},
+            r"layer1\.0: 3 is not a choice",
+        ),
     ],
 )
 def test_says_what_is_wrong(backbone, blocks, sizes, message):
@@ -111,7 +134,7 @@ BLOCKS = dict.fromkeys(get_backbone("resnet20").blocks(), "psconv+ab")
         ({"backbone": ["resnet20"]}, "backbone: .*string, found a list"),
         ({"backbone": "resnet21"}, "unknown backbone 'resnet21'"),
         ({"input_size": "32"}, "input_size: .*integer, found '32'"),
-        ({"num_classes": 0}, "num_classes: 0 is not from 1 to 1,000,000"),
+        ({"num_classes": 0}, "num_classes: 0 is not from 1 to 1,000,000; an architecture has a classifier"),
         ({"blocks": "ab"}, "blocks: .*found 'ab'"),
         ({"blocks": {**BLOCKS, "layer1.0": ["ab"]}}, r"blocks\.layer1\.0: .*string, found a list"),
         ({"blocks": {**BLOCKS, "layer1.0": "dynconv"}}, r"layer1\.0: unknown operator 'dynconv'; allowed"),
@@ -140,7 +163,7 @@ def test_load_names_the_file_and_the_key(tmp_path, changes, message):
     [
         (b"", ": expected keys and values, found nothing"),
         (b"- a\n- b\n", ": expected keys and values, found a list"),
-        (b"backbone: a\nblocks: {x: 1, y: 2,\n  x: 3}\n", ":2: the key 'x' is given twice"),
+        (b"backbone: a\nblocks: {x: 1, y: 2,\n  x: 3}\n", ":3: the key 'x' is given twice"),
         (b"backbone: [a\n", ":2: "),
         (b"backbone: !!python/object/apply:os.getcwd []\n", ":1: could not determine a constructor"),
         (b"\xff\xfe\xff", ": cannot be read: not "),
@@ -156,6 +179,33 @@ def test_load_refuses_what_is_no_such_file(tmp_path, content, message):
     assert str(refusal.value).startswith(f"{path}{message}")
 
 
+@pytest.mark.parametrize("path", [3, None, ["a.yaml"]])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(InputError, match=r"^path: .* is neither text nor a path"):
+        Architecture.load(path)
+    with pytest.raises(InputError, match=r"^path: .* is neither text nor a path"):
+        Architecture.of("resnet20", "ab").save(path)
+
+
+def test_a_file_by_hand_needs_no_cost(tmp_path):
+    path = saved(tmp_path / "best.yaml", cost=None)
+    assert "cost" not in path.read_text()
+    assert Architecture.load(str(path)) == Architecture.of("resnet20", "psconv+ab")
+
+
+def test_a_block_or_class_named_no_is_no_boolean(tmp_path):
+    path = saved(tmp_path / "best.yaml")
+    path.write_text(path.read_text().replace("layer1.0: psconv+ab", "layer1.0: no"))
+    with pytest.raises(InputError, match=r"layer1\.0: unknown operator 'no'; allowed: vanilla"):
+        Architecture.load(path)
+
+
+def test_a_size_with_leading_zeros_is_decimal(tmp_path):
+    path = saved(tmp_path / "best.yaml")
+    path.write_text(path.read_text().replace("input_size: 32", "input_size: 032"))
+    assert Architecture.load(path).input_size == 32
+
+
 def test_save_says_where_it_cannot_write(tmp_path):
     with pytest.raises(InputError, match=r"nowhere/best\.yaml: cannot be written: No such file or directory"):
         Architecture.of("resnet20", "ab").save(tmp_path / "nowhere" / "best.yaml")
@@ -164,7 +214,7 @@ def test_save_says_where_it_cannot_write(tmp_path):
 def test_a_failed_save_leaves_the_old_file(tmp_path):
     path = saved(tmp_path / "best.yaml")
     before = path.read_bytes()
-    with pytest.raises(yaml.YAMLError):
+    with pytest.raises(InputError, match=r"<object object at .*> cannot be written to a YAML file"):
         Architecture.of("resnet20", "ab").save(path, origin={"study": object()})
     assert path.read_bytes() == before
 
@@ -185,3 +235,42 @@ def test_building_leaves_the_global_generator_alone():
 def test_builds_for_other_classes_and_channels(normal):
     network = build(Architecture.of("resnet20", "psconv+se"), num_classes=3, in_channels=1).eval()
     assert network(normal(2, 1, 32, 32, dtype=torch.float32)).shape == (2, 3)
+
+
+def test_zero_classes_are_not_the_default(normal):
+    network = build(Architecture.of("resnet20", "ab"), num_classes=0).eval()
+    assert network(normal(2, 3, 32, 32, dtype=torch.float32)).shape[1] != 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": -1}, "num_classes: -1 is not a whole number from 0 to 1,000,000"),
+        ({"num_classes": 10.0}, r"num_classes: 10\.0 is not a whole number"),
+        ({"num_classes": False}, "num_classes: False is not a whole number"),
+        ({"in_channels": 0}, "in_channels: 0 is not a whole number from 1 to"),
+        ({"in_channels": "rgb"}, "in_channels: 'rgb' is not a whole number"),
+        ({"seed": -1}, "seed: -1 is not a whole number from 0 to"),
+        ({"seed": None}, "seed: None is not a whole number"),
+        ({"seed": 2**64}, "seed: 18446744073709551616 is not a whole number"),
+    ],
+)
+def test_build_names_the_argument_that_is_wrong(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        build(Architecture.of("resnet20", "ab"), **options)
+
+
+@pytest.mark.parametrize("call", [build, cost])
+@pytest.mark.parametrize("architecture", ["best.yaml", None, get_backbone("resnet20")])
+def test_what_is_no_architecture_is_refused(call, architecture):
+    with pytest.raises(
+        InputError, match=r"^architecture: .* is not an Architecture; Architecture\.load reads"
+    ):
+        call(architecture)
+
+
+def test_integers_of_numpy_are_whole_numbers():
+    architecture = Architecture.of("resnet20", "ab", input_size=np.int64(32), num_classes=np.uint8(10))
+    assert architecture == Architecture.of("resnet20", "ab")
+    assert {type(architecture.input_size), type(architecture.num_classes)} == {int}
+    assert build(architecture, num_classes=np.int32(3), seed=np.int64(1)).fc.out_features == 3

@@ -1,18 +1,28 @@
 """Files: written whole or not at all, read strictly, and refused in one line that names file and key."""
 
 import errno
+import math
 import os
 import resource
 import signal
 import stat
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from pydantic import Field, field_validator, model_validator
 
 from nas_recalib.errors import InputError
-from nas_recalib.files import StrictModel, parse_yaml, read_yaml, require_writable, write_atomically
+from nas_recalib.files import (
+    StrictModel,
+    dump_yaml,
+    parse_yaml,
+    read_yaml,
+    require_writable,
+    write_atomically,
+)
 
 
 class Inner(StrictModel):
@@ -38,6 +48,13 @@ class Outer(StrictModel):
         if self.count and not self.name:
             raise ValueError("count needs a name")
         return self
+
+
+class Anything(StrictModel):
+    texts: list[Any] = Field(default_factory=list)
+    numbers: list[Any] = Field(default_factory=list)
+    others: list[Any] = Field(default_factory=list)
+    keys: dict[str, Any] = Field(default_factory=dict)
 
 
 @pytest.mark.parametrize("content", ["naïve\r\ntext\n", b"\x00\xff bytes", ""])
@@ -155,7 +172,16 @@ def test_a_good_file_is_read(tmp_path):
         ("name: a\ncount: many", "count: input should be a valid integer, found 'many'"),
         ("name: a\ncount: 1.0", "count: input should be a valid integer, found 1.0"),
         ("name: a\ncount: true", "count: input should be a valid integer, found True"),
-        ("name: 3", "name: input should be a valid string, found 3"),
+        ("name: 3", "name: input should be a valid string, found 3; put it in quotes if it is meant as text"),
+        (
+            "name: 08",
+            "name: input should be a valid string, found 8; put it in quotes if it is meant as text",
+        ),
+        ("name: a\ninner: [1]", "inner: expected keys and values, found a list"),
+        ("name: a\ncount: 1_000", "count: input should be a valid integer, found '1_000'"),
+        ("name: a\ncount: 1:30", "count: input should be a valid integer, found '1:30'"),
+        ("name: a\ncount: 1e3", "count: input should be a valid integer, found 1000.0"),
+        ("name: a\ncount: yes", "count: input should be a valid integer, found 'yes'"),
         ("name: [a]", "name: input should be a valid string, found a list"),
         ("name: {a: b}", "name: input should be a valid string, found keys and values"),
         ("name:", "name: input should be a valid string, found nothing"),
@@ -177,7 +203,7 @@ def test_another_form_is_refused_in_one_line(text, problem):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("name: a\ncount: 1\nname: b", "'name' is given twice"),
+        ("name: a\ncount: 1\nname: b", ":3: the key 'name' is given twice"),
         ("name: a\ninner: {width: 1, width: 1}", "'width' is given twice"),
         ("name: a\ninner:\n  sizes: [{1: a, 1: b}]", "1 is given twice"),
         ("name: a\ncount: [1", ":2: "),
@@ -185,8 +211,13 @@ def test_another_form_is_refused_in_one_line(text, problem):
         ("name: !!python/name:os.system", "python/name:os.system"),
         ("name: a\x00", "not YAML"),
         ("? [a]\n: b", "unhashable"),
-        ("name: 2024-13-45", "space.yaml"),
-        ("count: 0x_", "space.yaml"),
+        ("name: a\ncount: 0x_", "found '0x_'"),
+        ("name: a\ncount: !!int 1_0", ":2: '1_0' is not a whole number"),
+        ("name: a\ncount: !!bool yes", ":2: 'yes' is not true or false"),
+        ("name: a\ninner: {width: !!float wide}", ":2: 'wide' is not a number"),
+        (f"name: a\ncount: {'9' * 5000}", ":2: a whole number is beyond all counting"),
+        ("name: a\ncount: 9223372036854775808", ":2: a whole number is beyond all counting"),
+        ("name: a\n---\nname: b", ":2: but found another document"),
     ],
 )
 def test_what_is_not_safe_and_sound_yaml_is_refused(text, named):
@@ -198,12 +229,131 @@ def test_what_is_not_safe_and_sound_yaml_is_refused(text, named):
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("032", 32),
+        ("010", 10),
+        ("08", 8),
+        ("-007", -7),
+        ("+5", 5),
+        ("0x20", 32),
+        ("0o40", 32),
+        ("!!int '032'", 32),
+    ],
+)
+def test_whole_numbers_are_those_of_yaml_1_2(text, count):
+    assert parse_yaml(f"name: a\ncount: {text}", Outer, "space.yaml").count == count
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("25e-2", 0.25),
+        (".5", 0.5),
+        ("1e3", 1000),
+        ("2.", 2),
+        ("+1.5E+1", 15),
+        (".inf", math.inf),
+        ("032", 32),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(text, width):
+    assert parse_yaml(f"name: a\ninner: {{width: {text}}}", Outer, "space.yaml").inner.width == width
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "on", "Off", "y", "1_000", "1:30", "2024-01-01", "2024-13-45", "=", "0o8"]
+)
+def test_what_only_yaml_1_1_reads_as_something_else_is_text(text):
+    assert parse_yaml(f"name: {text}", Outer, "space.yaml").name == text
+
+
+TEXTS = [
+    "no",
+    "y",
+    "true",
+    "null",
+    "~",
+    "08",
+    "032",
+    "0o17",
+    "1e3",
+    "1_000",
+    "1:30",
+    "2024-01-01",
+    ".5",
+    ".inf",
+]
+TEXTS += ["", " a", "a: b", "a # b", "- a", "é\n", "scconv(r=2, pooling=max)", "=", "<<", "!a", "&a", "0x1F"]
+
+
+def test_what_is_written_is_read_alike_under_both_versions_of_yaml():
+    numbers = [0, -7, 2**53, 0.25, 1e-05, 1e16, -1.5e300, math.inf]
+    content = {
+        "texts": TEXTS,
+        "numbers": numbers,
+        "others": [True, False, None],
+        "keys": dict.fromkeys(TEXTS, 1),
+    }
+    text = dump_yaml(content)
+    assert yaml.safe_load(text) == content
+    assert parse_yaml(text, Anything, "a.yaml").model_dump() == content
+
+
+def test_files_of_pyyaml_are_read_as_they_were():
+    content = {
+        "texts": ["no", "032", "1:30", "a"],
+        "numbers": [1, -7, 1e-05, 2.5e20],
+        "others": [None],
+        "keys": {},
+    }
+    assert parse_yaml(yaml.safe_dump(content), Anything, "a.yaml").model_dump() == content
+
+
+def test_what_yaml_has_no_form_for_is_refused():
+    with pytest.raises(InputError, match=r"^\(1\+2j\) cannot be written to a YAML file"):
+        dump_yaml({"a": 1 + 2j})
+
+
+@pytest.mark.parametrize(
+    ("text", "cut", "whole"),
+    [
+        (
+            "name: a\nlist: [vanilla, scconv(r=2, pooling=max), psconv]",
+            "scconv(r=2",
+            "scconv(r=2, pooling=max)",
+        ),
+        ("name: a\nkeys: {x: ab+f(r=2, s=1)+c, y: ab+f(r=2, s=1)+c}", "ab+f(r=2", "ab+f(r=2, s=1)+c"),
+        ("name: a\nkeys: {x: [f(r=2, s=1)]}", "f(r=2", "f(r=2, s=1)"),
+    ],
+)
+def test_a_choice_that_a_bracket_cuts_at_its_comma_is_to_be_quoted(text, cut, whole):
+    with pytest.raises(InputError) as caught:
+        parse_yaml(text, Outer, "space.yaml")
+    told = f'{cut!r} ends at a comma: put the whole choice in quotes, as in "{whole}"'
+    assert str(caught.value) == f"space.yaml:2: {told}"
+
+
+@pytest.mark.parametrize("text", ["[f(x, y), 'f(a=1, b=2)']", "\n- f(a=1, b=2)"])
+def test_other_commas_are_left_alone(text):
+    assert len(parse_yaml(f"texts: {text}", Anything, "a.yaml").texts) == text.count("f(") + text.count("[")
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xef\xbb\xbfname: a\ncount: 3", b"name: a\r\ncount: 3\r\n", b"name: a\rcount: 3"]
+)
+def test_a_file_of_another_editor_is_read(tmp_path, data):
+    (tmp_path / "a.yaml").write_bytes(data)
+    assert read_yaml(tmp_path / "a.yaml", Outer) == Outer(name="a", count=3)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, reason in (
         ("none", "No such file or directory"),
         ("", "Is a directory"),
-        ("binary", "not text"),
+        ("binary", "not UTF-8 text"),
     ):
         with pytest.raises(InputError) as caught:
             read_yaml(tmp_path / name, Outer)

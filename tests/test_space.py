@@ -196,6 +196,75 @@ def test_counts_what_is_within_a_budget(write):
         space.count("1M")
 
 
+@pytest.mark.parametrize(
+    "limit", [39_000_000, 39e6, np.int64(39_000_000), np.float32(39e6), "39M", Budget(39e6)]
+)
+def test_a_budget_may_be_a_number(write, limit):
+    space = SearchSpace.load(str(write(granularity="stage")))
+    assert space.count(limit) == space.count(Budget(39_000_000))
+    assert space.sample(seed=np.int64(3), budget=limit) == space.sample(seed=3, budget="39M")
+    assert space.sample_many(np.int64(0), seed=0, budget=limit) == []
+
+
+@pytest.mark.parametrize(
+    "budget", [0, -1, True, False, math.nan, math.inf, -math.inf, [4], {"macs": 4}, "", b"4G"]
+)
+def test_what_is_no_budget_is_refused(budget):
+    space = SearchSpace.load("resnet20")
+    for call in (space.count, space.feasible, lambda one: space.sample(seed=0, budget=one)):
+        with pytest.raises(
+            InputError, match=r"^budget: .* is not a quantity; write it like 4G, 4\.1e9 or 500M$"
+        ):
+            call(budget)
+
+
+@pytest.mark.parametrize("seed", [-1, None, 0.5, True, "0", math.nan, 2**64])
+def test_what_is_no_seed_is_refused(seed):
+    space = SearchSpace.load("resnet20")
+    for call in (space.sample, lambda **options: space.sample_many(3, **options)):
+        with pytest.raises(InputError, match=r"^seed: .* is not a whole number from 0 to"):
+            call(seed=seed)
+
+
+@pytest.mark.parametrize("count", [-1, None, 2.0, True, "3"])
+def test_what_is_no_number_of_samples_is_refused(count):
+    with pytest.raises(InputError, match=r"^count: .* is not a whole number from 0 to"):
+        SearchSpace.load("resnet20").sample_many(count, seed=0)
+
+
+@pytest.mark.parametrize("space", [3, None, ["resnet20"], b"resnet20"])
+def test_what_names_no_space_is_refused(space):
+    with pytest.raises(InputError, match=r"^space: .* is neither text nor a path"):
+        SearchSpace.load(space)
+
+
+def test_numbers_of_a_file_are_decimal(write):
+    path = write(granularity="network")
+    path.write_text(f"{path.read_text()}input_size: 032\nproxy: {{width: 25e-2, resolution: 016}}\n")
+    space = SearchSpace.load(path)
+    assert (space.input_size, space.proxy_width, space.proxy_resolution) == (32, 0.25, 16)
+
+
+def test_a_choice_with_two_arguments_in_brackets_is_to_be_quoted(write):
+    path = write(convolution=None)
+    path.write_text(f"{path.read_text()}convolution: [vanilla, scconv(r=2, pooling=max)]\n")
+    with pytest.raises(
+        InputError, match=r'put the whole choice in quotes, as in "scconv\(r=2, pooling=max\)"'
+    ):
+        SearchSpace.load(path)
+    path.write_text(path.read_text().replace("scconv(r=2, pooling=max)", "'scconv(r=2, pooling=max)'"))
+    assert SearchSpace.load(path).options()["layer1.0.convolution"] == ("vanilla", "scconv(pooling=max, r=2)")
+
+
+@pytest.mark.parametrize("name", ["08", "1e3", "no", "null", "2024-01-01", "0x1F", "1_000"])
+def test_a_space_may_have_any_name_in_quotes(write, name):
+    path = write(name=None, granularity="network")
+    path.write_text(f"{path.read_text()}name: '{name}'\n")
+    space = SearchSpace.load(path)
+    assert space.name == yaml.safe_load(space.describe())["name"] == name
+    assert SearchSpace.parse(space.describe(), "again") == space
+
+
 def test_samples_without_a_budget():
     space = SearchSpace.load("resnet20")
     assert space.picks(space.sample(seed=0)) != space.picks(space.sample(seed=1))
@@ -239,7 +308,7 @@ def test_load_names_the_file_and_the_key(write, changes, message):
 def test_load_refuses_a_key_given_twice(write):
     path = write()
     path.write_text(path.read_text() + "name: other\n")
-    with pytest.raises(InputError, match=r"small\.yaml:1: the key 'name' is given twice"):
+    with pytest.raises(InputError, match=r"small\.yaml:10: the key 'name' is given twice"):
         SearchSpace.load(path)
 
 

@@ -8,7 +8,7 @@ import torch
 from nas_recalib.conformance import behaviour, tooling
 from nas_recalib.conformance.require import NotRun
 from nas_recalib.conformance.subject import Subject
-from nas_recalib.errors import in_one_line
+from nas_recalib.errors import InputError, in_one_line, whole_number
 from nas_recalib.operators.catalog import kind_of, parse_part
 from nas_recalib.operators.choice import read_part
 from nas_recalib.plugins import load_installed
@@ -36,6 +36,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         tooling.state_dict,
     )
 }
+
+_MOST = 10_000  # channels, and pixels of a side
 
 
 class ConformanceError(AssertionError):
@@ -81,7 +83,7 @@ def check_operator(choice: str, *, channels: int = 24, size: int = 8, skip: Coll
 
     Args:
         choice: One operator as in a search space, such as `psconv(pattern=1-2)` or a registered name.
-        channels: Of its input; a convolution is also tried with twice as many output channels.
+        channels: Channels of its input; a convolution is also tried with twice as many output channels.
         size: Side of the maps that it must take, in pixels; at least 2.
         skip: Names of checks not to run, such as `gradcheck` for what is not differentiable by design.
 
@@ -90,9 +92,16 @@ def check_operator(choice: str, *, channels: int = 24, size: int = 8, skip: Coll
 
     Raises:
         ConformanceError: If it fails any; all that it fails are named.
-        ValueError: If the choice is not one operator that fits the channels, or a name to skip no check.
+        ValueError: If the choice is not one operator that fits the channels, a name to skip is no check, or a
+            number is out of range.
     """
-    unknown = [name for name in skip if name not in CHECKS]
+    if not isinstance(choice, str):
+        raise InputError(f"choice: {choice!r} is not an operator; write it like 'psconv(pattern=1-2)'")
+    channels = whole_number("channels", channels, 1, _MOST)
+    size = whole_number("size", size, 2, _MOST)
+    if isinstance(skip, str):
+        raise InputError(f"skip: {skip!r} is text; give a list of names of checks, such as [{skip!r}]")
+    unknown = [name for name in skip if name not in list(CHECKS)]
     if unknown:
         raise ValueError(f"skip: {unknown[0]!r} is not a check; allowed: {', '.join(CHECKS)}")
     load_installed()

@@ -16,7 +16,7 @@ _LEADING = {
 
 def require_buildable(name: str, construct: Callable[..., object], kind: str) -> None:
     """Raises ValueError naming what keeps a block from building a constructor, or a choice from naming it."""
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"an operator cannot be named {name!r}; use lower-case letters, digits and '-'")
     leading = _LEADING[kind]
     try:

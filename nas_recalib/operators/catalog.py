@@ -88,6 +88,8 @@ class BlockChoice:
         Raises:
             ValueError: If a name, an argument or a value is not allowed; the message says what is.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} is not an operator choice; write it like 'psconv(pattern=1-2)+ab'")
         parts: dict[Kind, Part] = {}
         for part_text in split_parts(text):
             name, _ = read_part(part_text)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import optuna
 import torch
-import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import Described, versions
 from nas_recalib.errors import InputError, StopSearch
-from nas_recalib.files import write_atomically
+from nas_recalib.files import dump_yaml, write_atomically
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
@@ -63,7 +62,7 @@ def prepared(
             refuse_difference(place.name, written, config)
         if written != config:  # new, or its images or plugins lie elsewhere now
             study.set_user_attr("config", config.as_dict())
-        write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+        write_atomically(place.folder / "config.yaml", dump_yaml(config.as_dict()))
         try:
             with _lives(place, study) as lives:
                 search = Search(

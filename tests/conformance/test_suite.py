@@ -278,6 +278,17 @@ def test_reports_what_was_checked(registered, monkeypatch, sound):
         ("gates", {}, "unknown operator 'gates'; allowed: vanilla"),
         ("psconv+ab", {}, r"'psconv\+ab' is not an operator"),
         ("psconv(pattern=1-2-1-2-1)", {}, "psconv: in_channels = 24 is not a positive multiple"),
+        (3, {}, "choice: 3 is not an operator; write it like 'psconv"),
+        ("ab", {"channels": 0}, "channels: 0 is not a whole number from 1 to"),
+        ("ab", {"channels": 24.0}, r"channels: 24\.0 is not a whole number"),
+        ("ab", {"size": 1}, "size: 1 is not a whole number from 2 to"),
+        ("ab", {"size": True}, "size: True is not a whole number"),
+        (
+            "ab",
+            {"skip": "shape"},
+            r"skip: 'shape' is text; give a list of names of checks, such as \['shape'\]",
+        ),
+        ("ab", {"skip": [["shape"]]}, r"skip: \['shape'\] is not a check"),
         ("ab", {"skip": ["speed"]}, "skip: 'speed' is not a check; allowed: shape, groups"),
     ],
 )

@@ -183,5 +183,5 @@ def test_a_file_of_another_encoding_is_no_text():
     for encoding in ("utf-16", "utf-32", "latin-1"):
         with open("t.yaml", "wb") as file:
             file.write(f"# é\n{TEXT}".encode(encoding))
-        with pytest.raises(InputError, match="cannot be read: not text"):
+        with pytest.raises(InputError, match="cannot be read: not UTF-8 text"):
             read_yaml(Path("t.yaml"), SpaceFile)
