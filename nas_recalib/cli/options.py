@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-RunsDir = Annotated[Path, typer.Option(help="Folder that studies are kept in.", metavar="DIR")]
+
+def expanded_path(text: str | Path) -> Path:
+    """Return a path with its leading `~` as the home directory, which shells leave in `--runs-dir=~/runs`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{text}: {error}") from error
+
+
+RunsDir = Annotated[
+    Path, typer.Option(help="Folder that studies are kept in.", metavar="DIR", parser=expanded_path)
+]
 Storage = Annotated[
     str | None, typer.Option(help="Keep the study there instead of runs/STUDY/study.db.", metavar="URL")
 ]
@@ -22,6 +33,7 @@ CacheDir = Annotated[
     typer.Option(
         help="Folder for downloads (default: ~/.cache/nas-recalib).",
         metavar="DIR",
+        parser=expanded_path,
         envvar="NAS_RECALIB_CACHE",
     ),
 ]
@@ -46,6 +58,7 @@ LatencyFile = Annotated[
         "--latency-table",
         help="What 'nas-recalib latency' wrote (default: the one in runs/latency of the space and machine).",
         metavar="FILE",
+        parser=expanded_path,
     ),
 ]
 MaxMemory = Annotated[

@@ -1,20 +1,79 @@
 """Where what is said goes, and where downloads are kept."""
 
+import contextlib
 import json
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas_recalib.errors import printable
+from nas_recalib.errors import InputError, printable
 
 _LONGEST = 2000  # of what is said at once
 
 
 def cache_folder(given: Path | None) -> Path:
+    """Return the folder for downloads and decoded images.
+
+    Where none is given it is `nas-recalib` in the user's cache folder. A user of a container or a cluster job
+    may have no home, or none to write to; a temporary folder takes its place then, which is said.
+
+    Raises:
+        InputError: If there is no temporary folder either.
+    """
     if given is not None:
         return given
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-recalib"
+    folder = _user_cache()
+    if folder and _can_be_had(folder):
+        return folder
+    why = f"{folder} cannot be made" if folder else "no home directory is known"
+    temporary = _temporary_folder(f"cache-dir: {why}", "name a folder with --cache-dir")
+    say(f"{why}: downloads are kept in {temporary} (--cache-dir names another folder)")
+    return temporary
+
+
+def provide_home() -> None:
+    """Give a user without a home a temporary one, which Ray looks for when it is imported.
+
+    Raises:
+        InputError: If there is no temporary folder either.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(_temporary_folder("ray: no home directory is known", "set HOME"))
+
+
+def _user_cache() -> Path | None:
+    """Return the default folder, after the XDG base directory specification: a relative path is ignored."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    with contextlib.suppress(RuntimeError):  # neither HOME nor a passwd entry
+        base = base if base.is_absolute() else Path.home() / ".cache"
+    return base / "nas-recalib" if base.is_absolute() else None
+
+
+def _can_be_had(folder: Path) -> bool:
+    """Return whether a folder is there, perhaps to be read alone, or could be made."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    with contextlib.suppress(OSError):  # a link into a folder of others
+        return nearest.is_dir() and (nearest == folder or os.access(nearest, os.W_OK | os.X_OK))
+    return False
+
+
+def _temporary_folder(why: str, instead: str) -> Path:
+    """Return a folder of this user's alone among the temporary files, or refuse with what to do instead."""
+    reason = "it is not a folder of this user's"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"nas-recalib-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()  # whoever else can write there could have put a link in its place
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            return folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise InputError(f"{why}, and there is no temporary folder ({reason}); {instead}")
 
 
 def say(line: str) -> None:

@@ -22,7 +22,7 @@ from nas_recalib.cli.options import (
     Storage,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, say, say_skipped
+from nas_recalib.cli.output import cache_folder, provide_home, say, say_skipped
 
 
 def search(
@@ -213,6 +213,7 @@ def _engine(
     from nas_recalib.errors import InputError
 
     if ray is not None:
+        provide_home()
         from nas_recalib.cluster import on_ray
 
         if confirm:
