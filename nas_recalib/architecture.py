@@ -108,7 +108,7 @@ class Architecture:
         Raises:
             ValueError: If the text is of another form.
         """
-        match = _TEXT.fullmatch(text)
+        match = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise ValueError(
                 f"{text!r} is not an architecture; expected backbone@size/classes block=choice ..."
@@ -159,6 +159,8 @@ class Architecture:
             InputError: If the file cannot be written or the origin is not plain data.
         """
         path = path_argument("path", path)
+        if origin is not None and not isinstance(origin, Mapping):
+            raise InputError(f"origin: {origin!r} is not a mapping")
         cost = self.cost()
         content: dict[str, Any] = {
             "format": "nas-recalib/architecture/1",
@@ -194,13 +196,16 @@ class Architecture:
         """Peak bytes of activations in inference at the architecture's own image size; no weights.
 
         Args:
-            batch: Images at once.
-            dtype: Of the images and the network's weights.
+            batch: Number of images at once.
+            dtype: Type of the images and of the network's weights.
             device: "cpu" or "cuda", whose ways are taken; none needs to be there.
 
         Raises:
             ValueError: If an operator does not fit its block.
         """
+        batch = whole_number("batch", batch, 1, _MOST)
+        if str(device).partition(":")[0] not in ("cpu", "cuda"):
+            raise InputError(f"device: {device!r} is not cpu or cuda")
         sizes = {"input_size": self.input_size, "num_classes": self.num_classes, "batch": batch}
         return network_memory(self.shape, self.blocks, **sizes, dtype=dtype, device=device)
 
@@ -218,7 +223,7 @@ class Architecture:
 
 def cost(architecture: Architecture) -> Cost:
     """Return the MACs and parameters of an architecture, at its own image size and classes."""
-    return _architecture(architecture).cost()
+    return architecture_argument(architecture).cost()
 
 
 def build(
@@ -239,7 +244,7 @@ def build(
     Raises:
         InputError: If an argument is of another type or out of range; it is named.
     """
-    shape = _architecture(architecture).shape
+    shape = architecture_argument(architecture).shape
     classes = architecture.num_classes if num_classes is None else num_classes
     classes = whole_number("num_classes", classes, 0, _MOST)
     channels = whole_number("in_channels", in_channels, 1, _MOST)
@@ -256,10 +261,15 @@ def build_seeded(
         return shape.build(blocks, num_classes, in_channels)
 
 
-def _architecture(value: object) -> Architecture:
+def architecture_argument(value: object) -> Architecture:
+    """Return an argument that must be an architecture.
+
+    Raises:
+        InputError: If it is something else, such as the path of an architecture's file.
+    """
     if not isinstance(value, Architecture):
         raise InputError(
-            f"architecture: {value!r} is not an Architecture; "
+            f"architecture: expected an Architecture, found {type(value).__name__}; "
             "Architecture.load reads a file, and Architecture.of takes a backbone and its choices"
         )
     return value

@@ -180,8 +180,14 @@ def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
         raise InputError(f"{origin}: longer than {_LONGEST_YAML:,} characters")
     try:
         data = yaml.load(text, Loader=_StrictLoader)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        character = text[error.position : error.position + 1]
+        raise InputError(f"{origin}:{line}: YAML does not allow the character {character!r}") from error
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not YAML"
+        if r"character '\t'" in problem:
+            problem = "a tab stands where YAML allows only spaces"
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{origin}:{mark.line + 1 if mark else 1}: {problem}") from error
     except RecursionError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas_recalib.architecture import Architecture
+from nas_recalib.architecture import Architecture, architecture_argument
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
 from nas_recalib.costs.memory import fixed_memory, named_block_memory
@@ -205,6 +205,7 @@ class SearchSpace:
         Raises:
             InputError: If it is not of this space; the block is named.
         """
+        architecture_argument(architecture)
         same = (self.backbone, self.input_size, self.num_classes)
         if (architecture.backbone, architecture.input_size, architecture.num_classes) != same:
             raise InputError(f"{architecture.backbone} is not an architecture of the space {self.name}")

@@ -264,9 +264,26 @@ def test_build_names_the_argument_that_is_wrong(options, message):
 @pytest.mark.parametrize("architecture", ["best.yaml", None, get_backbone("resnet20")])
 def test_what_is_no_architecture_is_refused(call, architecture):
     with pytest.raises(
-        InputError, match=r"^architecture: .* is not an Architecture; Architecture\.load reads"
+        InputError, match=r"^architecture: expected an Architecture, found \w+; Architecture\.load reads"
     ):
         call(architecture)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch: 0 is not a whole number"),
+        ({"device": "tpu"}, "device: 'tpu' is not cpu or cuda"),
+    ],
+)
+def test_memory_names_the_argument_that_is_wrong(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        Architecture.of("resnet20", "ab").memory(**options)
+
+
+def test_an_origin_is_a_mapping(tmp_path):
+    with pytest.raises(InputError, match=r"^origin: \['study'\] is not a mapping"):
+        Architecture.of("resnet20", "ab").save(tmp_path / "best.yaml", origin=["study"])
 
 
 def test_integers_of_numpy_are_whole_numbers():

@@ -40,6 +40,8 @@ def test_importing_and_listing_load_nothing():
     ("call", "message"),
     [
         (lambda: nr.BlockChoice.parse(3), "3 is not an operator choice; write it like"),
+        (lambda: nr.BlockChoice("ab"), r"convolution: 'ab' is not a Part; BlockChoice\.parse reads text"),
+        (lambda: nr.Architecture.parse(3), "3 is not an architecture; expected backbone@size/classes"),
         (lambda: nr.register(3, "convolution")(object), "an operator cannot be named 3"),
         (lambda: nr.check_operator(None), "choice: None is not an operator"),
     ],

@@ -168,6 +168,11 @@ def test_refuses_an_architecture_of_another_space(write, architecture, message):
         SearchSpace.load(write(granularity="stage")).encode(architecture)
 
 
+def test_encode_refuses_what_is_no_architecture():
+    with pytest.raises(InputError, match=r"^architecture: expected an Architecture, found str"):
+        SearchSpace.load("resnet20").encode("best.yaml")
+
+
 def test_samples_follow_from_the_seed_and_fit_the_budget():
     space = SearchSpace.load("resnet20")
     budget = Budget(40_000_000, 280_000)

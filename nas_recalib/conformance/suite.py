@@ -99,8 +99,8 @@ def check_operator(choice: str, *, channels: int = 24, size: int = 8, skip: Coll
         raise InputError(f"choice: {choice!r} is not an operator; write it like 'psconv(pattern=1-2)'")
     channels = whole_number("channels", channels, 1, _MOST)
     size = whole_number("size", size, 2, _MOST)
-    if isinstance(skip, str):
-        raise InputError(f"skip: {skip!r} is text; give a list of names of checks, such as [{skip!r}]")
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise InputError(f"skip: {skip!r} is not a list of names of checks, such as ['gradcheck']")
     unknown = [name for name in skip if name not in list(CHECKS)]
     if unknown:
         raise ValueError(f"skip: {unknown[0]!r} is not a check; allowed: {', '.join(CHECKS)}")

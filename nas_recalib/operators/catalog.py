@@ -81,6 +81,11 @@ class BlockChoice:
     convolution: Part = VANILLA
     recalibration: Part = NONE
 
+    def __post_init__(self) -> None:
+        for key, part in vars(self).items():
+            if not isinstance(part, Part):
+                raise ValueError(f"{key}: {part!r} is not a Part; BlockChoice.parse reads text")
+
     @classmethod
     def parse(cls, text: str) -> "BlockChoice":
         """Reads `convolution`, `recalibration` or `convolution+recalibration`.

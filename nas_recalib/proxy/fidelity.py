@@ -15,6 +15,7 @@ from nas_recalib.space import SearchSpace
 _IMAGES_AND_EPOCHS_ON_CPU = {"quick": (5000, 2), "standard": (5000, 4), "thorough": (10_000, 6)}
 _QUICK_BLOCKS = 9  # up to which, as in ResNet-20, a quick trial on a CPU sees all its images
 _LEAST_QUICK = 1000
+_MOST = 2**31  # images and epochs, as in what a study keeps
 _EPOCHS_ON_GPU = {"quick": 4, "standard": 12, "thorough": 36}
 LADDER = tuple(_EPOCHS_ON_GPU)
 
@@ -43,6 +44,8 @@ class Fidelity:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise InputError(f"{name}: {value} is not at least {bound}")
+            if value is not None and value > _MOST:
+                raise InputError(f"{name}: {value} is not at most {_MOST}")
         if self.resolution > 512:
             raise InputError(f"resolution: {self.resolution} is not at most 512")
         if not 0 < self.width <= 4:

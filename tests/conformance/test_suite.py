@@ -286,8 +286,9 @@ def test_reports_what_was_checked(registered, monkeypatch, sound):
         (
             "ab",
             {"skip": "shape"},
-            r"skip: 'shape' is text; give a list of names of checks, such as \['shape'\]",
+            "skip: 'shape' is not a list of names of checks",
         ),
+        ("ab", {"skip": None}, "skip: None is not a list of names of checks"),
         ("ab", {"skip": [["shape"]]}, r"skip: \['shape'\] is not a check"),
         ("ab", {"skip": ["speed"]}, "skip: 'speed' is not a check; allowed: shape, groups"),
     ],

@@ -23,6 +23,9 @@ GOOD = Fidelity(images=100, validation=50, resolution=16, width=0.5, epochs=3)
         ("validation", 0),
         ("resolution", 7),
         ("epochs", 0),
+        ("epochs", 2**31 + 1),
+        ("images", 10**30),
+        ("validation", 2**31 + 1),
         ("width", 0),
         ("width", -0.5),
         ("width", 4.1),
@@ -37,7 +40,15 @@ def test_what_is_out_of_range_is_refused_by_name(key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("images", 1), ("images", None), ("validation", 1), ("resolution", 8), ("epochs", 1), ("width", 4)],
+    [
+        ("images", 1),
+        ("images", None),
+        ("validation", 1),
+        ("resolution", 8),
+        ("epochs", 1),
+        ("epochs", 2**31),
+        ("width", 4),
+    ],
 )
 def test_the_bounds_themselves_are_allowed(key, value):
     assert getattr(replace(GOOD, **{key: value}), key) == value
@@ -143,6 +154,15 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, content, complaint):
     path.write_text(content)
     with pytest.raises(InputError, match=rf"mine\.yaml.*{complaint}"):
         find_fidelity(str(path), SearchSpace.load("resnet20"), source_of(100, 32), torch.device("cpu"))
+
+
+def test_numbers_of_a_file_are_decimal(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 010\nresolution: 016\nwidth: 25e-2\nimages: +50\n")
+    found = find_fidelity(
+        str(path), SearchSpace.load("resnet20"), source_of(1437, 8), torch.device("cpu")
+    ).as_dict()
+    assert found == {"images": 50, "validation": 287, "resolution": 16, "width": 0.25, "epochs": 10}
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():
