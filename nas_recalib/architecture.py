@@ -17,7 +17,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
 from nas_recalib.operators import BlockChoice
-from nas_recalib.plugins import load_installed
+from nas_recalib.plugins import load_installed, require_plugins
 
 _TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
 
@@ -126,9 +126,9 @@ class Architecture:
             cost = architecture.cost()
         except ValueError as error:
             plugins = (file.origin or {}).get("plugins")
-            named = isinstance(plugins, list) and plugins and all(type(plugin) is str for plugin in plugins)
-            origin = f"; it was found with the plugins {plugins}" if named else ""
-            raise InputError(f"{path}: {error}{origin}") from error
+            if isinstance(plugins, list) and all(type(plugin) is str for plugin in plugins):
+                require_plugins(str(path), plugins)
+            raise InputError(f"{path}: {error}") from error
         for key, told in (("macs", file.cost.macs), ("params", file.cost.params)):
             counted = getattr(cost, key)
             if told != counted:
@@ -144,6 +144,10 @@ class Architecture:
             path: Where to.
             origin: What it came from (study, trial, proxy, accuracy), kept beside it.
         """
+        write_atomically(Path(path), self.to_yaml(origin))
+
+    def to_yaml(self, origin: Mapping[str, Any] | None = None) -> str:
+        """Return the content of an architecture file; see `save`."""
         cost = self.cost()
         content: dict[str, Any] = {
             "format": "nas-recalib/architecture/1",
@@ -155,7 +159,7 @@ class Architecture:
         }
         if origin:
             content["origin"] = dict(origin)
-        write_atomically(Path(path), yaml.safe_dump(content, sort_keys=False, width=100))
+        return yaml.safe_dump(content, sort_keys=False, width=100)
 
     @property
     def blocks(self) -> dict[str, BlockChoice]:
