@@ -164,7 +164,7 @@ def test_a_link_is_written_through(here):
     (here / "real.yaml").write_text("old")
     (here / "link.yaml").symlink_to("real.yaml")
     assert search("--trials", "1", "--study", "s") == 0
-    assert run(["export", "s", "-o", "link.yaml"]) == 0
+    assert run(["export", "s", "-o", "link.yaml", "--force"]) == 0
     assert (here / "link.yaml").is_symlink()
     assert Architecture.load("real.yaml")
 
