@@ -16,7 +16,7 @@ from nas_recalib.errors import InputError, whole_number
 from nas_recalib.files import StrictModel, dump_yaml, path_argument, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
 from nas_recalib.operators import BlockChoice
-from nas_recalib.plugins import load_installed
+from nas_recalib.plugins import load_installed, require_plugins
 
 _TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
 _MOST = 1_000_000  # pixels of a side, classes and channels
@@ -137,9 +137,9 @@ class Architecture:
             cost = architecture.cost()
         except ValueError as error:
             plugins = (file.origin or {}).get("plugins")
-            named = isinstance(plugins, list) and plugins and all(type(plugin) is str for plugin in plugins)
-            origin = f"; it was found with the plugins {plugins}" if named else ""
-            raise InputError(f"{path}: {error}{origin}") from error
+            if isinstance(plugins, list) and all(type(plugin) is str for plugin in plugins):
+                require_plugins(str(path), plugins)
+            raise InputError(f"{path}: {error}") from error
         for key, given in file.cost.model_dump().items() if file.cost else ():
             counted = getattr(cost, key)
             if given != counted:
@@ -159,6 +159,14 @@ class Architecture:
             InputError: If the file cannot be written or the origin is not plain data.
         """
         path = path_argument("path", path)
+        write_atomically(path, self.to_yaml(origin))
+
+    def to_yaml(self, origin: Mapping[str, Any] | None = None) -> str:
+        """Return the content of an architecture file; see `save`.
+
+        Raises:
+            InputError: If the origin is not plain data.
+        """
         if origin is not None and not isinstance(origin, Mapping):
             raise InputError(f"origin: {origin!r} is not a mapping")
         cost = self.cost()
@@ -172,7 +180,7 @@ class Architecture:
         }
         if origin:
             content["origin"] = dict(origin)
-        write_atomically(path, dump_yaml(content))
+        return dump_yaml(content)
 
     @property
     def blocks(self) -> dict[str, BlockChoice]:

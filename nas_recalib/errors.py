@@ -1,6 +1,11 @@
 """What went wrong, in the user's words."""
 
+import codecs
 from numbers import Integral
+
+EXISTS = "is there already; add --force to overwrite it, or name another file"
+SUBSTITUTE = "nas-recalib.substitute"  # name of the handler of characters that an encoding lacks
+_SUBSTITUTES = {"±": "+/-", "…": "...", "×": "x", "—": "-", "–": "-", "“": '"', "”": '"', "’": "'"}  # noqa: RUF001
 
 
 class InputError(ValueError):
@@ -35,3 +40,19 @@ def in_one_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Text with escapes in the place of whatever would end a line, move a cursor or not be encoded."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """Return text with substitutes for the characters that an encoding lacks, as `+/-` for `±`."""
+    return text.encode(encoding, SUBSTITUTE).decode(encoding)
+
+
+def _substitute(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    plain = (_SUBSTITUTES.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
+    return "".join(plain), error.end
+
+
+codecs.register_error(SUBSTITUTE, _substitute)

@@ -60,11 +60,25 @@ def load_study_plugins(study: str, stored: Sequence[str], asked: Sequence[str]) 
             are not loaded; they are named.
     """
     load_plugins(asked)
-    unknown = [] if asked else [plugin for plugin in stored if not _is_loaded(plugin)]
+    if not asked:
+        require_plugins(f"study {study!r}", stored)
+
+
+def require_plugins(made: str, stored: Sequence[str]) -> None:
+    """Refuse what was made with plugins that are not loaded, and say how to load them.
+
+    Args:
+        made: Name of the study or file that was made with them.
+        stored: Names of the plugins, as the study or file has them.
+
+    Raises:
+        InputError: If one is not loaded.
+    """
+    unknown = [plugin for plugin in stored if not _is_loaded(plugin)]
     if unknown:
         trust = " ".join(f"--plugin {plugin!r}" for plugin in unknown)
         raise InputError(
-            f"plugin: study {study!r} was made with operators that are not loaded; "
+            f"plugin: {made} was made with operators that are not loaded; "
             f"a plugin is a program: if you trust it, give {trust}"
         )
 

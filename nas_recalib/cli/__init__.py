@@ -8,14 +8,14 @@ import typer
 from typer.exceptions import TyperException
 
 from nas_recalib.cli import correlate, latency, measure, search, storage, study, train
-from nas_recalib.cli.output import complain, say
+from nas_recalib.cli.output import OutputLost, complain, say, standard_streams
 from nas_recalib.errors import Diverged, InputError, StopSearch
 
 app = typer.Typer(
     name="nas-recalib",
     help="Which cheap operator belongs in which block of a ResNet, under a hard budget.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # whose columns cut options off where the terminal is narrow
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -30,9 +30,9 @@ for command in (
     measure.bench,
     latency.latency,
     correlate.correlate,
-    train.train,
 ):
     app.command()(command)
+app.command(short_help="Train an architecture at full size.")(train.train)
 app.add_typer(storage.storage, name="storage")
 
 
@@ -57,8 +57,21 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """As `main`, with the arguments given and the exit status returned."""
+    with standard_streams():
+        try:
+            status = _run(arguments)
+            sys.stdout.flush()
+        except OutputLost as error:
+            if error.reader_left:  # it has seen enough
+                return 0
+            complain(f"error: {error}")
+            return 1
+        return status
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        status = app(arguments, prog_name="nas-recalib", standalone_mode=False)
+        status = app(arguments or ["--help"], prog_name="nas-recalib", standalone_mode=False)
         if status == 130:  # Typer's answer to an interruption
             goes_on = arguments[0] in ("search", "train", "latency", "correlate")
             say("interrupted" + ("; the same command goes on from here" if goes_on else ""))

@@ -14,13 +14,14 @@ from nas_recalib.cli.options import (
     CacheDir,
     CorruptImages,
     Device,
+    Force,
     MaxParams,
     Plugins,
     RunsDir,
     Storage,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, print_json, say, say_skipped
+from nas_recalib.cli.output import cache_folder, print_json, require_output, say, say_skipped
 
 
 def correlate(
@@ -30,7 +31,7 @@ def correlate(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Most multiply-accumulates of the slice (default: the median architecture is its middle).",
+            help="Limit on multiply-accumulates of the slice (default: around the median architecture).",
             metavar="MACS",
         ),
     ] = None,
@@ -38,14 +39,27 @@ def correlate(
     within: Annotated[
         float,
         typer.Option(
-            help="How far below the most MACs and parameters may be, in per cent.", metavar="PERCENT"
+            help="Width of the slice: how far MACs and parameters may be below their limits, in per cent.",
+            metavar="PERCENT",
         ),
     ] = 5.0,
     architectures: Annotated[
-        int, typer.Option(help="How many to draw; ask for more later at will.", min=3, max=MANY, metavar="N")
+        int,
+        typer.Option(
+            help="Number of architectures to draw; a later run can ask for more.",
+            min=3,
+            max=MANY,
+            metavar="N",
+        ),
     ] = 40,
     seeds: Annotated[
-        int, typer.Option(help="Longer trainings of each; likewise.", min=1, max=MANY, metavar="N")
+        int,
+        typer.Option(
+            help="Longer trainings of each architecture, one a seed; a later run can ask for more.",
+            min=1,
+            max=MANY,
+            metavar="N",
+        ),
     ] = 2,
     reference: Annotated[
         str,
@@ -56,17 +70,18 @@ def correlate(
     fidelity: Annotated[
         list[str] | None,
         typer.Option(
-            help="Held against it; may be given again (default: quick and standard).", metavar="FIDELITY"
+            help="Fidelity to compare with it; may be repeated (default: quick and standard).",
+            metavar="FIDELITY",
         ),
     ] = None,
     score: Annotated[
         list[str] | None,
         typer.Option(
-            help="Held against it, without training; may be given again, or none (default: all).",
+            help="Score without training to compare with it; may be repeated; or none (default: all).",
             metavar="NAME",
         ),
     ] = None,
-    data: Annotated[str, typer.Option(help="As search takes it.", metavar="DATA")] = "auto",
+    data: Annotated[str, typer.Option(help="Images, as for search.", metavar="DATA")] = "auto",
     corrupt_images: CorruptImages = "refuse",
     study: Annotated[
         str | None, typer.Option(help="Name of the study (default: SPACE-correlation).", metavar="NAME")
@@ -83,22 +98,22 @@ def correlate(
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     threads: Threads = None,
-    seed: Annotated[
-        int, typer.Option(help="That every draw follows from.", min=0, max=MANY, metavar="N")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0, max=MANY, metavar="N")] = 0,
     device: Device = None,
     cache_dir: CacheDir = None,
     page: Annotated[
         Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
     ] = None,
+    force: Force = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask how far cheap proxies agree with longer training; interrupt and rerun at will.
+    """Measure how far cheap proxies agree with longer training.
 
-    Draws architectures of nearly equal cost, holds scores without training and
-    short trainings against longer ones with several seeds, and recommends a fidelity.
+    Draws architectures of nearly equal cost, compares scores without training and
+    short trainings with longer ones of several seeds, and recommends a fidelity.
+    Interrupt and rerun at will.
     """
     import optuna
 
@@ -108,7 +123,7 @@ def correlate(
     from nas_recalib.correlation.setup import Request, prepared
     from nas_recalib.costs import Budget
     from nas_recalib.device import device_name, pick_device
-    from nas_recalib.files import require_writable, write_atomically
+    from nas_recalib.files import write_atomically
     from nas_recalib.proxy.pool import default_jobs
     from nas_recalib.report.correlation import (
         WorkTold,
@@ -119,8 +134,7 @@ def correlate(
     from nas_recalib.report.terminal import print_table
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if page:
-        require_writable(page)
+    require_output(page, force)
     request = Request(
         space=space,
         budget=Budget.parse(budget, params),

@@ -13,7 +13,7 @@ def latency(
     space: Annotated[
         str, typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE")
     ] = "resnet50",
-    batch: Annotated[int, typer.Option(help="Images at once.", min=1, max=65_536, metavar="N")] = 1,
+    batch: Annotated[int, typer.Option(help="Batch size.", min=1, max=65_536, metavar="N")] = 1,
     dtype: Annotated[
         str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
     ] = "float32",
@@ -31,11 +31,11 @@ def latency(
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(help="Spent on each round; slow networks go forward three times.", metavar="SECONDS"),
+        typer.Option(
+            help="Time for each round; slow networks run three times, however long.", metavar="SECONDS"
+        ),
     ] = 1.0,
-    seed: Annotated[
-        int, typer.Option(help="Of which choices stand where in which round.", min=0, max=MANY, metavar="N")
-    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random networks.", min=0, max=MANY, metavar="N")] = 0,
     threads: Threads = None,
     device: Device = None,
     output: Annotated[
@@ -43,18 +43,19 @@ def latency(
         typer.Option(
             "--output",
             "-o",
-            help="The table (default: runs/latency/SPACE-DEVICE-bBATCH-DTYPE.json).",
+            help="File of the table (default: in runs/latency, by space, device, batch and dtype).",
             metavar="FILE",
         ),
     ] = None,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a table of what every choice takes in every block on this machine.
+    """Measure the latency of every choice in every block.
 
-    Each round times a whole network of random choices beside the reference, the
-    first choice everywhere. Interrupt and rerun at will: the same command goes on,
-    and with more --rounds it makes a finished table more exact.
+    The result is a table of this machine. Each round times a whole network of
+    random choices beside the reference, the first choice everywhere. Interrupt
+    and rerun at will: the same command resumes, and with more --rounds it makes
+    a finished table more exact.
     """
     from nas_recalib.device import default_threads, pick_device
     from nas_recalib.latency import build_table, default_path, rounds_for

@@ -11,6 +11,7 @@ from nas_recalib.cli.options import (
     AsJson,
     Batch,
     Device,
+    Force,
     LatencyFile,
     MaxLatency,
     MaxMemory,
@@ -18,7 +19,7 @@ from nas_recalib.cli.options import (
     Plugins,
     Threads,
 )
-from nas_recalib.cli.output import print_json, say
+from nas_recalib.cli.output import print_json, require_output, say
 
 
 def cost(
@@ -53,11 +54,12 @@ def cost(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count the MACs and parameters of an architecture, a choice, or a whole space."""
+    """Count the MACs and parameters of an architecture or a space."""
     from nas_recalib.costs import Budget
     from nas_recalib.plugins import load_plugins
-    from nas_recalib.report.cost_check import as_dict, cost_check, print_check
-    from nas_recalib.report.costs import Asked, architecture_cost, print_costs, print_space, space_costs
+    from nas_recalib.report.cost_check import as_dict, check_lines, cost_check
+    from nas_recalib.report.costs import Asked, architecture_cost, cost_lines, space_costs, space_lines
+    from nas_recalib.report.terminal import print_table
 
     load_plugins(plugin or ())
     asked = Asked(space, Budget.parse(budget, params, latency, memory), latency_table, batch)
@@ -66,9 +68,9 @@ def cost(
     if as_json:
         print_json({**costs, "check": as_dict(checked)} if checked else costs)
         return
-    (print_space if what is None else print_costs)(costs)
+    print_table(space_lines(costs) if what is None else cost_lines(costs))
     if checked:
-        print_check(checked)
+        print_table(check_lines(checked))
 
 
 def tables(
@@ -79,7 +81,10 @@ def tables(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the papers' parameters and MACs with ours beside them, and what explains each difference."""
+    """Compare the papers' parameters and MACs with ours.
+
+    Where a figure differs, what explains the difference is named.
+    """
     from nas_recalib.report.paper_figures import compare, read_rows
     from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table
     from nas_recalib.report.terminal import print_table
@@ -103,7 +108,7 @@ def bench(
     choice: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to time, such as psconv+ab; may be given again (default: the papers' operators).",
+            help="Operators to time, such as psconv+ab; may be repeated (default: those of the papers).",
             metavar="CHOICE",
         ),
     ] = None,
@@ -116,7 +121,7 @@ def bench(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Inputs at once (default: 32, CIFAR's 128, and 1, 8 and 32 for a ResNet-50 forward).",
+            help="Batch size (default: 32; 128 for CIFAR; 1, 8 and 32 for a ResNet-50 forward).",
             min=1,
             max=MANY,
             metavar="N",
@@ -127,23 +132,31 @@ def bench(
     ] = "channels_last",
     compile_first: Annotated[bool, typer.Option("--compile", help="Compile both sides first.")] = False,
     seconds: Annotated[
-        float, typer.Option(help="Spent on each pair; slow ones take five rounds.", metavar="SECONDS")
+        float,
+        typer.Option(
+            help="Time for each pair; slow pairs take five rounds, however long.", metavar="SECONDS"
+        ),
     ] = 2.0,
     threads: Threads = None,
     device: Device = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write JSON.", metavar="FILE")
     ] = None,
+    force: Force = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time operators against vanilla, side by side: layers alone, blocks, whole networks.
+    """Time operators against vanilla, side by side.
 
-    A ratio is the median over the rounds, with its quartiles; --choice vanilla
-    shows how far from 1 noise alone takes it.
+    What is timed are layers alone, blocks or whole networks. A ratio is the
+    median over the rounds, with its quartiles; --choice vanilla shows how far
+    from 1 noise alone takes it.
     """
+    from rich.console import Group
+    from rich.text import Text
+
     from nas_recalib.device import default_threads, pick_device
-    from nas_recalib.files import require_writable, write_atomically
+    from nas_recalib.files import write_atomically
     from nas_recalib.plugins import load_plugins
     from nas_recalib.report.terminal import print_table
     from nas_recalib.report.timings import timing_tables
@@ -151,8 +164,7 @@ def bench(
     from nas_recalib.timing import run as run_cases
 
     load_plugins(plugin or ())
-    if output:
-        require_writable(output)
+    require_output(output, force)
     settings = Settings(
         device=pick_device(device),
         mode=mode,
@@ -174,5 +186,5 @@ def bench(
     if as_json:
         print_json(content)
     else:
-        print(f"{content['device']}, {mode}, {dtype}, {memory_format}")
-        print_table(timing_tables(results))
+        about = Text(f"{content['device']}, {mode}, {dtype}, {memory_format}")
+        print_table(Group(about, timing_tables(results)))

@@ -80,5 +80,6 @@ Batch = Annotated[
 CorruptImages = Annotated[
     str, typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there already.")]
 RUNS = Path("runs")
 MANY = 10**9

@@ -1,17 +1,94 @@
-"""Where what is said goes, and where downloads are kept."""
+"""Standard output and standard error, files that the user names, and where downloads are kept."""
 
-import contextlib
 import json
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any, TextIO, cast
 
-from nas_recalib.errors import InputError, printable
+from nas_recalib.errors import EXISTS, SUBSTITUTE, InputError, in_one_line, printable
 
 _LONGEST = 2000  # of what is said at once
+
+
+class OutputLost(Exception):
+    """Standard output takes no more.
+
+    Attributes:
+        reader_left: Whether whoever read it has ended, as `head` does when it has seen enough.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"standard output: cannot be written: {error.strerror or in_one_line(error)}")
+        self.reader_left = isinstance(error, BrokenPipeError)
+
+
+class _Stream:
+    """A standard stream that is asked for everything but to write and to flush.
+
+    From the first failure on it writes to nowhere, so that nothing fails again when Python ends.
+    """
+
+    def __init__(self, stream: TextIO, *, raises: bool) -> None:
+        self._stream = stream
+        self._raises = raises
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._attempt(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, call: Callable[..., object], *arguments: str) -> None:
+        try:
+            call(*arguments)
+        except OSError as error:
+            with suppress(OSError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+            if self._raises:
+                raise OutputLost(error) from None
+
+
+@contextmanager
+def standard_streams() -> Iterator[None]:
+    """Prevent a character or a reader that has gone from ending a command while it works.
+
+    Characters that the encoding of a stream lacks are printed by a substitute. Where standard error takes no
+    more, progress messages are lost and the work continues; where standard output takes no more, `OutputLost`
+    is raised. A stream that was closed before the command began leads to the null device, so that no file
+    opened later takes its descriptor.
+    """
+    before = sys.stdout, sys.stderr
+    for descriptor in range(3):
+        with suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free, which is this one
+    sys.stdout = _prepared(sys.stdout, raises=True)
+    sys.stderr = _prepared(sys.stderr, raises=False)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _prepared(stream: TextIO | None, *, raises: bool) -> TextIO:
+    if stream is None:  # it was closed
+        stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors=SUBSTITUTE)
+    return cast(TextIO, _Stream(stream, raises=raises))
 
 
 def cache_folder(given: Path | None) -> Path:
@@ -49,7 +126,7 @@ def provide_home() -> None:
 def _user_cache() -> Path | None:
     """Return the default folder, after the XDG base directory specification: a relative path is ignored."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    with contextlib.suppress(RuntimeError):  # neither HOME nor a passwd entry
+    with suppress(RuntimeError):  # neither HOME nor a passwd entry
         base = base if base.is_absolute() else Path.home() / ".cache"
     return base / "nas-recalib" if base.is_absolute() else None
 
@@ -57,7 +134,7 @@ def _user_cache() -> Path | None:
 def _can_be_had(folder: Path) -> bool:
     """Return whether a folder is there, perhaps to be read alone, or could be made."""
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    with contextlib.suppress(OSError):  # a link into a folder of others
+    with suppress(OSError):  # a link into a folder of others
         return nearest.is_dir() and (nearest == folder or os.access(nearest, os.W_OK | os.X_OK))
     return False
 
@@ -89,6 +166,25 @@ def complain(line: str) -> None:
     if len(told) > _LONGEST:  # both ends tell something: where it is, and what is allowed
         told = f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"
     print(told, file=sys.stderr, flush=True)
+
+
+def require_output(path: Path | None, force: bool) -> None:
+    """Refuse, before long work, to write a file that is there already or cannot be written.
+
+    Args:
+        path: Name of the file, if the user gave one.
+        force: Whether it may be overwritten.
+
+    Raises:
+        InputError: If it may not, or cannot be written.
+    """
+    from nas_recalib.files import require_writable
+
+    if path is None:
+        return
+    require_writable(path)
+    if path.exists() and not force:
+        raise InputError(f"{path}: {EXISTS}")
 
 
 def print_json(content: object) -> None:

@@ -8,7 +8,7 @@ from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.options import AsJson
 from nas_recalib.cli.output import print_json, say
 
-storage = typer.Typer(help="Check where studies are to be kept, or serve it to other machines.")
+storage = typer.Typer(help="Test where studies are kept, or serve it to other machines.")
 Url = Annotated[
     str,
     typer.Argument(
@@ -22,9 +22,9 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 @storage.command()
 def check(url: Url, as_json: AsJson = False) -> None:
-    """Write trials there, read them back, delete them; say how fast it is and how many workers it bears.
+    """Test a storage: write trials, read them back, delete them.
 
-    Exit status 1 if it does not do what it should.
+    Says how fast it is and how many workers it bears. Exit status 1 if it does not do what it should.
     """
     import optuna
 
@@ -52,9 +52,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.", metavar="HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65_535, metavar="PORT")] = 13000,
 ) -> None:
-    """Serve a database by gRPC, so that workers share this process's few connections to it.
+    """Serve a database by gRPC.
 
-    Workers then take --storage grpc://HOST:PORT. The port asks for no password.
+    Workers share this process's few connections to the database. They take
+    --storage grpc://HOST:PORT. The port asks for no password.
     """
     import optuna
 

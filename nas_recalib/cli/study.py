@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nas_recalib.cli.options import RUNS, AsJson, Plugins, RunsDir, Storage, StudyName
-from nas_recalib.cli.output import print_json, say
+from nas_recalib.cli.options import RUNS, AsJson, Force, Plugins, RunsDir, Storage, StudyName
+from nas_recalib.cli.output import print_json, require_output, say
 
 
 def show(
@@ -17,16 +17,22 @@ def show(
     page: Annotated[
         Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
     ] = None,
+    force: Force = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a study found: best, trials, front of accuracy against MACs, importance of blocks."""
+    """Show the results of a study.
+
+    These are the best architecture, the trials, the front of accuracy against
+    MACs and the importance of blocks.
+    """
     from nas_recalib.files import write_atomically
     from nas_recalib.report.page import study_page
     from nas_recalib.report.tables import study_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.report.verdict import verdict
 
+    require_output(page, force)
     summary = summary_of(study, runs_dir, storage, plugin)
     if page:
         write_atomically(page, study_page(summary))
@@ -39,12 +45,14 @@ def show(
 
 def status(
     study: StudyName,
-    trial: Annotated[int | None, typer.Option(help="All that is told of this trial.", metavar="N")] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Show everything about the trial of this number.", metavar="N")
+    ] = None,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how a search stands, on whatever machines it runs: what is trained where, and what failed."""
+    """Show what a search is training, and what failed."""
     from nas_recalib.report.status import standing_tables, trial_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.study.standing import find_trial, read_standing
@@ -63,17 +71,20 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")] = Path(
         "best.yaml"
     ),
-    trial: Annotated[int | None, typer.Option(help="Which trial (default: the best).", metavar="N")] = None,
+    trial: Annotated[
+        int | None, typer.Option(help="Number of the trial (default: the best).", metavar="N")
+    ] = None,
+    force: Force = False,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     plugin: Plugins = None,
 ) -> None:
-    """Write the architecture that a study discovered as one plain file."""
+    """Write the architecture that a study found to a file."""
     from nas_recalib.export import export_architecture
     from nas_recalib.report.tables import timed_text
     from nas_recalib.report.verdict import accuracy_text
 
-    row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial)
+    row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial, overwrite=force)
     told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
     say(f"wrote {output}: trial {row.number}, {told}")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.errors import InputError
+from nas_recalib.errors import EXISTS, InputError
+from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.summary import Summary, TrialRow
 
@@ -24,19 +25,22 @@ def _confirmation(row: TrialRow) -> dict[str, Any]:
     return {"confirmed": {**asdict(found), "diverged": list(found.diverged)}}
 
 
-def export_architecture(summary: Summary, path: Path, number: int | None = None) -> TrialRow:
+def export_architecture(
+    summary: Summary, path: Path, number: int | None = None, *, overwrite: bool = True
+) -> TrialRow:
     """Writes a trial's architecture, with where it came from.
 
     Args:
         summary: Of the study.
         path: Where to.
         number: Which trial (default: the best).
+        overwrite: Whether a file with other content may be replaced.
 
     Returns:
         The trial.
 
     Raises:
-        InputError: If there is no such trained trial, or the file cannot be written.
+        InputError: If there is no such trained trial, or the file cannot be written or may not be replaced.
     """
     row = (
         summary.best if number is None else next((row for row in summary.rows if row.number == number), None)
@@ -54,5 +58,9 @@ def export_architecture(summary: Summary, path: Path, number: int | None = None)
         **_latency(row, config),
         **({"plugins": config.plugins} if config.plugins else {}),
     }
-    Architecture.parse(row.architecture).save(path, origin)
+    text = Architecture.parse(row.architecture).to_yaml(origin)
+    require_writable(path)
+    if not overwrite and path.exists() and path.read_bytes() != text.encode():
+        raise InputError(f"{path}: {EXISTS}")
+    write_atomically(path, text)
     return row

@@ -12,8 +12,9 @@ An operator's arguments, their types and defaults are read off its constructor. 
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -209,9 +210,20 @@ def takes_source(part: Part) -> bool:
 def _operator(name: str, kind: Kind | None = None) -> Operator:
     operator = _operators.get(name)
     if operator is None or (kind is not None and operator.kind != kind):
-        allowed = ", ".join(names(kind) if kind else _operators)
-        raise ValueError(f"unknown {kind or 'operator'} {name!r}; allowed: {allowed}")
+        allowed = names(kind) if kind else list(_operators)
+        told = f"unknown {kind or 'operator'} {name!r}; allowed: {', '.join(allowed)}"
+        raise ValueError(f"{told}; {_hint(name, operator, allowed)}")
     return operator
+
+
+def _hint(name: str, other: Operator | None, allowed: Sequence[str]) -> str:
+    """Return what whoever wrote an unknown name may have meant."""
+    if other is not None:
+        return f"{name!r} is a {other.kind}"
+    close = get_close_matches(name, allowed, n=1, cutoff=0.7)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "one of your own needs --plugin MODULE (in Python, import its module first)"
 
 
 def _canonical(operator: Operator, arguments: Mapping[str, Value | None]) -> Part:

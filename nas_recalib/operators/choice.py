@@ -42,7 +42,10 @@ def read_part(text: str) -> tuple[str, dict[str, str]]:
     """
     match = _PART.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not an operator; write it like psconv or psconv(pattern=1-2)")
+        misspelt = _PART.fullmatch(text.strip().lower().replace("_", "-"))
+        example = "write it like psconv or psconv(pattern=1-2)"
+        hint = "names have lower-case letters and hyphens, like ab-plus" if misspelt else example
+        raise ValueError(f"{text!r} is not an operator; {hint}")
     arguments: dict[str, str] = {}
     for item in match["arguments"].split(",") if match["arguments"] else ():
         argument = _ARGUMENT.fullmatch(item)

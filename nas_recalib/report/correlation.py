@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
@@ -17,7 +16,7 @@ from nas_recalib.correlation.work import Done
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.correlation_charts import STYLE, cost_chart, panel
 from nas_recalib.report.document import document
-from nas_recalib.report.terminal import duration
+from nas_recalib.report.terminal import PlainTable, duration
 
 _READING = (
     "tau is Kendall's tau-b and rho Spearman's rank correlation with the mean accuracy of the longer "
@@ -39,11 +38,9 @@ td.left { white-space: nowrap }
 
 def correlation_tables(judged: Judged) -> RenderableType:
     """What was compared, every signal, the ceiling and what is recommended."""
-    table = Table(title="Signals", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for index, heading in enumerate(_headings(judged)):
-        table.add_column(Text(heading), justify="right" if index > 1 else "left", no_wrap=True)
-    for verdict in judged.verdicts:
-        table.add_row(*map(Text, _cells(judged, verdict)))
+    headings = _headings(judged)
+    rows = [_cells(judged, verdict) for verdict in judged.verdicts]
+    table = PlainTable(headings, "ll" + "r" * (len(headings) - 2), rows, "Signals")
     told = (Text(line) for line in (_ceiling(judged), "", _recommended(judged)))
     return Group(*map(Text, _about(judged)), Text(), table, Text(), *told)
 
@@ -207,6 +204,6 @@ class WorkTold:
         came = f"{done.accuracies[-1]:.4f}, " if done.accuracies else ""
         failed = f"{done.failure.kind}: {done.failure.message}, " if done.failure else ""
         self.say(
-            f"{self._done}/{self.goal}: architecture {task.index}, {what}: {came}{failed}"
+            f"{self._done}/{self.goal}: architecture {task.index + 1}, {what}: {came}{failed}"
             f"{done.seconds:.0f} s; about {duration(left)} left"
         )

@@ -24,7 +24,9 @@ _GREY, _BLACK = "#666", "#222"
 _TITLES = 200_000  # bytes for what is shown when the pointer rests on a point, in all panels together
 _POINT = 70  # bytes of a point without what is shown
 _LARGEST = 1e300  # beyond it, differences overflow
-_LINE, _LONGEST = 14, 26  # pixels from line to line of text, and letters of a name
+_LINE, _LETTER, _LONGEST = 14, 6.5, 26  # pixels from line to line and of a letter, and letters of a name
+_PANEL, _CHART = 330, 500  # pixels of the charts' width
+_ACROSS = (66, _PANEL - 36)  # pixels of a panel's first and last tick, with room for their labels
 
 
 def panel(judged: Judged, verdict: Verdict, names: Sequence[str]) -> str:
@@ -43,12 +45,11 @@ def panel(judged: Judged, verdict: Verdict, names: Sequence[str]) -> str:
     accuracies = [accuracy for row in correlation.runs for accuracy in row if _drawable(accuracy)]
     x = _signal_axis([value for _, value, _, _ in points])
     y = linear_axis(min(accuracies, default=0.0), max(accuracies, default=1.0), 184, 10, most=5)
+    name = textwrap.shorten(signal.name, 40, placeholder="…")
 
     def parts() -> Iterator[str]:
         yield from grid(x, y)
-        yield from axis_labels(
-            x, y, textwrap.shorten(signal.name, 40, placeholder="…"), "accuracy", below=222, left=12
-        )
+        yield from axis_labels(x, y, name, "accuracy", below=222, left=12)
         bars = [
             f"M{x.at(value):.0f} {y.at(min(runs)):.0f}V{y.at(max(runs)):.0f}" for _, value, _, runs in points
         ]
@@ -59,7 +60,7 @@ def panel(judged: Judged, verdict: Verdict, names: Sequence[str]) -> str:
             place = f'cx="{x.at(value):.1f}" cy="{y.at(mean):.1f}"'
             yield f'<circle class="p" {place} r="3"><title>{html.escape(told)}</title></circle>'
 
-    return _svg(300, 230, f"{signal.name}: tau {verdict.agreement.tau}", parts())
+    return _svg(_PANEL, 230, f"{signal.name}: tau {verdict.agreement.tau}", parts())
 
 
 def cost_chart(judged: Judged) -> str:
@@ -67,7 +68,7 @@ def cost_chart(judged: Judged) -> str:
     correlation, ceiling = judged.correlation, judged.ceiling
     shown = [verdict for verdict in judged.verdicts if _drawable(verdict.agreement.tau.value)]
     costs = [c for c in (*(v.signal.seconds for v in shown), correlation.reference_seconds) if c > 0]
-    x = logarithmic_axis(min(costs, default=1.0), max(costs, default=1.0), 56, 464, most=6)
+    x = logarithmic_axis(min(costs, default=1.0), max(costs, default=1.0), 66, _CHART - 30, most=6)
     lows = [told.low for told in (*(v.agreement.tau for v in shown), ceiling.expected, ceiling.between_seeds)]
     y = linear_axis(min([0.0, *filter(math.isfinite, lows)]), 1.0, 340, 24, most=7)
     marks = [_mark_of(verdict, judged, x, y) for verdict in shown]
@@ -81,7 +82,7 @@ def cost_chart(judged: Judged) -> str:
             yield from mark.drawn(ringed=mark.verdict.signal.name == judged.recommendation.signal)
         yield from _names(marks)
 
-    return _svg(480, 390, "tau of every signal against its cost; the table has the same figures", parts())
+    return _svg(_CHART, 390, "tau of every signal against its cost; the table has the same figures", parts())
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,9 @@ def _ceiling(judged: Judged, x: Axis, y: Axis) -> Iterator[str]:
         yield f'<text x="{x.start + 4}" y="{middle - 4:.1f}">ceiling: {expected.value:.2f}</text>'
     if cost > 0:
         yield f'<path class="v" d="M{x.at(cost):.1f} {y.start}V{y.end}"/>'
-        told = f'x="{x.at(cost):.1f}" y="{y.end - 8}" text-anchor="end"'
-        yield f"<text {told}>one longer training: {seconds_text(cost)}</text>"
+        told = f"one longer training: {seconds_text(cost)}"
+        place = f'x="{x.at(cost):.1f}" y="{y.end - 8}" text-anchor="{_anchor(x.at(cost), told)}"'
+        yield f"<text {place}>{told}</text>"
     if cost > 0 and _drawable(between.value):
         at, here = x.at(cost), y.at(between.value)
         yield f"<g><title>one seed of the longer training against another: tau {between}</title>"
@@ -163,12 +165,20 @@ def _names(marks: Sequence[_Mark]) -> Iterator[str]:
     for mark in sorted(marks, key=lambda mark: mark.y):
         if mark.verdict.signal.kind == "training":
             continue
-        name, start, y = mark.verdict.signal.name, mark.x + 9, mark.y - 6
-        end = start + 6.5 * min(len(name), _LONGEST)
+        name, y = mark.verdict.signal.name, mark.y - 6
+        width = _LETTER * min(len(name), _LONGEST)
+        left_of_it = mark.x + 9 + width > _CHART
+        start = mark.x - 9 - width if left_of_it else mark.x + 9
+        end = start + width
         while any(abs(y - other) < _LINE and start < right and left < end for other, left, right in taken):
             y += 1
         taken.append((y, start, end))
-        yield _label(name, start, y, "start", mark.colour)
+        yield _label(name, end if left_of_it else start, y, "end" if left_of_it else "start", mark.colour)
+
+
+def _anchor(x: float, text: str) -> str:
+    """Return which end of a text is at x: "end", or "start" where there is no room on its left."""
+    return "end" if _LETTER * len(text) < x else "start"
 
 
 def _label(text: str, x: float, y: float, anchor: str, colour: str) -> str:
@@ -180,8 +190,8 @@ def _signal_axis(values: Sequence[float]) -> Axis:
     """Logarithmic where values above 0 differ by more than a hundred times."""
     least, greatest = min(values, default=0.0), max(values, default=1.0)
     if least > 1 / _LARGEST and greatest / 100 > least:
-        return logarithmic_axis(least, greatest, 52, 288, most=4)
-    return linear_axis(least, greatest, 52, 288, most=4)
+        return logarithmic_axis(least, greatest, *_ACROSS, most=4)
+    return linear_axis(least, greatest, *_ACROSS, most=4)
 
 
 def _drawable(*values: float) -> bool:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rich.text import Text
+
 from nas_recalib.costs.check import Check, check_cost
 from nas_recalib.costs.macs import Cost
 from nas_recalib.errors import InputError
@@ -29,17 +31,19 @@ def as_dict(check: Check) -> dict[str, Any]:
     }
 
 
-def print_check(check: Check) -> None:
-    """One line a counter, and one for each reason why thop's count differs."""
+def check_lines(check: Check) -> Text:
+    """Return one line for each counter, and one for each reason why thop's count differs."""
     same = "the same" if check.whole == check.ours else f"{_signed(check.whole - check.ours)}"
-    print(f"FlopCounterMode on the whole network: {_plain(check.whole)}: {same}")
-    print(f"thop on the whole network: {_plain(check.thop)}: {_signed(check.thop - check.ours)}")
-    for difference in check.differences:
-        print(f"  {_signed(difference.cost)}: {difference.times} x {difference.why}")
+    lines = [
+        f"FlopCounterMode on the whole network: {_plain(check.whole)}: {same}",
+        f"thop on the whole network: {_plain(check.thop)}: {_signed(check.thop - check.ours)}",
+        *(f"  {_signed(one.cost)}: {one.times} x {one.why}" for one in check.differences),
+    ]
     if check.unexplained == Cost(0, 0):
-        print("ours and these differences are thop's count, to the last digit")
+        lines.append("ours and these differences are thop's count, to the last digit")
     else:
-        print(f"not explained: {_signed(check.unexplained)}")
+        lines.append(f"not explained: {_signed(check.unexplained)}")
+    return Text("\n".join(lines))
 
 
 def _plain(cost: Cost) -> str:

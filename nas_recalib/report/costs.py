@@ -1,17 +1,26 @@
 """What an architecture, a choice or a space costs, for the command line."""
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, format_cost, format_quantity, histogram
 from nas_recalib.errors import InputError, printable
+from nas_recalib.operators import BlockChoice
 from nas_recalib.pricing import feasible, find_latencies, meant_batch, price
+from nas_recalib.report.terminal import PlainTable, columns
 from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import space_names
 
-_BAR = 50
+RUNS = Path("runs")
+_BARS, _BESIDE = (8, 50), 45  # letters of the longest bar, and columns beside it
 
 
 @dataclass(frozen=True)
@@ -112,48 +121,71 @@ def find_architecture(what: str, space: str) -> tuple[Architecture, str]:
     loaded = SearchSpace.load(space)
     sizes = {"input_size": loaded.input_size, "num_classes": loaded.num_classes}
     try:
-        return Architecture.of(loaded.backbone, what, **sizes), f"{loaded.backbone}, all {what}"
+        choice = BlockChoice.parse(what)
     except ValueError as error:
-        raise InputError(f"cost: {error}; an architecture file ends in .yaml") from error
+        raise InputError(f"cost: {_hint(what) or error}") from error
+    return Architecture.of(loaded.backbone, choice, **sizes), f"{loaded.backbone}, all {what}"
 
 
-def print_costs(costs: dict[str, Any]) -> None:
-    """One line a figure."""
+def _hint(what: str) -> str:
+    """Return what else a name that is no operator stands for, and how to give that; empty if nothing."""
+    if what in space_names():
+        return f"{what!r} is a search space, not an operator; give --space {what}"
+    if close := get_close_matches(what, space_names(), n=1, cutoff=0.85):
+        return f"{what!r} is neither an operator nor a search space; did you mean --space {close[0]}?"
+    with suppress(OSError, ValueError):  # what no file can be called
+        if (RUNS / what / "study.db").is_file():
+            return f"{what!r} is a study, not an operator; 'nas-recalib export {what}' writes its best"
+        if Path(what).is_file() or Path(f"{what}.yaml").is_file():
+            return f"{what!r} is not an operator; the name of an architecture file ends in .yaml"
+    return ""
+
+
+def cost_lines(costs: dict[str, Any]) -> Text:
+    """Return one line for each figure."""
+    lines = []
     for key, value in costs.items():
         name = printable(key)
         if isinstance(value, dict):
             macs, params, *others = value
             short = f"{format_quantity(value[macs])} MACs, {format_quantity(value[params])} params"
             more = "".join(f", {format_cost(other, value[other])}" for other in others)
-            print(f"{name}: {value[macs]:,} MACs, {value[params]:,} params ({short}{more})")
+            lines.append(f"{name}: {value[macs]:,} MACs, {value[params]:,} params ({short}{more})")
         else:
-            print(
-                f"{name.replace('_', ' ')}: {value:,}"
-                if type(value) is int
-                else f"{name.replace('_', ' ')}: {value}"
-            )
+            told = f"{value:,}" if type(value) is int else value
+            lines.append(f"{name.replace('_', ' ')}: {told}")
+    return Text("\n".join(lines))
 
 
-def print_space(costs: dict[str, Any]) -> None:
-    """As `print_costs`; under a budget also what share of the space fits, and a histogram of MACs."""
-    print_costs(
+def space_lines(costs: dict[str, Any]) -> RenderableType:
+    """Return the lines of `cost_lines`; under a budget also the share that fits, and a histogram of MACs."""
+    figures = cost_lines(
         {name: costs[name] for name in ("space", "architectures", "least", "all vanilla", "greatest")}
     )
     if "budget" not in costs:
-        return
+        return figures
     within, whole = _readable(costs["within_budget"]), _readable(costs["architectures"])
-    print(f"within {Budget(**costs['budget'])}: {within} of {whole} ({100 * costs['share']:.3g}%)")
+    lines = [f"within {Budget(**costs['budget'])}: {within} of {whole} ({100 * costs['share']:.3g}%)"]
     if any(costs["slack"].values()):
         slack = " or ".join(f"{format_cost(name, cells)}" for name, cells in costs["slack"].items())
-        print(f"not counted: some that are less than {slack} under a limit")
-    print("\nMACs of all architectures:")
+        lines.append(f"not counted: some that are less than {slack} under a limit")
+    return Group(figures, Text("\n".join(lines)), Text(), _histogram(costs))
+
+
+def _histogram(costs: dict[str, Any]) -> PlainTable:
     edges, counts = costs["histogram"]["macs"], costs["histogram"]["architectures"]
     limit = costs["budget"].get("macs")
-    for low, high, count in zip(edges, edges[1:], counts, strict=False):
-        bar = "#" * math.ceil(_BAR * count / max(counts))
-        mark = f" <- {format_quantity(limit)}" if limit is not None and low <= limit < high else ""
-        span = f"{format_quantity(low)} to {format_quantity(high)}"
-        print(f"{span:>20}  {_readable(count):>8}  {bar}{mark}")
+    longest = max(_BARS[0], min(_BARS[1], columns() - _BESIDE))
+    rows = [
+        (
+            f"{format_quantity(low)} to {format_quantity(high)}",
+            _readable(count),
+            "#" * math.ceil(longest * count / max(counts)),
+            f"<- {format_quantity(limit)}" if limit is not None and low <= limit < high else "",
+        )
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    return PlainTable(("MACs", "count", "", ""), "rrll", rows, "MACs of all architectures")
 
 
 def _readable(count: int) -> str:

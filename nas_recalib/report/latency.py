@@ -1,15 +1,14 @@
 """A table of latencies for a terminal, and what is told while it is made."""
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from nas_recalib.latency import Entry, LatencyTable
+from nas_recalib.latency import LatencyTable
+from nas_recalib.report.terminal import PlainTable
 
 
 @dataclass
@@ -53,23 +52,19 @@ def latency_summary(table: LatencyTable) -> RenderableType:
     return Group(*(Text(line) for line in lines), Text(), _positions(table))
 
 
-def _positions(table: LatencyTable) -> Table:
-    shown = Table(title="Milliseconds of each position", title_justify="left", box=None, pad_edge=False)
-    shown.padding = (0, 2, 0, 0)
-    for heading in ("position", "first choice", "ms", "fastest", "ms", "slowest", "ms", "samples", "spread"):
-        numeric = heading in ("ms", "samples", "spread")
-        shown.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+def _positions(table: LatencyTable) -> PlainTable:
+    rows = []
     for position, row in zip(table.space.positions, table.entries, strict=True):
         choices = dict(zip(map(str, position.choices), row, strict=True))
-        first = str(position.choices[0])
-        fastest = min(choices, key=lambda name: choices[name].median)
-        slowest = max(choices, key=lambda name: choices[name].median)
-        cells = [cell for name in (first, fastest, slowest) for cell in (name, _ms(choices[name]))]
-        spread = statistics.median((entry.upper - entry.lower) / entry.median for entry in row)
-        samples = min(entry.samples for entry in row)
-        shown.add_row(position.name, *cells, str(samples), f"{spread:.1%}")
-    return shown
-
-
-def _ms(entry: Entry) -> str:
-    return f"{entry.median * 1e3:.3f}"
+        shown = {
+            "first": str(position.choices[0]),
+            "fastest": min(choices, key=lambda name: choices[name].median),
+            "slowest": max(choices, key=lambda name: choices[name].median),
+        }
+        for which, name in shown.items():
+            entry = choices[name]
+            spread = (entry.upper - entry.lower) / entry.median
+            figures = (f"{entry.median * 1e3:.3f}", str(entry.samples), f"{spread:.1%}")
+            rows.append((position.name, which, name, *figures))
+    headings = ("position", "which", "choice", "ms", "samples", "spread")
+    return PlainTable(headings, "lllrrr", rows, "Milliseconds of each position")

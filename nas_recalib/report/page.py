@@ -1,6 +1,7 @@
 """A study as one page that opens anywhere, offline."""
 
 import html
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.io import to_html
@@ -9,6 +10,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.document import document
 from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
+from nas_recalib.study.confirmation import Confirmation
 from nas_recalib.study.summary import Summary, TrialRow, conflicting
 
 
@@ -70,12 +72,23 @@ def _add_confirmed(figure: go.Figure, rows: list[TrialRow]) -> None:
         figure.add_scatter(
             x=[row.macs for row, _ in points],
             y=[found.mean for _, found in points],
-            error_y={"array": [found.half_width for _, found in points], "thickness": 1},
+            error_y={**_bars([found for _, found in points]), "thickness": 1},
             mode="markers",
             marker={"symbol": "diamond", "size": 9},
             name="confirmed",
             text=[f"trial {row.number}: {confirmation_text(row)}" for row, _ in points],
         )
+
+
+def _bars(confirmations: list[Confirmation]) -> dict[str, Any]:
+    """Return the lengths of error bars, above and below, that end at 0 and 1 at the latest."""
+    above: list[float | None] = []
+    below: list[float | None] = []
+    for found in confirmations:
+        low, high = found.interval or (None, None)
+        above.append(None if found.mean is None or high is None else high - found.mean)
+        below.append(None if found.mean is None or low is None else found.mean - low)
+    return {"array": above, "arrayminus": below, "symmetric": False}
 
 
 def _course(summary: Summary) -> go.Figure:
@@ -107,7 +120,7 @@ def _volume(summary: Summary) -> go.Figure:
     figure.update_layout(
         title=f"Hypervolume of the front of {' against '.join(conflicting(summary.config))}",
         xaxis_title="trial",
-        yaxis_title="share of what is thinkable",
+        yaxis_title="hypervolume (fraction of the reference box)",
     )
     return figure
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from nas_recalib.report.countings import COUNTINGS
 from nas_recalib.report.paper_figures import PAPERS, POWERS, QUANTITIES, Cell, Compared, summary
+from nas_recalib.report.terminal import PlainTable
 
 _HEADINGS = ("table", "network", "params", "ours", "agrees", "MACs", "ours", "agrees", "note")
 _RIGHT = ("params", "MACs", "ours")
@@ -22,11 +22,8 @@ _MARKS = {
 
 def paper_table(compared: Sequence[Compared]) -> RenderableType:
     """Every row, what the marks mean, and how many figures agree."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right" if heading in _RIGHT else "left", no_wrap=heading != "note")
-    for one in compared:
-        table.add_row(*_line(one))
+    layout = "".join("r" if heading in _RIGHT else "l" for heading in _HEADINGS)
+    table = PlainTable(_HEADINGS, layout, [_line(one) for one in compared])
     legend = [Text(f"{mark}: {meaning}") for mark, meaning in _legend(compared).items()]
     return Group(table, Text(), *legend, Text(), Text(_told(compared)))
 

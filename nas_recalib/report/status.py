@@ -1,11 +1,10 @@
 """How a search stands, for a terminal."""
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from nas_recalib.errors import printable
-from nas_recalib.report.terminal import duration
+from nas_recalib.report.terminal import PlainTable, duration
 from nas_recalib.study.standing import RunningTrial, Standing, TrialStory
 
 
@@ -14,7 +13,7 @@ def standing_tables(standing: Standing) -> RenderableType:
     best = f", best {standing.best[1]:.4f} (trial {standing.best[0]})" if standing.best else ""
     counts = {
         "running": len(standing.running),
-        "to be gone on with": standing.owed,
+        "to resume": standing.owed,
         "enqueued": standing.waiting,
         **{f"failed: {kind}": count for kind, count in standing.failures.items()},
     }
@@ -22,24 +21,37 @@ def standing_tables(standing: Standing) -> RenderableType:
     head = f"{standing.study}: {standing.trained} trained{best}, {standing.per_hour} in the last hour\n{told}"
     if not standing.running:
         return Text(head)
-    table = Table("trial", "worker", "since", "last sign", "epoch", "accuracy", "architecture")
-    for one in standing.running:
-        table.add_row(*(Text(cell) for cell in _cells(one, standing.epochs)))
-    return Group(Text(head), Text(), table)
+    return Group(Text(head), Text(), _running(standing))
 
 
 def trial_tables(story: TrialStory) -> RenderableType:
     """Everything about a trial, line by line."""
     lines = [f"trial {story.number}: {story.state}, begun {story.begun}, ended {story.ended}"]
     if story.continued_by is not None:
-        lines.append(f"gone on with by trial {story.continued_by}")
+        lines.append(f"resumed by trial {story.continued_by}")
     lines.append("accuracies: " + (" ".join(f"{value:.4f}" for value in story.curve) or "none"))
     lines += [printable(f"{name}: {value}") for name, value in story.attributes.items()]
     return Text("\n".join([*lines, *map(printable, story.traceback.splitlines())]))
 
 
-def _cells(one: RunningTrial, epochs: int) -> tuple[str, ...]:
-    silent = "" if one.silent is None else f"{duration(max(0.0, one.silent))} ago"
-    accuracy = "" if one.accuracy is None else f"{one.accuracy:.4f}"
-    since, epoch = duration(one.seconds), f"{one.epochs}/{epochs}"
-    return str(one.number), one.worker, since, silent, epoch, accuracy, one.architecture
+def _running(standing: Standing) -> PlainTable:
+    beating = any(one.silent is not None for one in standing.running)
+    heartbeat = ("heartbeat",) if beating else ()  # a search that has its storage to itself needs none
+    rows = [
+        (
+            str(one.number),
+            one.worker,
+            duration(one.seconds),
+            *((_heartbeat(one),) if beating else ()),
+            f"{one.epochs}/{standing.epochs}",
+            "" if one.accuracy is None else f"{one.accuracy:.4f}",
+            one.operators,
+        )
+        for one in standing.running
+    ]
+    headings = ("trial", "worker", "since", *heartbeat, "epoch", "accuracy", "operators (blocks each)")
+    return PlainTable(headings, "rl" + "r" * (len(headings) - 3) + "l", rows)
+
+
+def _heartbeat(one: RunningTrial) -> str:
+    return "none" if one.silent is None else f"{duration(max(0.0, one.silent))} ago"

@@ -1,14 +1,16 @@
 """Summaries as tables for a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.errors import printable
+from nas_recalib.report.terminal import PlainTable
 from nas_recalib.report.verdict import accuracy_text, confirmation_text, verdict
-from nas_recalib.study.summary import Summary, TrialRow, conflicting
+from nas_recalib.study.summary import ENOUGH_FOR_IMPORTANCE, Summary, TrialRow, conflicting
 
 
 def study_tables(summary: Summary, top: int) -> RenderableType:
@@ -25,9 +27,9 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
         ),
         Text(),
         _blocks(best),
+        Text(),
+        _importance(summary),
     ]
-    if summary.importance:
-        parts += [Text(), _importance(summary)]
     return Group(*parts)
 
 
@@ -41,7 +43,7 @@ def _headline(summary: Summary) -> str:
     failed = "".join(f", {n} {kind}" for kind, n in summary.failures.items())
     return (
         f"{summary.study}: {len(summary.rows)} trained trials ({pruned} pruned), "
-        f"{summary.replayed} answered from what was known{failed}\n"
+        f"{summary.replayed} duplicates answered from cache{failed}\n"
         f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
         f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
@@ -60,17 +62,14 @@ def timed_text(row: TrialRow) -> str:
     return f", {row.latency_ms:.3f} ms predicted, {measured}{over}"
 
 
-def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+def _trials(title: str, rows: Sequence[TrialRow]) -> PlainTable:
     timed = any(row.latency_ms is not None for row in rows)
     latency = ("ms predicted", "measured") if timed else ()
     confirmed = any(row.confirmation for row in rows)
     confirmation = ("confirmed, 95% (seeds)",) if confirmed else ()
-    for heading in ("trial", *confirmation, "accuracy", "MACs", "params", *latency, "epochs", "s"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("operators (blocks each)")
-    for row in rows:
-        table.add_row(
+    headings = ("trial", *confirmation, "accuracy", "MACs", "params", *latency, "epochs", "s")
+    cells = [
+        (
             str(row.number),
             *((confirmation_text(row),) if confirmed else ()),
             f"{row.accuracy:.4f} ± {row.error:.4f}",
@@ -81,7 +80,9 @@ def _trials(title: str, rows: tuple[TrialRow, ...] | list[TrialRow]) -> Table:
             f"{row.seconds:.0f}",
             row.operators(),
         )
-    return table
+        for row in rows
+    ]
+    return PlainTable((*headings, "operators (blocks each)"), "r" * len(headings) + "l", cells, title)
 
 
 def _latency(row: TrialRow) -> tuple[str, str]:
@@ -91,31 +92,27 @@ def _latency(row: TrialRow) -> tuple[str, str]:
     return predicted, f"{measured} over" if row.over else measured
 
 
-def _blocks(row: TrialRow) -> Table:
-    table = Table(
-        title=f"Best architecture (trial {row.number})",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    for heading in ("block", "convolution", "recalibration"):
-        table.add_column(heading, no_wrap=True)
-    for name, choice in Architecture.parse(row.architecture).blocks.items():
-        table.add_row(name, str(choice.convolution), str(choice.recalibration))
-    return table
+def _blocks(row: TrialRow) -> PlainTable:
+    cells = [
+        (name, str(choice.convolution), str(choice.recalibration))
+        for name, choice in Architecture.parse(row.architecture).blocks.items()
+    ]
+    title = f"Best architecture (trial {row.number})"
+    return PlainTable(("block", "convolution", "recalibration"), "lll", cells, title)
 
 
-def _importance(summary: Summary) -> Table:
-    table = Table(
-        title="Importance for accuracy",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    table.add_column("position")
-    table.add_column("share", justify="right")
-    for position, share in summary.importance.items():
-        table.add_row(position, f"{share:.3f}")
-    return table
+def _importance(summary: Summary) -> RenderableType:
+    title = "Importance for accuracy"
+    if not summary.importance:
+        return Text(f"{title}: {_without_importance(summary)}")
+    cells = [(position, f"{share:.3f}") for position, share in summary.importance.items()]
+    return PlainTable(("position", "share"), "lr", cells, title)
+
+
+def _without_importance(summary: Summary) -> str:
+    complete = [row for row in summary.rows if not row.pruned]
+    if len(complete) < ENOUGH_FOR_IMPORTANCE:
+        return f"needs {ENOUGH_FOR_IMPORTANCE} trials trained to the end ({len(complete)} so far)"
+    if len({row.accuracy for row in complete}) == 1:
+        return f"unknown, all {len(complete)} trials have the same accuracy"
+    return "unknown, the trials do not differ in their choices"

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+from nas_recalib.study.significance import FEWEST
 from nas_recalib.study.summary import Summary, TrialRow, leaders
+
+_MORE = f"add --confirm {FEWEST} or more"
 
 
 def verdict(summary: Summary) -> str:
@@ -17,13 +20,19 @@ def verdict(summary: Summary) -> str:
 
 
 def confirmation_text(row: TrialRow) -> str:
-    """As in `0.8100 ± 0.0040 (3)`, the mean over so many new seeds; empty where there are none."""
+    """As in `0.8100 ± 0.0040 (3)`, the mean over so many new seeds; empty where there are none.
+
+    An interval that would reach beyond 0 or 1 is written by its ends: `0.9800, 0.9312 to 1.0000 (3)`.
+    """
     found = row.confirmation
     if found is None:
         return ""
     if found.diverged:
         return f"diverged (seed {', '.join(map(str, found.diverged))})"
-    spread = "" if found.half_width is None else f" ± {found.half_width:.4f}"
+    spread = ""
+    if found.interval is not None:
+        low, high = found.interval
+        spread = f" ± {found.half_width:.4f}" if low > 0 and high < 1 else f", {low:.4f} to {high:.4f}"
     return f"{found.mean:.4f}{spread} ({len(found.accuracies)})"
 
 
@@ -40,16 +49,20 @@ def _of_the_leaders(summary: Summary) -> str:
     best = summary.best
     if best.confirmation is None or best.confirmed is None:
         return (
-            "the best is that of single trainings, which favour the lucky: "
-            "search with --confirm N tells, by N new seeds for each leader"
+            "the best value comes from one training per network and is biased upwards; "
+            "add --confirm 5 to re-train the leaders with new seeds"
         )
     rivals = [row for row in summary.rows if row.confirmed is not None and not row.over and row is not best]
     tied = [row for row in rivals if row.number in summary.tied]
     count = _seeds([best, *(tied or rivals)])
     if not rivals:
-        return f"trial {best.number} alone was confirmed, with {count}"
+        few = f", too few for an interval: {_MORE}" if best.confirmation.half_width is None else ""
+        return f"trial {best.number} alone was confirmed, with {count}{few}"
     if best.confirmation.half_width is None:
-        return f"{_trials(rivals)} cannot be told apart from {best.number}: {count} gives no interval"
+        return (
+            f"{_trials(rivals)} cannot be told apart from {best.number}: "
+            f"too few seeds for an interval ({count}): {_MORE}"
+        )
     if not tied:
         return f"trial {best.number} is better than {_trials(rivals)} at 95% with {count}"
     least = min([best, *tied], key=lambda row: row.macs)

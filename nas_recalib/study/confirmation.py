@@ -21,7 +21,7 @@ class Confirmation:
     Attributes:
         mean: Of the accuracies; None where there are none.
         half_width: Of the mean's 95% interval over seeds, on the same validation images; None for fewer than
-            two accuracies.
+            three accuracies.
         accuracies: By seed.
         diverged: Seeds with which it diverged.
     """
@@ -30,6 +30,13 @@ class Confirmation:
     half_width: float | None
     accuracies: dict[int, float]
     diverged: tuple[int, ...]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the mean's 95% interval, which an accuracy keeps within 0 and 1."""
+        if self.mean is None or self.half_width is None:
+            return None
+        return max(0.0, self.mean - self.half_width), min(1.0, self.mean + self.half_width)
 
     @classmethod
     def of(cls, results: Mapping[int, Mapping[str, Any]], images: int) -> "Confirmation":

@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 SHARE = 0.95
+FEWEST = 3  # values of an interval; Student's quantile is 12.7 for two, 4.3 for three
 _HALVINGS = 60
 
 
 def half_width(values: Sequence[float], finest: float = 0.0) -> float | None:
-    """Half the width of Student's 95% interval around the mean; None for fewer than two values.
+    """Half the width of Student's 95% interval around the mean; None for fewer than three values.
+
+    Two values give an interval of 12.7 standard errors, wider than any difference worth telling.
 
     Args:
         values: Independent draws.
         finest: Step in which values come, as 1 / images is for a share of images. They are not taken to
             spread less than rounding to it does by itself, so that equal values are no certainty.
     """
-    if len(values) < 2:
+    if len(values) < FEWEST:
         return None
     quantile = student_quantile(SHARE, len(values) - 1)
     return quantile * _deviation(values, finest / math.sqrt(12)) / math.sqrt(len(values))
@@ -71,9 +74,9 @@ def _share_within(angle: float, freedom: int) -> float:
 
 
 def _chance_of_equality(first: Mapping[int, float], second: Mapping[int, float], finest: float) -> float:
-    """The two-sided p-value; 1 where fewer than two seeds are common, which tells nothing."""
+    """The two-sided p-value; 1 where fewer than three seeds are common, which tells nothing."""
     differences = [first[seed] - second[seed] for seed in first if seed in second]
-    if len(differences) < 2:
+    if len(differences) < FEWEST:
         return 1.0
     mean = abs(statistics.fmean(differences))
     error = _deviation(differences, finest / math.sqrt(6)) / math.sqrt(len(differences))

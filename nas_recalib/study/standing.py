@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.study.form import is_number
 from nas_recalib.study.place import read_config
@@ -33,6 +34,7 @@ class RunningTrial:
         number: Optuna's.
         worker: The machine and the process.
         architecture: In its canonical form.
+        operators: How many blocks take each operator.
         epochs: Reported so far.
         accuracy: At the last of them.
         seconds: Since it was begun.
@@ -43,6 +45,7 @@ class RunningTrial:
     number: int
     worker: str
     architecture: str
+    operators: str
     epochs: int
     accuracy: float | None
     seconds: float
@@ -165,16 +168,27 @@ def find_trial(study: optuna.Study, number: int) -> TrialStory:
 
 def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
     curve = curve_of(trial)
+    architecture = str(trial.user_attrs.get("architecture", ""))
     sign = trial.system_attrs.get(BEAT)
     return RunningTrial(
         number=trial.number,
         worker=str(trial.user_attrs.get("worker", "")),
-        architecture=str(trial.user_attrs.get("architecture", "")),
+        architecture=architecture,
+        operators=_operators(architecture),
         epochs=len(curve),
         accuracy=curve[-1] if curve else None,
         seconds=(now - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0,
         silent=time.time() - sign[1] if _is_sign(sign) else None,
     )
+
+
+def _operators(architecture: str) -> str:
+    """Return how many blocks take each operator; by whole choices where some are not loaded."""
+    try:
+        return Architecture.parse(architecture).operators()
+    except ValueError:
+        choices = [item.split("=", 1)[1] for item in architecture.split() if "=" in item]
+        return ", ".join(f"{count} {choice}" for choice, count in Counter(choices).most_common())
 
 
 def _is_sign(value: object) -> TypeGuard[list[Any]]:

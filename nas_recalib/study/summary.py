@@ -1,6 +1,7 @@
 """What a study found, computed from the study alone."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,9 +30,9 @@ from nas_recalib.study.trials import (
 )
 
 LEADERS = 4
+ENOUGH_FOR_IMPORTANCE = 10  # trials trained to the end
 _COSTS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}  # of a row
 _BEYOND = 1.1  # of the greatest cost, so that the dearest trial covers something, too
-_ENOUGH_FOR_IMPORTANCE = 10
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Summary:
         failures: How many trials failed, by kind.
         replayed: How many proposals were answered from what was known.
         importance: Share of the spread in accuracy that each position's choice explains; empty where there
-            are too few trials to say.
+            are too few trials to say, or all have the same accuracy.
     """
 
     study: str
@@ -259,7 +260,7 @@ def _points(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[Point]:
 def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
     """PED-ANOVA over the trials that ran to the end, a position's parameters added up."""
     complete = [trial for trial in trained if trial.state == TrialState.COMPLETE]
-    if len(complete) < _ENOUGH_FOR_IMPORTANCE:
+    if len(complete) < ENOUGH_FOR_IMPORTANCE or len(set(map(accuracy_of, complete))) == 1:
         return {}
     study = optuna.create_study(direction="maximize")
     for trial in complete:
@@ -267,7 +268,10 @@ def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
             create_trial(value=accuracy_of(trial), params=trial.params, distributions=trial.distributions)
         )
     shares: dict[str, float] = {}
-    for name, share in optuna.importance.get_param_importances(study).items():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of ties, and of choices that few trials have
+        importances = optuna.importance.get_param_importances(study)
+    for name, share in importances.items():
         position = name.rsplit(".", 1)[0]
         shares[position] = shares.get(position, 0.0) + share
     return dict(sorted(shares.items(), key=lambda item: -item[1]))

@@ -24,7 +24,7 @@ def test_it_recommends_and_keeps_to_its_own_studies(here, capsys):
     assert [len(row) for row in found["correlation"]["runs"]] == [1, 1, 1]
     assert found["correlation"]["commands"]
     assert {verdict["signal"] for verdict in found["verdicts"]} >= {"params", "snip", "brief, epoch 1"}
-    assert "9/9: architecture 2, reference, seed 1" in told.err
+    assert "9/9: architecture 3, reference, seed 1" in told.err
     assert "<svg" in (here / "page.html").read_text()
 
     assert run(["correlate", *SMALL, *CHEAP, "--markdown"]) == 0

@@ -37,7 +37,7 @@ def test_how_much_of_a_space_is_within_a_budget(here, capsys):
     assert run(asked) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"within 40.000M macs and 271.000k params: {fitting} of 216 ({fitting / 2.16:.3g}%)" in lines
-    rows = lines[lines.index("MACs of all architectures:") + 1 :]
+    rows = lines[lines.index("MACs of all architectures") + 2 :]
     assert len(rows) == 20
     (marked,) = [row for row in rows if row.endswith("<- 40.000M")]
     low, _, high = marked.split()[:3]
@@ -70,3 +70,28 @@ def test_cost_is_checked_against_other_counters(here, capsys):
 
     assert run(["cost", "--check"]) == 2
     assert "check: needs an architecture file, or a choice" in capsys.readouterr().err
+
+
+def test_names_of_other_things_than_operators_get_a_hint(here, capsys):
+    (here / "runs" / "mine").mkdir(parents=True)
+    (here / "runs" / "mine" / "study.db").touch()
+    (here / "best.yaml").touch()
+    for what, hint in (
+        ("resnet50", "'resnet50' is a search space, not an operator; give --space resnet50"),
+        (
+            "resnet500",
+            "'resnet500' is neither an operator nor a search space; did you mean --space resnet50?",
+        ),
+        ("mine", "'mine' is a study, not an operator; 'nas-recalib export mine' writes its best"),
+        ("best", "'best' is not an operator; the name of an architecture file ends in .yaml"),
+        ("psconvv", "did you mean 'psconv'?"),
+        ("vanilla+scconvs", "did you mean 'scconv'?"),
+        ("PSConv", "'PSConv' is not an operator; names have lower-case letters and hyphens, like ab-plus"),
+        ("ab_plus", "names have lower-case letters and hyphens, like ab-plus"),
+        ("halve", "one of your own needs --plugin MODULE (in Python, import its module first)"),
+    ):
+        assert run(["cost", what]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: cost: ")
+        assert line.endswith(hint)
+        assert "layer1.0" not in line

@@ -164,7 +164,7 @@ def test_a_link_is_written_through(here):
     (here / "real.yaml").write_text("old")
     (here / "link.yaml").symlink_to("real.yaml")
     assert search("--trials", "1", "--study", "s") == 0
-    assert run(["export", "s", "-o", "link.yaml"]) == 0
+    assert run(["export", "s", "-o", "link.yaml", "--force"]) == 0
     assert (here / "link.yaml").is_symlink()
     assert Architecture.load("real.yaml")
 
@@ -249,7 +249,8 @@ def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, ca
     told = capsys.readouterr()
     assert [line.split(":")[0] for line in told.err.splitlines()[:-1]] == ["round 5/6", "round 6/6"]
     assert "batch 2, float32" in told.out
-    assert [line.split()[0] for line in told.out.splitlines()[-3:]] == ["layer1", "layer2", "layer3"]
+    rows = [line.split()[:2] for line in told.out.splitlines()[-9:]]
+    assert rows == [[f"layer{n}", which] for n in (1, 2, 3) for which in ("first", "fastest", "slowest")]
     assert run([*quick, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(path.read_text())
 

@@ -1,7 +1,9 @@
 """`nas-recalib status` as its users meet it: while a search runs, after its death, and of each trial."""
 
 import json
+import re
 import signal
+import time
 from contextlib import contextmanager
 
 import optuna
@@ -15,6 +17,7 @@ from nas_recalib.cli import run
 from nas_recalib.errors import printable
 from nas_recalib.report import terminal
 from nas_recalib.search.progress import Progress
+from nas_recalib.study.trials import BEAT
 
 STORAGE = "sqlite:///runs/s/study.db"
 KINDS = ["diverged", "error", "out-of-memory", "over-budget", "abandoned", "interrupted", "lost", "withdrawn"]
@@ -76,7 +79,7 @@ def test_it_tells_what_runs_then_what_a_killed_search_left_and_who_went_on(here,
     dead, dead_text = told("--trial=0")
     again, _ = told("--trial=1")
     assert (dead["state"], dead["continued_by"], again["continued_by"]) == ("fail", 1, None)
-    assert "gone on with by trial 1" in dead_text
+    assert "resumed by trial 1" in dead_text
     assert again["attributes"]["continues"] == 0
     assert again["curve"][: len(dead["curve"])] == dead["curve"]
     assert len(again["curve"]) == 6
@@ -90,7 +93,7 @@ def test_failures_are_counted_by_kind_and_what_is_owed_apart(searched, told):
     assert found["failures"] == {kind: 1 + (kind == "lost") for kind in KINDS if kind != "withdrawn"}
     assert (found["trained"], found["waiting"]) == (1, 1)
     assert found["owed"] == 4, "interrupted, lost twice, and once more in halves"
-    for words in ("4 to be gone on with", "1 enqueued", "2 failed: lost", "1 failed: over-budget"):
+    for words in ("4 to resume", "1 enqueued", "2 failed: lost", "1 failed: over-budget"):
         assert words in text
     assert "withdrawn" not in text
 
@@ -109,6 +112,35 @@ def test_a_trial_is_told_with_its_curve_its_attributes_and_its_traceback(searche
     assert "traceback" not in found["attributes"]
     assert text.endswith("Traceback (most recent call last):\n  KeyError: 'x'\n")
     assert "accuracies: none" in text
+
+
+def test_what_runs_is_a_plain_table_with_what_is_known(searched, told):
+    blocks = " ".join(
+        f"layer{s}.{b}={'psconv+halve' if s > 2 else 'scconv'}" for s in (1, 2, 3) for b in (0, 1, 2)
+    )
+    for architecture in (searched.trials[0].user_attrs["architecture"], f"resnet20@32/10 {blocks}", "x"):
+        attributes = {"worker": "a machine, process 7", "architecture": architecture}
+        searched.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+    _, text = told()
+    heading, *rows = text.splitlines()[3:]
+    assert re.split("  +", heading) == [
+        "trial",
+        "worker",
+        "since",
+        "epoch",
+        "accuracy",
+        "operators (blocks each)",
+    ]
+    assert rows[0].endswith("  9 vanilla; 9 none")
+    assert rows[1].endswith("  6 scconv, 3 psconv+halve"), "of a plugin that is not loaded"
+    assert rows[2].endswith("  0/2")
+
+    searched._storage.set_trial_system_attr(searched.trials[1]._trial_id, BEAT, [1, time.time() - 75])
+    _, text = told()
+    heading, *rows = text.splitlines()[3:]
+    assert "heartbeat" in heading
+    assert re.search(r"  1 min 1\d s ago  ", rows[0])
+    assert "  none  " in rows[1]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,15 @@ import pytest
 from made_up_correlation import COUNT, architecture, baseline, correlation, score, training
 
 from nas_recalib.architecture import Architecture
+from nas_recalib.correlation.plan import Task
 from nas_recalib.correlation.report import judge
-from nas_recalib.report.correlation import correlation_markdown, correlation_page, correlation_tables
+from nas_recalib.correlation.work import Done
+from nas_recalib.report.correlation import (
+    WorkTold,
+    correlation_markdown,
+    correlation_page,
+    correlation_tables,
+)
 from nas_recalib.report.terminal import print_table
 
 HOSTILE = '<script>alert("1")</script> & | [red]x'
@@ -228,3 +235,41 @@ def test_a_row_of_markdown_stays_a_row():
 def test_marked_up_names_reach_the_terminal(capsys):
     print_table(correlation_tables(judge(correlation(replace(SIGNALS[1], name="[red]c"), SIGNALS[2]))))
     assert "[red]c" in capsys.readouterr().out
+
+
+def extents(svg):
+    """Where each line of text begins and ends, in pixels, at a generous 7 for each letter."""
+    width = float(svg.get("viewBox").split()[2])
+    for text in svg.iter(f"{SPACE}text"):
+        if text.get("transform") is None:
+            length, x = 7 * len(text.text), float(text.get("x"))
+            start = x - length * {None: 0, "start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor")]
+            yield text.text, start, start + length, width
+
+
+@pytest.mark.parametrize("seconds", [0.3, 120.0, 86_400.0])
+def test_no_label_is_clipped(seconds):
+    values = tuple(40_800_000.0 + 1_300 * i for i in range(COUNT))
+    shown = (
+        replace(baseline("params", 2.0), values=values),
+        replace(score("a-score-with-a-long-name", 1.2), seconds=90_000.0),
+        replace(score("zen", 1.2), values=tuple(-1e-4 * i for i in range(COUNT))),
+        replace(score("fisher", 1.2), values=tuple(2e-7 * i for i in range(COUNT))),
+        *(training("quick", epoch, 0.9, seconds) for epoch in (1, 2)),
+    )
+    runs = tuple((0.4 + 1e-4 * i, 0.4 + 1.1e-4 * i) for i in range(COUNT))
+    judged = judge(correlation(*shown, runs=runs, reference_seconds=seconds))
+    for svg in drawings(correlation_page(judged)):
+        for text, start, end, width in extents(svg):
+            assert start >= 0, text
+            assert end <= width, text
+        for tick in svg.iter(f"{SPACE}text"):
+            x = float(tick.get("x"))
+            if tick.get("text-anchor") == "end" and x < 70:  # of the upright axis, beside its label
+                assert x - 6.5 * len(tick.text) >= 14, tick.text
+
+
+def test_architectures_have_one_numbering_in_progress_and_on_the_page():
+    lines = []
+    WorkTold(3, lines.append, clock=lambda: 0.0)(Done(Task(0, "quick", 1), 2.0, (0.5,)))
+    assert lines[0].startswith("1/3: architecture 1, quick, seed 1: 0.5000, 2 s")

@@ -21,6 +21,10 @@ def test_summary_and_progress(tmp_path, capsys):
     assert lines[0].endswith(" ms, the reference 21.00 ms, about 10 s left")
     assert lines[-1].endswith("about 0 s left")
 
+    entries = {
+        position.name: dict(zip(map(str, position.choices), row, strict=True))
+        for position, row in zip(table.space.positions, table.entries, strict=True)
+    }
     print_table(latency_summary(table))
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert shown[0].startswith("tiny on ")
@@ -29,5 +33,11 @@ def test_summary_and_progress(tmp_path, capsys):
     assert shown[2].startswith(
         "a network: 2.000 ms + 1.000 * its entries; over the 6 rounds half are within 0.0%"
     )
-    assert "layer1 vanilla 3.000 vanilla 3.000 psconv+ab 12.750 3 0.0%" in shown
-    assert "layer2 vanilla 6.500 vanilla 6.500 psconv+ab 27.625 1 0.0%" in shown
+    for position, first, slowest in (("layer1", "3.000", "12.750"), ("layer2", "6.500", "27.625")):
+        for which, choice, figure in (
+            ("first", "vanilla", first),
+            ("fastest", "vanilla", first),
+            ("slowest", "psconv+ab", slowest),
+        ):
+            samples = entries[position][choice].samples
+            assert f"{position} {which} {choice} {figure} {samples} 0.0%" in shown

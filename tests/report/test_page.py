@@ -16,10 +16,11 @@ def test_the_page_stands_alone_and_escapes_names():
 
 def test_what_was_confirmed_is_on_the_page():
     study = small_study()
-    for seed, accuracy in ((1, 0.61), (2, 0.63)):
+    for seed, accuracy in ((1, 0.61), (2, 0.63), (3, 0.62)):
         keep_confirmation(study, 1, seed, {"accuracy": accuracy})
     page = study_page(summarise(study))
-    assert "<td class=n>0.6200 ± 0.1271 (2)</td>" in page
-    assert "trial 1 alone was confirmed, with 2 new seeds" in page
+    assert "<td class=n>0.6200 ± 0.0248 (3)</td>" in page
+    assert "trial 1 alone was confirmed, with 3 new seeds" in page
     assert '"name":"confirmed"' in page
+    assert '"symmetric":false' in page
     assert '"name":"confirmed"' not in study_page(summarise(small_study()))

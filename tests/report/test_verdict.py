@@ -5,7 +5,7 @@ from small_study import small_study
 
 from nas_recalib.report.tables import study_tables
 from nas_recalib.report.terminal import print_table
-from nas_recalib.report.verdict import verdict
+from nas_recalib.report.verdict import confirmation_text, verdict
 from nas_recalib.study.confirmation import keep_confirmation
 from nas_recalib.study.summary import summarise
 
@@ -30,8 +30,8 @@ OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --co
     [
         (
             {},
-            "the best is that of single trainings, which favour the lucky: "
-            "search with --confirm N tells, by N new seeds for each leader",
+            "the best value comes from one training per network and is biased upwards; "
+            "add --confirm 5 to re-train the leaders with new seeds",
         ),
         (
             {"t0": C, "t1": A, "t2": B},
@@ -39,8 +39,8 @@ OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --co
         ),
         (
             {"t0": [0.61, 0.61, 0.61], "t1": A, "t2": [0.63, 0.65]},
-            "trials 1 and 0 cannot be told apart from 2 at 95% with 2 to 3 new seeds; "
-            "2 has the fewest MACs of them",
+            "trials 1 and 0 cannot be told apart from 2: too few seeds for an interval (2 to 3 new seeds): "
+            "add --confirm 3 or more",
         ),
         (
             {"t0": C, "t1": FAR, "t2": [0.50, 0.51, 0.52]},
@@ -48,7 +48,13 @@ OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --co
         ),
         (
             {"t0": [0.2], "t1": [0.3], "t2": [0.1]},
-            "trials 0 and 2 cannot be told apart from 1: 1 new seed gives no interval",
+            "trials 0 and 2 cannot be told apart from 1: too few seeds for an interval (1 new seed): "
+            "add --confirm 3 or more",
+        ),
+        (
+            {"t1": [0.9, 0.2]},
+            "trial 1 alone was confirmed, with 2 new seeds, too few for an interval: add --confirm 3 or more"
+            f"{OTHERS}",
         ),
         (
             {"t1": A},
@@ -64,6 +70,21 @@ def test_one_plain_sentence(seeds, told):
     assert verdict(confirmed(**seeds)) == told
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([0.9], "0.9000 (1)"),
+        ([0.2, 0.9], "0.5500 (2)"),
+        ([0.80, 0.81, 0.82], "0.8100 ± 0.0248 (3)"),
+        ([0.97, 0.99, 1.0], "0.9867, 0.9487 to 1.0000 (3)"),
+        ([0.0, 0.1, 0.9], "0.3333, 0.0000 to 1.0000 (3)"),
+    ],
+)
+def test_an_interval_needs_three_seeds_and_stays_within_0_and_1(values, told):
+    row = next(row for row in confirmed(t1=values).rows if row.number == 1)
+    assert confirmation_text(row) == told
+
+
 def test_the_tables_say_it_and_show_the_means(capsys):
     print_table(study_tables(confirmed(t0=C, t1=A, t2=[0.9, None]), top=9))
     told = capsys.readouterr().out
@@ -74,4 +95,4 @@ def test_the_tables_say_it_and_show_the_means(capsys):
     print_table(study_tables(confirmed(), top=9))
     told = capsys.readouterr().out
     assert "confirmed, 95% (seeds)" not in told
-    assert "--confirm N tells" in told
+    assert "add --confirm 5" in told
