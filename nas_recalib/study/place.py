@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from nas_recalib.errors import InputError
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.passwords import hide_password
-from nas_recalib.study.storage import connect, file_of, in_memory, reason, storage_errors
+from nas_recalib.study.storage import connect, file_of, in_memory, reason, sqlite_url, storage_errors
 from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,7 +56,7 @@ class StudyPlace:
 
     @property
     def url(self) -> str:
-        return self.storage or f"sqlite:///{self.database.resolve()}"
+        return self.storage or sqlite_url(self.database.resolve())
 
     @property
     def shown(self) -> str:

@@ -2,6 +2,7 @@ import json
 import sqlite3
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 
 import optuna
 import optuna_dashboard
@@ -11,6 +12,7 @@ from stand_in import Silent, StandIn, make_search
 from nas_recalib.errors import InputError
 from nas_recalib.search.local import run_here
 from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
+from nas_recalib.study.storage import file_of
 from nas_recalib.study.workers import enrolled
 
 
@@ -18,6 +20,13 @@ from nas_recalib.study.workers import enrolled
 def place(tmp_path):
     (tmp_path / "s").mkdir()
     return StudyPlace.of("s", tmp_path)
+
+
+@pytest.fixture
+def odd_place(tmp_path):
+    """A place whose path has characters that mean something in a URL."""
+    (tmp_path / "w? 50%" / "s").mkdir(parents=True)
+    return StudyPlace.of("s", tmp_path / "w? 50%")
 
 
 def request(app, path):
@@ -36,10 +45,10 @@ def request(app, path):
     return told["status"], body
 
 
-def test_the_dashboard_shows_every_trial(place, tmp_path):
-    study = create_study(place)
+def test_the_dashboard_shows_every_trial(odd_place, tmp_path):
+    study = create_study(odd_place)
     run_here(make_search(study, tmp_path, StandIn()), 5, Silent())
-    app = optuna_dashboard.wsgi(f"sqlite:///{place.database}")
+    app = optuna_dashboard.wsgi(odd_place.url)
     status, body = request(app, "/api/studies")
     assert status == "200 OK"
     (shown,) = json.loads(body)["study_summaries"]
@@ -72,11 +81,31 @@ def test_names_that_are_no_folders_are_refused(tmp_path, name):
         StudyPlace.of(name, tmp_path)
 
 
-def test_a_folder_with_braces_in_its_path_works(tmp_path):
-    runs = tmp_path / "{runs}"
+ODD = ["{runs}", "p%2Fq 50%", "w? a=b&c#d", " a+b;\né\udcff"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_any_name_keeps_its_own_study(tmp_path, name):
+    runs = tmp_path / name
     (runs / "s").mkdir(parents=True)
-    create_study(StudyPlace.of("s", runs))
-    assert open_study(StudyPlace.of("s", runs)).study_name == "s"
+    place = StudyPlace.of("s", runs)
+    create_study(place)
+    assert open_study(place).study_name == "s"
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {place.database, place.folder / "study.db-journal"}
+    assert file_of(place.url) == place.database
+    assert open_study(StudyPlace.of("s", tmp_path / "other", place.url)).study_name == "s"
+    assert optuna.load_study(study_name="s", storage=place.url).study_name == "s", "as Optuna reads the URL"
+
+
+def test_folders_that_differ_after_a_question_mark_keep_studies_of_their_own(tmp_path, monkeypatch):
+    for name in ("w? a", "w? b"):
+        (tmp_path / name / "runs" / "s").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / name)
+        place = StudyPlace.of("s", Path("runs"))
+        assert find_study(place) is None
+        create_study(place).set_user_attr("here", name)
+        assert open_study(place).user_attrs == {"here": name}
 
 
 def test_passwords_stay_out_of_sight(tmp_path):
