@@ -1,7 +1,9 @@
 """The Optuna study: opened, made and read."""
 
 import re
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,16 +74,29 @@ def find_study(place: StudyPlace) -> optuna.Study | None:
     """Opens a study, or gives None where there is none.
 
     Raises:
-        InputError: If its storage cannot be reached.
+        InputError: If its storage cannot be reached, or its folder contains another study, as a copy does.
     """
     with storage_errors(place.url, place.shown):
         file = file_of(place.url)
         if file and not file.is_file():  # looking would make it
             return None
-        try:
-            return optuna.load_study(study_name=place.name, storage=connect(place.url))
-        except KeyError:
-            return None
+        storage = connect(place.url)
+        with suppress(KeyError):
+            return optuna.load_study(study_name=place.name, storage=storage)
+        if not place.shared:
+            _refuse_another(place, optuna.get_all_study_names(storage))
+        return None
+
+
+def _refuse_another(place: StudyPlace, contained: Sequence[str]) -> None:
+    """Raise InputError where a study's own file contains studies, none of them of its name."""
+    if contained:
+        name = shlex.quote(contained[0])
+        raise InputError(
+            f"study: {place.folder} contains the study {contained[0]!r}, not {place.name!r}; rename it to "
+            f"{name} (a copy: in another folder, which --runs-dir then names), or read it by: "
+            f"nas-recalib show {name} --storage {place.url}"
+        )
 
 
 def open_study(place: StudyPlace) -> optuna.Study:

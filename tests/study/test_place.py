@@ -1,4 +1,5 @@
 import json
+import shutil
 import sqlite3
 from functools import partial
 from io import BytesIO
@@ -9,6 +10,7 @@ import optuna_dashboard
 import pytest
 from stand_in import Silent, StandIn, make_search
 
+from nas_recalib.cli import run
 from nas_recalib.errors import InputError
 from nas_recalib.search.local import run_here
 from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
@@ -65,6 +67,22 @@ def test_a_study_is_found_again_under_its_name_alone(place):
     other = StudyPlace.of("t", place.folder.parent)
     with pytest.raises(InputError, match=r"there is no 't' in .* there are: s"):
         open_study(other)
+
+
+def test_a_copied_folder_says_which_study_it_contains_and_how_to_open_it(place, tmp_path, capsys):
+    create_study(place)
+    shutil.copytree(place.folder, tmp_path / "moved")
+    copy = StudyPlace.of("moved", tmp_path)
+    assert run(["show", "moved", "--runs-dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: study: {copy.folder} contains the study 's', not 'moved'; rename it to s")
+    assert said.endswith(f" or read it by: nas-recalib show s --storage {copy.url}\n")
+    with pytest.raises(InputError, match="contains the study 's'"):
+        find_study(copy)
+    assert open_study(StudyPlace.of("s", tmp_path, copy.url)).study_name == "s"
+    (tmp_path / "moved").rename(tmp_path / "t")
+    optuna.delete_study(study_name="s", storage=StudyPlace.of("t", tmp_path).url)
+    assert find_study(StudyPlace.of("t", tmp_path)) is None
 
 
 def test_one_search_at_a_time_on_a_folder(place):
