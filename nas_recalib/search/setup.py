@@ -8,12 +8,11 @@ from pathlib import Path
 import optuna
 import torch
 import yaml
-from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import Described, versions
-from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
@@ -29,7 +28,7 @@ from nas_recalib.search.search import Search
 from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
-from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config
+from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config, storage_failures
 from nas_recalib.study.sound import require_sound
 from nas_recalib.study.workers import enrolled
 
@@ -58,34 +57,31 @@ def prepared(
     with enrolled(place.folder, alone=not place.shared) as worker:
         checkpoints.require_writable()
         study = create_study(place, config.objectives)
-        written = read_config(study)
-        if written is not None:
-            refuse_difference(place.name, written, config)
-        if written != config:  # new, or its images or plugins lie elsewhere now
-            study.set_user_attr("config", config.as_dict())
-        write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
-        try:
-            with _lives(place, study) as lives:
-                search = Search(
-                    study=study,
-                    space=agreed.space,
-                    feasible=agreed.within,
-                    proxy=agreed.proxy,
-                    strategy=config.strategy,
-                    pruner=config.pruner,
-                    facts={"fidelity": config.fidelity, "device": trains.name, "versions": versions()},
-                    checkpoints=checkpoints,
-                    worker=worker,
-                    shared=place.shared,
-                    lives=lives,
-                    retries=request.retries,
-                    objectives=config.objectives,
-                )
-                if agreed.other is not None:
-                    say(f"warm start: {warm_start(search, agreed.other)}")
-                yield search, config
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+        with storage_failures(place, study), _lives(place, study) as lives:
+            written = read_config(study)
+            if written is not None:
+                refuse_difference(place.name, written, config)
+            if written != config:  # new, or its images or plugins lie elsewhere now
+                study.set_user_attr("config", config.as_dict())
+            write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+            search = Search(
+                study=study,
+                space=agreed.space,
+                feasible=agreed.within,
+                proxy=agreed.proxy,
+                strategy=config.strategy,
+                pruner=config.pruner,
+                facts={"fidelity": config.fidelity, "device": trains.name, "versions": versions()},
+                checkpoints=checkpoints,
+                worker=worker,
+                shared=place.shared,
+                lives=lives,
+                retries=request.retries,
+                objectives=config.objectives,
+            )
+            if agreed.other is not None:
+                say(f"warm start: {warm_start(search, agreed.other)}")
+            yield search, config
 
 
 @dataclass(frozen=True)

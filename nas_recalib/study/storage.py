@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -188,6 +189,14 @@ def storage_errors(url: str, name: str) -> Iterator[None]:
         raise
     except _STORAGES_RAISE as error:
         raise InputError(f"storage: {name} cannot be used: {reason(error, url)}") from None
+
+
+def raised_by_storage(error: BaseException) -> bool:
+    """Return whether an exception comes out of a storage: by its type, or by what its traceback passes."""
+    if isinstance(error, SQLAlchemyError | StorageInternalError):
+        return True
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(module.startswith("optuna.storages.") for module in modules)
 
 
 def _database_url(url: str) -> URL:

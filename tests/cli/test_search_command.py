@@ -1,12 +1,15 @@
 """`nas-recalib search` as its users meet it: strategies, pruners, objectives, and another study's trials."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
 
 from nas_recalib.cli import run
+from nas_recalib.search.progress import Progress
+from nas_recalib.study.storage import open_storage
 from nas_recalib.study.trials import finished
 
 QUICK = [
@@ -127,6 +130,20 @@ def test_what_does_not_suit_is_refused_before_the_first_trial(here, capsys, case
     assert len(told.err.strip().splitlines()) == 1
     assert told.out == ""
     assert not Path("runs/s/study.db").exists()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_study_that_is_deleted_while_a_search_runs_ends_it_in_one_line(here, capsys, monkeypatch, kind):
+    url = f"journal:{here}/s.log" if kind == "journal" else f"sqlite:///{here}/runs/s/study.db"
+    place = url if kind == "journal" else "runs/s/study.db"
+    delete = partial(optuna.delete_study, study_name="s")
+    monkeypatch.setattr(Progress, "ended", lambda *_: delete(storage=open_storage(url)))
+    given = [f"--storage={url}"] if kind == "journal" else []
+    assert search("--trials=3", "--epochs=1", *given) == 1
+    told = capsys.readouterr()
+    gone = f"failed: study: 's' was deleted from {place} while the command ran"
+    assert (told.out, told.err.splitlines()[-1]) == ("", gone)
+    assert "Traceback" not in told.err
 
 
 def test_a_warm_start_from_another_kind_of_training_is_refused(here, capsys):

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sqlite3
 from functools import partial
@@ -11,9 +12,9 @@ import pytest
 from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.cli import run
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.search.local import run_here
-from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
+from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study, storage_failures
 from nas_recalib.study.storage import file_of
 from nas_recalib.study.workers import enrolled
 
@@ -136,6 +137,20 @@ def test_a_damaged_database_is_refused_in_one_line(place):
     place.database.write_bytes(b"this is not SQLite" * 100)
     with pytest.raises(InputError, match=r"storage: .*study\.db cannot be used: file is not a database"):
         find_study(place)
+
+
+def test_what_a_storage_fails_with_is_one_line_and_a_bug_keeps_its_traceback(tmp_path):
+    place = StudyPlace.of("s", tmp_path, f"journal:{tmp_path}/s.log")
+    study = create_study(place)
+    with pytest.raises(KeyError, match="a bug"), storage_failures(place, study):
+        raise KeyError("a bug")
+    failed = re.escape(f"storage: {place.shown} failed: ")
+    with pytest.raises(StopSearch, match=f"{failed}'Record does not"), storage_failures(place, study):
+        study._storage.set_trial_user_attr(7, "key", "value")
+    with (tmp_path / "s.log").open("ab") as file:
+        file.write(b"not JSON\n" * 2)
+    with pytest.raises(StopSearch, match=f"{failed}Expecting value"), storage_failures(place, study):
+        study.get_trials()
 
 
 def test_a_study_of_another_kind_is_refused(place):
