@@ -129,7 +129,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     images = Loader(plan.data, request.cache, request.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
-    with enrolled(place.folder, alone=True):
+    with enrolled(place.folder, alone=True, advice="for several trainings at once take --jobs"):
         study = create_study(place)
         with storage_failures(place, study):
             written = read_plan(study)

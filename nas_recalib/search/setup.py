@@ -32,6 +32,10 @@ from nas_recalib.study.place import StudyPlace, create_study, find_study, read_c
 from nas_recalib.study.sound import require_sound
 from nas_recalib.study.workers import enrolled
 
+_SEVERAL = (
+    "for several processes keep the study in a database (--storage URL), for several devices take --ray local"
+)
+
 
 @contextmanager
 def prepared(
@@ -54,7 +58,7 @@ def prepared(
     agreed = _agree(request, device, trains)
     place, config = agreed.place, agreed.config
     checkpoints = Checkpoints(_checkpoints_place(request, place))
-    with enrolled(place.folder, alone=not place.shared) as worker:
+    with enrolled(place.folder, alone=not place.shared, advice=_SEVERAL) as worker:
         checkpoints.require_writable()
         study = create_study(place, config.objectives)
         with storage_failures(place, study), _lives(place, study) as lives:

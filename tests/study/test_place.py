@@ -87,8 +87,9 @@ def test_a_copied_folder_says_which_study_it_contains_and_how_to_open_it(place, 
 
 
 def test_one_search_at_a_time_on_a_folder(place):
-    alone = partial(enrolled, place.folder, alone=True)
-    with alone(), pytest.raises(InputError, match="another search is running"), alone():
+    alone = partial(enrolled, place.folder, alone=True, advice="take --storage")
+    refused = re.escape(f"another process is using {place.folder}; take --storage") + "$"
+    with alone(), pytest.raises(InputError, match=refused), alone():
         pass
     with alone():
         pass
