@@ -67,5 +67,11 @@ Batch = Annotated[
 CorruptImages = Annotated[
     str, typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT")
 ]
+KeptCorruptImages = Annotated[
+    str | None,
+    typer.Option(
+        help="What to do about images that cannot be decoded: refuse (default) or skip.", metavar="WHAT"
+    ),
+]
 RUNS = Path("runs")
 MANY = 10**9

@@ -39,6 +39,25 @@ def test_a_finished_study_goes_on_with_another_strategy_and_pruner(here, capsys)
     assert load().user_attrs["config"]["pruner"] == "halving"
 
 
+def test_what_is_not_given_again_stays_and_baselines_are_announced(here, capsys, monkeypatch):
+    confirmed = []
+    monkeypatch.setattr(
+        "nas_recalib.search.confirm.confirm_leaders", lambda *given: confirmed.append(given[3])
+    )
+    assert search("--trials=2", "--epochs=1", "--confirm=2") == 0
+    assert (
+        "\n4 baselines first (--baselines no to skip); with --trials 2 nothing else"
+        in capsys.readouterr().err
+    )
+    assert run(["search", "--study=s"]) == 0
+    assert "baselines" not in capsys.readouterr().err
+    assert (len(load().trials), confirmed) == (2, [2, 2])
+    assert run(["search", "--study=s", "--trials=3", "--baselines=no", "--confirm=0"]) == 0
+    assert "baselines" not in capsys.readouterr().err
+    assert [trial.user_attrs.get("baseline") for trial in load().trials] == ["vanilla", "scconv", None]
+    assert confirmed == [2, 2]
+
+
 def test_what_is_left_at_a_rung_goes_on_from_its_checkpoint(here, capsys):
     assert search("--trials=12", "--strategy=random", "--pruner=halving") == 0
     told = capsys.readouterr().err
