@@ -79,8 +79,11 @@ def test_a_warm_start_takes_over_what_fits_and_says_what_does_not(here, capsys):
     limit = f"--budget={dearest - 1}"
     again = ("--study=t", limit, "--warm-start=s", "--strategy=random")
     assert search(*again, "--trials=1") == 0
-    told = capsys.readouterr().err
+    streams = capsys.readouterr()
+    told = streams.err
     taken = [trial for trial in load("t").trials if "taken_from" in trial.user_attrs]
+    assert f"t: 1 trained trials and {len(taken)} transferred (0 pruned), " in streams.out
+    assert "1 of 1 trials, " in told
     assert f"warm start: {len(taken)} trials of s taken over; not" in told
     assert "that are over the budget (" in told
     assert all(trial.user_attrs["macs"] < dearest for trial in taken)
@@ -95,6 +98,9 @@ def test_a_warm_start_takes_over_what_fits_and_says_what_does_not(here, capsys):
 
     assert search(*again, "--trials=1") == 0
     assert "warm start: 0 trials of s taken over" in capsys.readouterr().err
+    assert run(["status", "t", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["trained"], shown["transferred"]) == (1, len(taken))
     assert len(load("t").trials) == len(taken) + 1
 
 
