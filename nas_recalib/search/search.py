@@ -152,7 +152,8 @@ class Search:
             return True
         running.curve.append(epoch.accuracy)
         running.seconds = step.seconds
-        self._observer.epoch(number, epoch)
+        if not step.restored:
+            self._observer.epoch(number, epoch)
         if "baseline" in running.trial.user_attrs or epoch.number == self.proxy.epochs:
             return False
         return epoch.number > running.known and self.plan.pruner.stops(running.trial)
