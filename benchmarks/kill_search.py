@@ -19,6 +19,8 @@ from typing import Any
 
 import optuna
 
+from nas_recalib.study.storage import sqlite_url
+
 SPACE = """
 name: small
 backbone: resnet20
@@ -52,7 +54,7 @@ def search(trials: int) -> list[str]:
 
 
 def database(folder: Path) -> str:
-    return f"sqlite:///{folder}/runs/s/study.db"
+    return sqlite_url(folder / "runs/s/study.db")
 
 
 def finished(folder: Path) -> list[optuna.trial.FrozenTrial]:

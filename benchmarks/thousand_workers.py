@@ -35,6 +35,7 @@ from nas_recalib.search.lives import Beating
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.place import StudyPlace, create_study
+from nas_recalib.study.storage import sqlite_url
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 STORAGES = ("sqlite", "postgresql", "grpc", "journal")
@@ -47,7 +48,7 @@ def storages(folder: Path, names: list[str]) -> Iterator[dict[str, tuple[str, Po
     with ExitStack() as stack:
         server = stack.enter_context(postgres()) if {"postgresql", "grpc"} & set(names) else None
         told: dict[str, tuple[str, Postgres | None]] = {
-            "sqlite": (f"sqlite:///{folder}/study.db", None),
+            "sqlite": (sqlite_url(folder / "study.db"), None),
             "journal": (f"journal://{folder}/study.log", None),
         }
         if server:

@@ -34,7 +34,7 @@ def device_name(device: torch.device, threads: int | None = None) -> str:
     """The device in words; of a CPU, with as many threads as told (default: torch's)."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()} ({threads or torch.get_num_threads()} of {os.cpu_count()} threads)"
+    return _cpu_name(_processor(), threads or torch.get_num_threads(), os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Described:
 
     Attributes:
         type: cpu or cuda.
-        name: In words.
+        name: In words, of a CPU without its threads.
         dtype: That it is fast in.
         threads: Of the CPU that a training takes where nothing else is asked for.
         cores: Of its machine.
@@ -55,12 +55,16 @@ class Described:
     threads: int
     cores: int
 
+    def with_threads(self, threads: int) -> str:
+        """Return the device in words, of a CPU with the number of threads that it computes with."""
+        return self.name if self.type == "cuda" else _cpu_name(self.name, threads, self.cores)
+
 
 def describe(device: torch.device) -> Described:
     """A device of this machine."""
     return Described(
         type=device.type,
-        name=device_name(device),
+        name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         dtype=str(fast_dtype(device)).removeprefix("torch."),
         threads=default_threads(),
         cores=os.cpu_count() or 1,
@@ -123,6 +127,10 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 def versions() -> dict[str, str]:
     """Versions of what decides a result."""
     return {name: version(name) for name in ("nas-recalib", "torch", "torchvision", "optuna")}
+
+
+def _cpu_name(processor: str, threads: int, cores: int) -> str:
+    return f"{processor} ({threads} of {cores} threads)"
 
 
 def _processor() -> str:

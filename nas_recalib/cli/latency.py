@@ -23,7 +23,8 @@ def latency(
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Networks to time (default: three times as many as a position has choices).",
+            help="Networks to time (default: as the table was begun with, or three times as many as a "
+            "position has choices).",
             min=1,
             max=MANY,
             metavar="N",
@@ -75,9 +76,9 @@ def latency(
         seed=seed,
     )
     chosen = SearchSpace.load(space)
-    wanted_rounds = rounds_for(chosen, rounds)
+    rounds_for(chosen, rounds)  # refuses a number that cannot be before a folder is made
     path = output or default_path(RUNS / "latency", chosen, settings, batch)
-    table = build_table(path, chosen, settings, batch, rounds=wanted_rounds, progress=RoundsTold(say))
+    table = build_table(path, chosen, settings, batch, rounds=rounds, progress=RoundsTold(say))
     say(f"{path}: {len(table.rounds)} rounds")
     if as_json:
         print_json(table.as_dict())

@@ -81,5 +81,11 @@ CorruptImages = Annotated[
     str, typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there already.")]
+KeptCorruptImages = Annotated[
+    str | None,
+    typer.Option(
+        help="What to do about images that cannot be decoded: refuse (default) or skip.", metavar="WHAT"
+    ),
+]
 RUNS = Path("runs")
 MANY = 10**9

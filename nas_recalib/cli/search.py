@@ -1,7 +1,7 @@
 """The command that searches."""
 
 from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,8 +11,8 @@ from nas_recalib.cli.options import (
     RUNS,
     Batch,
     CacheDir,
-    CorruptImages,
     Device,
+    KeptCorruptImages,
     LatencyFile,
     MaxLatency,
     MaxMemory,
@@ -39,17 +39,27 @@ def search(
     memory: MaxMemory = None,
     batch: Batch = None,
     trials: Annotated[
-        int, typer.Option(help="Trained trials that the study ends with.", min=1, max=MANY, metavar="N")
-    ] = 20,
-    confirm: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Then train the leaders again with N new seeds each before one is called best.",
+            help="Trained trials that the study ends with, transferred ones not counted (default: 20).",
+            min=1,
+            max=MANY,
+            metavar="N",
+        ),
+    ] = None,
+    baselines: Annotated[
+        Literal["yes", "no"] | None,
+        typer.Option(help="Train the single-operator networks within the budget first (default: yes)."),
+    ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            help="Then train the leaders again with N new seeds each before one is called best (default: 0).",
             min=0,
             max=1000,
             metavar="N",
         ),
-    ] = 0,
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +69,7 @@ def search(
             metavar="DATA",
         ),
     ] = None,
-    corrupt_images: CorruptImages = "refuse",
+    corrupt_images: KeptCorruptImages = None,
     study: Annotated[
         str | None,
         typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
@@ -105,9 +115,11 @@ def search(
         typer.Option(help="Take over what another study of --runs-dir has trained.", metavar="STUDY"),
     ] = None,
     retries: Annotated[
-        int,
-        typer.Option(help="How often to go on with a trial whose worker died.", min=0, max=MANY, metavar="N"),
-    ] = 3,
+        int | None,
+        typer.Option(
+            help="How often to resume a trial whose worker died (default: 3).", min=0, max=MANY, metavar="N"
+        ),
+    ] = None,
     checkpoints: Annotated[
         str | None,
         typer.Option(
@@ -143,7 +155,8 @@ def search(
     """Search a space under a budget; interrupt and rerun at will.
 
     Everything is kept in an Optuna study. The same command goes on where it
-    stopped; what is not given again is as the study has it.
+    stopped; what is not given again is as the study has it, but for where it
+    runs (--ray and its options, --device, --cache-dir).
     """
     import optuna
 
@@ -153,7 +166,7 @@ def search(
     from nas_recalib.search.finalists import measure_finalists
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.request import Request
-    from nas_recalib.search.setup import prepared
+    from nas_recalib.search.setup import prepared, say_baselines
     from nas_recalib.study.summary import summarise
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -186,29 +199,36 @@ def search(
         warm_start=warm_start,
         retries=retries,
         checkpoints=checkpoints,
+        trials=trials,
+        confirm=confirm,
+        baselines=None if baselines is None else baselines == "yes",
     )
     with (
         interrupted_by_sigterm(),
         _engine(device, ray, workers, gpus_per_trial, confirm) as engine,
         prepared(request, engine.device, engine.trains, say) as (ready, config),
     ):
-        say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {engine.trains.name}")
+        where = engine.trains.with_threads(config.threads)
+        say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {where}")
         if config.data_note:
             say(f"data: {config.data_note}")
         say_skipped(ready.proxy.data.skipped)
-        with Progress.of(ready.study, trials, ready.epochs) as progress:
-            reached = engine.run(ready, config, trials, progress)
+        say_baselines(ready, config, say)
+        with Progress.of(ready.study, config.trials, ready.epochs) as progress:
+            reached = engine.run(ready, config, config.trials, progress)
         if not reached:
             say("every architecture of the space that is within the budget has been tried")
         measure_finalists(ready.study, say)
-        if confirm:
-            confirm_leaders(ready.study, config, ready.proxy, confirm, say)
+        if config.confirm and ray is not None:
+            say(f"the leaders are confirmed (--confirm {config.confirm}) by the same command without --ray")
+        elif config.confirm:
+            confirm_leaders(ready.study, config, ready.proxy, config.confirm, say)
             measure_finalists(ready.study, say)  # those that lead now
         print_table(study_tables(summarise(ready.study), top=10))
 
 
 def _engine(
-    device: str | None, ray: str | None, workers: int | None, gpus: float | None, confirm: int
+    device: str | None, ray: str | None, workers: int | None, gpus: float | None, confirm: int | None
 ) -> Any:
     from nas_recalib.errors import InputError
 

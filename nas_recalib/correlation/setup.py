@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import torch
-from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.draw import draw, slice_of
@@ -17,14 +16,14 @@ from nas_recalib.correlation.study import read_plan, require_sound, write_plan
 from nas_recalib.costs import Budget
 from nas_recalib.data import open_source
 from nas_recalib.device import default_threads, fast_dtype
-from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.scores import score_names
 from nas_recalib.proxy.trainer import Loader
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import StudyPlace, create_study, find_study
+from nas_recalib.study.place import StudyPlace, create_study, find_study, storage_failures
 from nas_recalib.study.sound import read_all
 from nas_recalib.study.workers import enrolled
 
@@ -130,17 +129,15 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     images = Loader(plan.data, request.cache, request.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
-    with enrolled(place.folder, alone=True):
+    with enrolled(place.folder, alone=True, advice="for several trainings at once take --jobs"):
         study = create_study(place)
-        try:
+        with storage_failures(place, study):
             written = read_plan(study)
             if written:  # perhaps by another process since it was looked for
                 plan = written.extended(place.name, plan)
             if plan != written:
                 write_plan(study, plan)
             yield Ready(study, plan, space, drawn, scores, images, note, tuple(skipped))
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
 
 
 def _plan(

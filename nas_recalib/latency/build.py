@@ -65,7 +65,8 @@ def build_table(
         space: Whose choices are timed.
         settings: Where and how; `seconds` are those of one round, beside warming up.
         batch: Images at once.
-        rounds: That the table is to have (default: three for each choice); one that has more keeps them.
+        rounds: Number of rounds that the table is to have (default: as it was begun with, or three for each
+            choice); one that has more keeps them.
         progress: Is told of the table as it is after each round.
         timer: In the place of a `Workbench`.
 
@@ -74,7 +75,7 @@ def build_table(
     """
     wanted = rounds_for(space, rounds)
     require_writable(path)
-    table = _start(path, LatencyTable(space, Conditions.of(settings, batch), wanted, ()))
+    table = _start(path, LatencyTable(space, Conditions.of(settings, batch), wanted, ()), rounds is None)
     numbers = range(len(table.rounds), table.wanted)
     if numbers and timer is None:
         timer = _timer(Workbench(table.reference, settings, batch))
@@ -85,8 +86,8 @@ def build_table(
     return table
 
 
-def _start(path: Path, fresh: LatencyTable) -> LatencyTable:
-    """What the file holds, if that was made as the fresh table is to be."""
+def _start(path: Path, fresh: LatencyTable, keep_wanted: bool) -> LatencyTable:
+    """What the file holds, if that was made as the fresh table is to be, with as many rounds or its own."""
     if not path.exists():
         return fresh
     found = LatencyTable.load_unfinished(path)
@@ -95,7 +96,8 @@ def _start(path: Path, fresh: LatencyTable) -> LatencyTable:
     difference = found.conditions.difference(fresh.conditions)
     if difference:
         raise InputError(f"{path}: made with another {difference}; name another file with -o")
-    table = replace(found, wanted=max(fresh.wanted, len(found.rounds)))
+    wanted = found.wanted if keep_wanted else fresh.wanted
+    table = replace(found, wanted=max(wanted, len(found.rounds)))
     if table.finished and not found.finished:
         table.save(path)
     return table

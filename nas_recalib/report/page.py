@@ -20,7 +20,7 @@ def study_page(summary: Summary) -> str:
     title = f"{summary.study}: {accuracy_text(best)} at {format_quantity(best.macs)} MACs"
     fidelity = summary.config.fidelity
     intro = (
-        f"{len(summary.rows)} trained trials within {summary.config.budget} on {summary.config.data}; "
+        f"{summary.counts} within {summary.config.budget} on {summary.config.data}; "
         f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. "
         f"Error bars are one standard error of {fidelity['validation']:,} validation images; "
         "they hold nothing of seed noise. Those of what was confirmed are 95% intervals of the mean over new "

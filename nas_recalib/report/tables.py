@@ -42,7 +42,7 @@ def _headline(summary: Summary) -> str:
     pruned = sum(row.pruned for row in summary.rows)
     failed = "".join(f", {n} {kind}" for kind, n in summary.failures.items())
     return (
-        f"{summary.study}: {len(summary.rows)} trained trials ({pruned} pruned), "
+        f"{summary.study}: {summary.counts} ({pruned} pruned), "
         f"{summary.replayed} duplicates answered from cache{failed}\n"
         f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "

@@ -35,10 +35,12 @@ class Step:
     Attributes:
         epoch: Its number, loss and accuracy.
         seconds: Trained so far, with what was gone on from.
+        restored: Whether it was not trained now but comes from a checkpoint.
     """
 
     epoch: Epoch
     seconds: float
+    restored: bool = False
 
 
 def train(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> Iterator[Step | Failure]:
@@ -54,7 +56,7 @@ def train(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> Iterator[Step | F
             checkpoints.save(job.number, state)  # its own, for its forerunners' are dropped when it ends
         before: float = state["seconds"] if state else 0.0
         for told in state["curve"] if state else ():
-            yield Step(Epoch(*told), before)
+            yield Step(Epoch(*told), before, restored=True)
         for training in proxy.steps(job.architecture, state["training"] if state else None, job.parts):
             if isinstance(training, Failure):
                 yield training

@@ -122,6 +122,11 @@ class Plan:
             raise StopSearch("every architecture within the budget failed")
         return Outlook.EXHAUSTED if exhausted else self._new(trials)
 
+    def baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
+        """Return how many single-operator networks are neither trained nor in progress."""
+        self.tried.look(trials)
+        return sum(picks not in self.tried.all for picks in self._baselines)
+
     def by_hand(self, picks: Picks) -> Draft:
         """What someone else chose."""
         return Draft(picks, self._baseline(picks))

@@ -15,7 +15,7 @@ from nas_recalib.costs import format_quantity
 from nas_recalib.errors import printable
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
-from nas_recalib.study.trials import CONTINUES, accuracy_of, curve_of, finished, trained_here
+from nas_recalib.study.trials import CONTINUES, TAKEN, accuracy_of, curve_of, finished, trained_here
 
 _SHOWN = 3  # of the trials that run
 
@@ -29,6 +29,8 @@ class Progress:
         done: Those it has.
         counted: Numbers of the trials that trained one of those, or were taken over.
         epochs: Of a trial.
+        lengths: Number of epochs of each trial, by its number, with those that it was resumed from.
+        epochs_done: Number of epochs of all trials that are done.
         best: Best accuracy so far, and the trial it belongs to.
     """
 
@@ -36,11 +38,15 @@ class Progress:
     done: int
     counted: set[int]
     epochs: int
+    lengths: dict[int, int]
+    epochs_done: int
     best: tuple[float, int] | None = None
     console: Console = field(default_factory=lambda: Console(file=sys.stderr, highlight=False))
     _live: Live | None = None
-    _begun: float = field(default_factory=time.monotonic)
+    _begun: float = field(default_factory=lambda: time.monotonic())
     _ended: int = 0
+    _trained: int = 0  # epochs since this process began, by whoever trained them
+    _reached: dict[int, int] = field(default_factory=dict)  # epochs of this process's running trials
     _running: dict[int, str] = field(default_factory=dict)
 
     @classmethod
@@ -49,7 +55,10 @@ class Progress:
         complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
         best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
         counted = {trial.number for trial in finished(study)}
-        return cls(goal, len(trained_here(study)), counted, epochs, best)
+        lengths = {trial.number: len(curve_of(trial)) for trial in study.get_trials(deepcopy=False)}
+        here = trained_here(study)
+        epochs_done = sum(len(curve_of(trial)) for trial in here)
+        return cls(goal, len(here), counted, epochs, lengths, epochs_done, best)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -69,26 +78,35 @@ class Progress:
     def epoch(self, number: int, epoch: Epoch) -> None:
         told = f"trial {number}: epoch {epoch.number}/{self.epochs}, accuracy {epoch.accuracy:.4f}"
         self._running[number] = told
+        self._reached[number] = epoch.number
+        self._trained += 1
         self._refresh()
 
     def ended(self, trial: FrozenTrial) -> None:
         self._running.pop(trial.number, None)
+        before, taken = trial.user_attrs.get(CONTINUES), TAKEN in trial.user_attrs
+        length, resumed_from = len(curve_of(trial)), 0 if before is None else self.lengths.get(before, 0)
+        if self._reached.pop(trial.number, None) is None and not taken:  # another process trained it
+            self._trained += max(0, length - max(resumed_from, self.lengths.get(trial.number, 0)))
+        self.lengths[trial.number] = length
         if trial.state == TrialState.FAIL:
             failure, message = trial.user_attrs.get("failure", "failed"), trial.user_attrs.get("message", "")
             self.console.print(printable(f"trial {trial.number}: {failure}: {message}"), markup=False)
             return
-        self.done += trial.user_attrs.get(CONTINUES) not in self.counted
+        if not taken:
+            self.done += before not in self.counted
+            self.epochs_done += length - (resumed_from if before in self.counted else 0)
+            self._ended += 1
         self.counted.add(trial.number)
-        self._ended += 1
         value = accuracy_of(trial)
         pruned = trial.state == TrialState.PRUNED
         if not pruned and (self.best is None or value > self.best[0]):
             self.best = (value, trial.number)
-        told = f"left at epoch {len(curve_of(trial))}, " if pruned else ""
+        told = f"left at epoch {length}, " if pruned else ""
         name = f"all {trial.user_attrs['baseline']}, " if "baseline" in trial.user_attrs else ""
-        before = f"on from trial {trial.user_attrs[CONTINUES]}, " if CONTINUES in trial.user_attrs else ""
+        resumed = f"on from trial {before}, " if before is not None else ""
         line = (
-            f"trial {trial.number}: {name}{before}{told}accuracy {value:.4f}, "
+            f"trial {trial.number}: {name}{resumed}{told}accuracy {value:.4f}, "
             f"{format_quantity(trial.user_attrs['macs'])} MACs, {trial.user_attrs['seconds']:.0f} s"
         )
         tail = "" if self._live else f" | {self._status().plain}"
@@ -103,10 +121,12 @@ class Progress:
         parts = [f"{self.done} of {self.goal} trials"]
         if self.best:
             parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
-        if self._ended:
-            each = (time.monotonic() - self._begun) / self._ended
-            parts.append(f"{3600 / each:.0f} trials/h")
-            parts.append(f"{duration(each * max(0, self.goal - self.done))} left")
+        if self._ended and self._trained:
+            epoch = (time.monotonic() - self._begun) / self._trained
+            each = max(1, self.epochs_done / self.done) if self.done else self.epochs  # fewer if pruned
+            left = (self.goal - self.done) * each - sum(self._reached.values())
+            parts.append(f"{3600 / (epoch * each):.0f} trials/h")
+            parts.append(f"{duration(epoch * max(0, left))} left")
         if len(self._running) > 1:
             parts.append(f"{len(self._running)} run")
         parts += list(self._running.values())[:_SHOWN]

@@ -3,13 +3,14 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.files import read_yaml
 from nas_recalib.space_file import SpaceFile, find_space
 
-RETRIES = 3
+KEPT_OPTIONS = ("trials", "confirm", "retries", "corrupt", "baselines")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,12 @@ class Request:
         cache: Folder that downloads and decoded images are kept in.
         plugins: Modules of the user's own operators; none where those of the study are loaded.
         warm_start: Name of another study whose trials are taken over.
-        corrupt: What to do about images that cannot be decoded: refuse or skip.
+        corrupt: Treatment of images that cannot be decoded: refuse or skip.
         checkpoints: Folder or URL that checkpoints are kept under (default: the study's folder).
-        retries: How often a training is gone on with after its worker died.
+        retries: Number of times that a training is resumed after its worker died.
+        trials: Number of trained trials that the study is to end with.
+        confirm: Number of new seeds that the leaders are then trained with.
+        baselines: Whether the single-operator networks are trained first.
     """
 
     space: str | None
@@ -71,10 +75,18 @@ class Request:
     seed: int | None
     cache: Path
     plugins: Sequence[str] = ()
-    corrupt: str = "refuse"
+    corrupt: str | None = None
     warm_start: str | None = None
-    retries: int = RETRIES
+    retries: int | None = None
     checkpoints: str | None = None
+    trials: int | None = None
+    confirm: int | None = None
+    baselines: bool | None = None
+
+    def kept_options(self) -> dict[str, Any]:
+        """Return those of the given options that a study keeps and may be resumed with another of."""
+        given = {name: getattr(self, name) for name in KEPT_OPTIONS}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def default_name(space: str | None, budget: Budget) -> str:

@@ -22,10 +22,10 @@ from nas_recalib.search.lives import Alone, Lives
 from nas_recalib.search.observer import Observer
 from nas_recalib.search.plan import Outlook, Plan
 from nas_recalib.search.pruning import PRUNERS
-from nas_recalib.search.request import RETRIES
 from nas_recalib.search.samplers import STRATEGIES, Offer
 from nas_recalib.search.setbacks import Setbacks
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.config import RETRIES
 from nas_recalib.study.trials import (
     ACCURACY,
     ATTEMPT,
@@ -105,6 +105,10 @@ class Search:
         """Of a whole training."""
         return self.proxy.epochs
 
+    def baselines_left(self) -> int:
+        """Return how many single-operator networks are trained before anything is proposed."""
+        return self.plan.baselines_left(self._trials())
+
     def begin(self, goal: int, observer: Observer) -> None:
         """Says how many trained architectures the study is to end with, and who is told of what happens."""
         self._goal, self._observer = goal, observer
@@ -148,7 +152,8 @@ class Search:
             return True
         running.curve.append(epoch.accuracy)
         running.seconds = step.seconds
-        self._observer.epoch(number, epoch)
+        if not step.restored:
+            self._observer.epoch(number, epoch)
         if "baseline" in running.trial.user_attrs or epoch.number == self.proxy.epochs:
             return False
         return epoch.number > running.known and self.plan.pruner.stops(running.trial)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import optuna
 import torch
-from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import Source, load_resident, open_source
 from nas_recalib.device import Described, versions
-from nas_recalib.errors import InputError, StopSearch
+from nas_recalib.errors import InputError
 from nas_recalib.files import dump_yaml, write_atomically
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
@@ -20,17 +19,24 @@ from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
+from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.lives import Alone, Beating, Lives
 from nas_recalib.search.method import find_method, find_objectives
-from nas_recalib.search.request import Request, default_name, refuse_idle
+from nas_recalib.search.request import KEPT_OPTIONS, Request, default_name, refuse_idle
 from nas_recalib.search.search import Search
 from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
-from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config
+from nas_recalib.study.passwords import hide_password, lacks_password
+from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config, storage_failures
 from nas_recalib.study.sound import require_sound
+from nas_recalib.study.trials import trained_here
 from nas_recalib.study.workers import enrolled
+
+_SEVERAL = (
+    "for several processes keep the study in a database (--storage URL), for several devices take --ray local"
+)
 
 
 @contextmanager
@@ -53,38 +59,45 @@ def prepared(
     """
     agreed = _agree(request, device, trains)
     place, config = agreed.place, agreed.config
-    checkpoints = Checkpoints(_checkpoints_place(request, place))
-    with enrolled(place.folder, alone=not place.shared) as worker:
+    checkpoints = Checkpoints(_checkpoints_place(request.checkpoints or config.checkpoints, place))
+    with enrolled(place.folder, alone=not place.shared, advice=_SEVERAL) as worker:
         checkpoints.require_writable()
         study = create_study(place, config.objectives)
-        written = read_config(study)
-        if written is not None:
-            refuse_difference(place.name, written, config)
-        if written != config:  # new, or its images or plugins lie elsewhere now
-            study.set_user_attr("config", config.as_dict())
-        write_atomically(place.folder / "config.yaml", dump_yaml(config.as_dict()))
-        try:
-            with _lives(place, study) as lives:
-                search = Search(
-                    study=study,
-                    space=agreed.space,
-                    feasible=agreed.within,
-                    proxy=agreed.proxy,
-                    strategy=config.strategy,
-                    pruner=config.pruner,
-                    facts={"fidelity": config.fidelity, "device": trains.name, "versions": versions()},
-                    checkpoints=checkpoints,
-                    worker=worker,
-                    shared=place.shared,
-                    lives=lives,
-                    retries=request.retries,
-                    objectives=config.objectives,
-                )
-                if agreed.other is not None:
-                    say(f"warm start: {warm_start(search, agreed.other)}")
-                yield search, config
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+        device_name = trains.with_threads(config.threads)
+        with storage_failures(place, study), _lives(place, study) as lives:
+            written = read_config(study)
+            if written is not None:
+                refuse_difference(place.name, written, config)
+            if written != config:  # new, or its images or plugins lie elsewhere now
+                study.set_user_attr("config", config.as_dict())
+            write_atomically(place.folder / "config.yaml", dump_yaml(config.as_dict()))
+            search = Search(
+                study=study,
+                space=agreed.space,
+                feasible=agreed.within,
+                proxy=agreed.proxy,
+                strategy=config.strategy,
+                pruner=config.pruner,
+                facts={"fidelity": config.fidelity, "device": device_name, "versions": versions()},
+                checkpoints=checkpoints,
+                worker=worker,
+                shared=place.shared,
+                lives=lives,
+                retries=config.retries,
+                objectives=config.objectives,
+                first=BASELINES if config.baselines else (),
+            )
+            if agreed.other is not None:
+                say(f"warm start: {warm_start(search, agreed.other)}")
+            yield search, config
+
+
+def say_baselines(search: Search, config: SearchConfig, say: Callable[[str], None]) -> None:
+    """Say how many single-operator networks come first, and whether they leave room for proposals."""
+    room, first = config.trials - len(trained_here(search.study)), search.baselines_left()
+    if first and room > 0:
+        none = f"; with --trials {config.trials} nothing else is trained" if room <= first else ""
+        say(f"{first} baselines first (--baselines no to skip){none}")
 
 
 @dataclass(frozen=True)
@@ -117,8 +130,8 @@ def _agree(request: Request, device: torch.device, trains: Described) -> _Agreed
     space = asked_space or (SearchSpace.parse(stored.space, place.name) if stored else None)
     if space is None:
         raise InputError("space: name one with --space, such as --space resnet50")
-    if stored and budget == Budget():
-        budget = stored.budget
+    if stored:
+        budget = replace(stored.budget, **budget.limits())
     objectives = find_objectives(request.objectives, stored)
     if stored:
         asked = replace(stored, space=space.describe(), budget=budget, objectives=objectives)
@@ -193,6 +206,7 @@ def _config(
     threads = request.threads or (stored.threads if stored else trains.threads)
     if request.threads and request.threads > trains.cores:
         raise InputError(f"threads: {threads} is more than the {trains.cores} cores of the machine")
+    kept = {name: getattr(stored, name) for name in KEPT_OPTIONS} if stored else {}
     return SearchConfig(
         space=space.describe(),
         budget=budget,
@@ -208,6 +222,8 @@ def _config(
         pruner=method[1],
         seed=seed,
         plugins=list(request.plugins or (stored.plugins if stored else ())),
+        checkpoints=_kept_checkpoints(request, stored),
+        **{**kept, **request.kept_options()},
     )
 
 
@@ -220,7 +236,7 @@ def _proxy(config: SearchConfig, request: Request, source: Source, device: torch
         fidelity.validation,
         config.seed,
         cache=request.cache,
-        corrupt=request.corrupt,
+        corrupt=config.corrupt,
     )
     return Proxy(
         data=data.to(device),
@@ -232,12 +248,29 @@ def _proxy(config: SearchConfig, request: Request, source: Source, device: torch
     )
 
 
-def _checkpoints_place(request: Request, place: StudyPlace) -> Path | str:
-    """Of the study, wherever checkpoints are to be kept; in its folder where nothing is said."""
-    asked = request.checkpoints
-    if asked is None:
+def _kept_checkpoints(request: Request, stored: SearchConfig | None) -> str:
+    """Return what the study keeps of where its checkpoints are.
+
+    Raises:
+        InputError: If it is not asked for again, though a password belongs to it.
+    """
+    if request.checkpoints is not None:
+        is_url = "://" in request.checkpoints
+        return hide_password(request.checkpoints) if is_url else str(Path(request.checkpoints).resolve())
+    kept = stored.checkpoints if stored else ""
+    if lacks_password(kept):
+        raise InputError(
+            f"checkpoints: the study has them at {kept}; give the whole URL again with --checkpoints, as no "
+            "password is kept"
+        )
+    return kept
+
+
+def _checkpoints_place(under: str, place: StudyPlace) -> Path | str:
+    """Return where the checkpoints of a study are: under a folder or a URL, or else in its own folder."""
+    if not under:
         return (place.folder / "checkpoints").resolve()
-    return f"{asked.rstrip('/')}/{place.name}" if "://" in asked else Path(asked).resolve() / place.name
+    return f"{under.rstrip('/')}/{place.name}" if "://" in under else Path(under).resolve() / place.name
 
 
 def _lives(place: StudyPlace, study: optuna.Study) -> AbstractContextManager[Lives]:

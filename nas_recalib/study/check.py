@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas_recalib.errors import StopSearch
 from nas_recalib.study.passwords import hide_password
-from nas_recalib.study.storage import engine_of, file_of, kind_of, open_storage, reason
+from nas_recalib.study.storage import engine_of, file_of, kind_of, open_storage, reason, sqlite_url
 
 TRIALS = 10
 _EPOCHS = 5
@@ -147,7 +147,7 @@ def _stand_in(url: str, kind: str) -> Iterator[str]:
         open_storage(url, 0)  # which reads it all
     beside = path.absolute().parent / f".nas-recalib-check-{secrets.token_hex(8)}"
     try:
-        yield f"journal:{beside}" if kind == "journal" else f"sqlite:///{beside}"
+        yield f"journal:{beside}" if kind == "journal" else sqlite_url(beside)
     finally:
         for left in beside.parent.glob(f"{beside.name}*"):
             left.unlink(missing_ok=True)

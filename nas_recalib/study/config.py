@@ -12,12 +12,28 @@ from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml
 from nas_recalib.proxy.train import Recipe
-from nas_recalib.study.form import is_text, is_whole, read_budget, read_fidelity, require_form
+from nas_recalib.study.form import is_line, is_text, is_whole, read_budget, read_fidelity, require_form
 from nas_recalib.study.trials import ACCURACY, ATTRIBUTES
 
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_THREADS = 4096
 MOST_SEEDS = 10**9
+MOST_TRIALS = 10**9
+MOST_CONFIRM = 1000
+TRIALS = 20
+RETRIES = 3
+_MAY_CHANGE = (  # from one command to the next
+    "data_note",
+    "plugins",
+    "strategy",
+    "pruner",
+    "trials",
+    "confirm",
+    "retries",
+    "checkpoints",
+    "corrupt",
+    "baselines",
+)
 _TEXTS = ("space", "data", "data_note", "data_hash", "split_hash", "dtype", "strategy", "pruner")
 _OF_TRAININGS = ("data", "split_hash", "fidelity", "recipe", "dtype", "threads", "seed")
 
@@ -48,6 +64,13 @@ class SearchConfig:
         latencies: The table that latencies are predicted by, as `pricing.Latencies` has it.
         batch: Images at once that peak memory is meant for.
         objectives: Accuracy, then the costs that are to be low besides, if any.
+        trials: Number of trained trials that the study is to end with.
+        confirm: Number of new seeds that the leaders are then trained with.
+        retries: Number of times that a training is resumed after its worker died.
+        checkpoints: Folder or URL under which checkpoints are kept, without a password; empty for the study's
+            own folder.
+        corrupt: Treatment of images that cannot be decoded: refuse or skip.
+        baselines: Whether the single-operator networks are trained first.
     """
 
     space: str
@@ -67,6 +90,12 @@ class SearchConfig:
     latencies: dict[str, Any] | None = None
     batch: int = 1
     objectives: list[str] = field(default_factory=lambda: [ACCURACY])
+    trials: int = TRIALS
+    confirm: int = 0
+    retries: int = RETRIES
+    checkpoints: str = ""
+    corrupt: str = "refuse"
+    baselines: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,6 +120,12 @@ class SearchConfig:
                 "threads": is_whole(config.threads, 1, MOST_THREADS),
                 "seed": is_whole(config.seed, 0, MOST_SEEDS),
                 "batch": is_whole(config.batch, 1, 65_536),
+                "trials": is_whole(config.trials, 1, MOST_TRIALS),
+                "confirm": is_whole(config.confirm, 0, MOST_CONFIRM),
+                "retries": is_whole(config.retries, 0, MOST_TRIALS),
+                "checkpoints": is_line(config.checkpoints),
+                "corrupt": is_line(config.corrupt),
+                "baselines": type(config.baselines) is bool,
             }
         )
         costs = config.objectives[1:]
@@ -151,7 +186,7 @@ def _compared(config: SearchConfig) -> dict[str, Any]:
     """What must be equal; images are told by their hash and plugins by their operators, wherever they lie."""
     content = config.as_dict()
     content["data"] = content.pop("data_hash")
-    for name in ("data_note", "plugins", "strategy", "pruner"):  # a study may go on with another of these
+    for name in _MAY_CHANGE:
         del content[name]
     content["space"] = compared_space(content["space"])
     content["latency table"] = _digest(content.pop("latencies"))

@@ -8,6 +8,7 @@ _USER = re.compile(r"(?<=://)([^:@/?#]*):([^@/?#]*)@")
 _QUERY = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token)[^=&#]*)=([^&#]*)", re.IGNORECASE)
 _LOOSE = re.compile(r"://[^:/]*:(.*)@", re.DOTALL)  # in a URL whose password should have been encoded
 _HIDDEN = "***"
+_UNSHOWN = "the given URL"
 _SHORT = 4  # letters; a shorter password is part of too many words
 
 
@@ -23,8 +24,13 @@ def hide_password(url: str) -> str:
     if _FILE.match(url):
         return url
     if ambiguous(url):
-        return "the given URL"
+        return _UNSHOWN
     return _QUERY.sub(rf"\1={_HIDDEN}", _USER.sub(rf"\1:{_HIDDEN}@", url))
+
+
+def lacks_password(shown: str) -> bool:
+    """Return whether `hide_password` left out what a URL needs."""
+    return shown == _UNSHOWN or ("://" in shown and _HIDDEN in shown)
 
 
 def scrub(text: str, url: str) -> str:

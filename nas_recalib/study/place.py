@@ -1,17 +1,27 @@
 """The Optuna study: opened, made and read."""
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.study import StudyDirection
 
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.passwords import hide_password
-from nas_recalib.study.storage import connect, file_of, in_memory, reason, storage_errors
+from nas_recalib.study.storage import (
+    connect,
+    file_of,
+    in_memory,
+    raised_by_storage,
+    reason,
+    sqlite_url,
+    storage_errors,
+)
 from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,7 +66,7 @@ class StudyPlace:
 
     @property
     def url(self) -> str:
-        return self.storage or f"sqlite:///{self.database.resolve()}"
+        return self.storage or sqlite_url(self.database.resolve())
 
     @property
     def shown(self) -> str:
@@ -72,16 +82,29 @@ def find_study(place: StudyPlace) -> optuna.Study | None:
     """Opens a study, or gives None where there is none.
 
     Raises:
-        InputError: If its storage cannot be reached.
+        InputError: If its storage cannot be reached, or its folder contains another study, as a copy does.
     """
     with storage_errors(place.url, place.shown):
         file = file_of(place.url)
         if file and not file.is_file():  # looking would make it
             return None
-        try:
-            return optuna.load_study(study_name=place.name, storage=connect(place.url))
-        except KeyError:
-            return None
+        storage = connect(place.url)
+        with suppress(KeyError):
+            return optuna.load_study(study_name=place.name, storage=storage)
+        if not place.shared:
+            _refuse_another(place, optuna.get_all_study_names(storage))
+        return None
+
+
+def _refuse_another(place: StudyPlace, contained: Sequence[str]) -> None:
+    """Raise InputError where a study's own file contains studies, none of them of its name."""
+    if contained:
+        name = shlex.quote(contained[0])
+        raise InputError(
+            f"study: {place.folder} contains the study {contained[0]!r}, not {place.name!r}; rename it to "
+            f"{name} (a copy: in another folder, which --runs-dir then names), or read it by: "
+            f"nas-recalib show {name} --storage {place.url}"
+        )
 
 
 def open_study(place: StudyPlace) -> optuna.Study:
@@ -118,6 +141,39 @@ def create_study(place: StudyPlace, objectives: Sequence[str] = (ACCURACY,)) -> 
     if study.directions != directions:
         raise InputError(f"study: {place.name!r} in {place.shown} was not made by nas-recalib")
     return study
+
+
+@contextmanager
+def storage_failures(place: StudyPlace, study: optuna.Study) -> Iterator[None]:
+    """Raise StopSearch with one line for whatever an open study's storage fails with inside.
+
+    Args:
+        place: Location of the study.
+        study: The open study.
+
+    Raises:
+        StopSearch: In place of an exception of the storage; where the study was deleted, it says so.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, InputError | StopSearch)  # in one line already
+        if isinstance(error.__cause__ if refused else error, KeyError) and _is_gone(place, study):
+            raise StopSearch(
+                f"study: {place.name!r} was deleted from {place.shown} while the command ran"
+            ) from error
+        if refused or not raised_by_storage(error):
+            raise
+        raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+
+
+def _is_gone(place: StudyPlace, study: optuna.Study) -> bool:
+    try:
+        return study._storage.get_study_id_from_name(place.name) != study._study_id
+    except KeyError:
+        return True
+    except Exception:  # of a storage that does not answer nothing is known
+        return False
 
 
 def read_config(study: optuna.Study) -> SearchConfig | None:

@@ -23,6 +23,7 @@ from nas_recalib.study.trials import (
     failure_of,
     finished_of,
     owed,
+    trained_here_of,
 )
 
 
@@ -58,7 +59,8 @@ class Standing:
 
     Attributes:
         study: Its name.
-        trained: Architectures trained, to the end or until they were given up or left.
+        trained: Number of architectures trained, to the end or until they were given up or left.
+        transferred: Number of architectures whose training was begun in another study.
         epochs: Of a whole training.
         best: Number and accuracy of the best trial that ran to the end.
         per_hour: Trials ended in the last hour.
@@ -70,6 +72,7 @@ class Standing:
 
     study: str
     trained: int
+    transferred: int
     epochs: int
     best: tuple[int, float] | None
     per_hour: int
@@ -121,7 +124,7 @@ def read_standing(study: optuna.Study) -> Standing:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
     require_sound(study)
     trials = study.get_trials(deepcopy=False)
-    done = finished_of(trials)
+    done, here = finished_of(trials), trained_here_of(trials)
     complete = [(accuracy_of(one), -one.number) for one in done if one.state == TrialState.COMPLETE]
     now = datetime.now()
     hour = timedelta(hours=1)
@@ -129,7 +132,8 @@ def read_standing(study: optuna.Study) -> Standing:
     kinds = map(failure_of, trials)
     return Standing(
         study=study.study_name,
-        trained=len(done),
+        trained=len(here),
+        transferred=len(done) - len(here),
         epochs=int(config.fidelity["epochs"]),
         best=(-max(complete)[1], max(complete)[0]) if complete else None,
         per_hour=len(recent),

@@ -9,6 +9,9 @@ URL                               what                                          
 `grpc://HOST:PORT`                what 'nas-recalib storage serve' listens on     yes
 ================================  ==============================================  =================
 
+SQLAlchemy decodes percent escapes in the path of an SQLite URL, and takes '?' for the start of options; the
+path of a journal is used as it is written.
+
 Any other URL that SQLAlchemy knows is left to SQLAlchemy and Optuna.
 """
 
@@ -20,8 +23,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -122,15 +126,23 @@ def engine_of(storage: BaseStorage) -> Engine | None:
 
 def in_memory(url: str) -> bool:
     """Whether a storage is gone with the process."""
-    return kind_of(url) == "sqlite" and _database_url(url).database in (None, "", ":memory:")
+    return kind_of(url) == "sqlite" and _sqlite_file(url) in ("", ":memory:")
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL by which SQLAlchemy opens an SQLite file, whatever characters its path has.
+
+    The URL needs no quotes in a shell, and no braces are left in it, which Optuna would format.
+    """
+    return "sqlite:///" + "".join(quote(sign) if sign.isascii() else sign for sign in str(path))
 
 
 def file_of(url: str) -> Path | None:
-    """The file that a storage is, if it is one."""
+    """Return the file that a storage is, or None where it is a server or in memory."""
     kind = kind_of(url)
     if kind == "journal":
         return journal_path(url)
-    return Path(str(_database_url(url).database)) if kind == "sqlite" else None
+    return Path(_sqlite_file(url)) if kind == "sqlite" and not in_memory(url) else None
 
 
 def journal_path(url: str) -> Path:
@@ -179,24 +191,56 @@ def storage_errors(url: str, name: str) -> Iterator[None]:
         raise InputError(f"storage: {name} cannot be used: {reason(error, url)}") from None
 
 
+def raised_by_storage(error: BaseException) -> bool:
+    """Return whether an exception comes out of a storage: by its type, or by what its traceback passes."""
+    if isinstance(error, SQLAlchemyError | StorageInternalError):
+        return True
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(module.startswith("optuna.storages.") for module in modules)
+
+
 def _database_url(url: str) -> URL:
     try:
-        parsed = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
+        parsed = make_url(_with_driver(url))
         parsed.get_dialect()
     except (SQLAlchemyError, ValueError, ImportError):
         raise InputError(
             "storage: the given URL cannot be used; there are sqlite:///PATH, postgresql://USER@HOST/NAME, "
             "journal:///PATH, grpc://HOST:PORT and what else SQLAlchemy has a dialect for"
         ) from None
+    if parsed.get_backend_name() == "sqlite" and url.partition("?")[2] and not parsed.query:
+        raise InputError("storage: write a ? in the path of an SQLite file as %3F; an option is NAME=VALUE")
     if parsed.port is not None and not 0 < parsed.port < 65_536:
         raise InputError(f"storage: {parsed.port} is not a port")
     return parsed
 
 
+def _with_driver(url: str) -> str:
+    return re.sub("^postgres(ql)?:", "postgresql+psycopg:", url)
+
+
+def _sqlite_file(url: str) -> str:
+    """Return the path that SQLite opens; empty or ":memory:" where it keeps a database in memory.
+
+    With the option `uri` SQLite reads what SQLAlchemy gives it as a URL once more: file:PATH?mode=ro.
+    """
+    parsed = _database_url(url)
+    database, options = parsed.database or "", parsed.query
+    if not _is_true(options.get("uri")) or not database.startswith("file:"):
+        return database
+    if options.get("mode") == "memory":
+        return ":memory:"
+    path = re.split("[?#]", database.removeprefix("file:"))[0]
+    return unquote(re.sub("^//[^/]*", "", path))
+
+
+def _is_true(option: object) -> bool:
+    return str(option).lower() in ("true", "t", "yes", "y", "on", "1")
+
+
 def _database(url: str) -> BaseStorage:
     parsed = _database_url(url)
-    written = parsed.render_as_string(hide_password=False)
-    formatted = written.replace("{", "{{").replace("}", "}}")  # Optuna formats it
+    formatted = _with_driver(url).replace("{", "{{").replace("}", "}}")  # Optuna formats it
     try:
         storage = _after_the_race(lambda: RDBStorage(formatted, engine_kwargs=_engine_options(parsed)))
     except ImportError:

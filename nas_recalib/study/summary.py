@@ -27,6 +27,8 @@ from nas_recalib.study.trials import (
     curve_of,
     failure_of,
     finished,
+    finished_of,
+    trained_here_of,
 )
 
 LEADERS = 4
@@ -109,6 +111,7 @@ class Summary:
         replayed: How many proposals were answered from what was known.
         importance: Share of the spread in accuracy that each position's choice explains; empty where there
             are too few trials to say, or all have the same accuracy.
+        transferred: Number of the rows whose training was begun in another study.
     """
 
     study: str
@@ -120,6 +123,13 @@ class Summary:
     failures: dict[str, int]
     replayed: int
     importance: dict[str, float]
+    transferred: int = 0
+
+    @property
+    def counts(self) -> str:
+        """Number of trained trials, as `--trials` counts them, and of those that another study trained."""
+        others = f" and {self.transferred} transferred" if self.transferred else ""
+        return f"{len(self.rows) - self.transferred} trained trials{others}"
 
     @property
     def best(self) -> TrialRow:
@@ -167,6 +177,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         failures=dict(Counter(kind for kind in map(failure_of, others) if kind not in (None, WITHDRAWN))),
         replayed=sum(REPLAYED in trial.user_attrs for trial in others),
         importance=_importance(trained),
+        transferred=len(finished_of(others)) - len(trained_here_of(others)),
     )
 
 

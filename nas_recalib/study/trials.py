@@ -52,7 +52,11 @@ def standing(study: optuna.Study) -> list[FrozenTrial]:
 
 def trained_here(study: optuna.Study) -> list[FrozenTrial]:
     """As `finished`, without what was begun in another study."""
-    trials = study.get_trials(deepcopy=False)
+    return trained_here_of(study.get_trials(deepcopy=False))
+
+
+def trained_here_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """As `trained_here`, of trials at hand."""
     first, taken = firsts(trials), taken_over(trials)
     return [trial for trial in finished_of(trials) if first(trial) not in taken]
 

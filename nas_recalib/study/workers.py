@@ -13,7 +13,7 @@ _ALONE = "lock"
 
 
 @contextmanager
-def enrolled(folder: Path, alone: bool) -> Iterator[str]:
+def enrolled(folder: Path, alone: bool, advice: str = "") -> Iterator[str]:
     """Has this process be a worker on a study for as long as the context lasts.
 
     The kernel lets go of its lock when the process ends, however it ends.
@@ -21,6 +21,7 @@ def enrolled(folder: Path, alone: bool) -> Iterator[str]:
     Args:
         folder: Of the study, on this machine.
         alone: Whether no other may be one on the same folder.
+        advice: Sentence for the user whose process is refused: how several can work on one study.
 
     Yields:
         The worker's name.
@@ -39,7 +40,8 @@ def enrolled(folder: Path, alone: bool) -> Iterator[str]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise InputError(f"study: another search is running on {folder}") from error
+            message = f"study: another process is using {folder}"
+            raise InputError(f"{message}; {advice}" if advice else message) from error
         handle.write("" if alone else _kernel())
         handle.flush()
         yield f"{socket.gethostname()}/{token}"

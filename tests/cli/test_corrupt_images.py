@@ -38,4 +38,6 @@ def test_corrupt_images_are_skipped_by_name_when_asked(spoilt, capsys):
     assert len(told) == 11
     assert len({path for path in spoilt for line in told if path in line}) == 10
     assert told[-1] == "skipped 2 more such images"
-    assert search_own() == 2  # nothing is left out unless asked
+    assert search_own() == 0, "as the study has it"
+    assert search_own("--corrupt-images=refuse") == 2
+    assert search_own("--study=other") == 2, "nothing is left out unless asked"

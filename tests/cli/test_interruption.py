@@ -71,7 +71,10 @@ def test_a_second_search_on_the_same_file_is_refused(tmp_path, monkeypatch, caps
         wait_until(lambda: running(storage), first)
         first.send_signal(signal.SIGSTOP)  # it would end, and we are slow
         assert run([*SEARCH, "--trials=5", f"--epochs={EPOCHS}"]) == 2
-        assert capsys.readouterr() == ("", "error: study: another search is running on runs/s\n")
+        streams = capsys.readouterr()
+        assert streams.err.startswith("error: study: another process is using runs/s; for several proc")
+        assert all(option in streams.err for option in ("--storage", "--ray local"))
+        assert (streams.out, len(streams.err.splitlines())) == ("", 1)
         first.send_signal(signal.SIGCONT)
         assert ended(first)[0] == 0
     assert kinds(storage) == ["COMPLETE"]

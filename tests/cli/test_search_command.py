@@ -1,12 +1,15 @@
 """`nas-recalib search` as its users meet it: strategies, pruners, objectives, and another study's trials."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
 
 from nas_recalib.cli import run
+from nas_recalib.search.progress import Progress
+from nas_recalib.study.storage import open_storage
 from nas_recalib.study.trials import finished
 
 QUICK = [
@@ -36,6 +39,25 @@ def test_a_finished_study_goes_on_with_another_strategy_and_pruner(here, capsys)
     assert load().user_attrs["config"]["pruner"] == "halving"
 
 
+def test_what_is_not_given_again_stays_and_baselines_are_announced(here, capsys, monkeypatch):
+    confirmed = []
+    monkeypatch.setattr(
+        "nas_recalib.search.confirm.confirm_leaders", lambda *given: confirmed.append(given[3])
+    )
+    assert search("--trials=2", "--epochs=1", "--confirm=2") == 0
+    assert (
+        "\n4 baselines first (--baselines no to skip); with --trials 2 nothing else"
+        in capsys.readouterr().err
+    )
+    assert run(["search", "--study=s"]) == 0
+    assert "baselines" not in capsys.readouterr().err
+    assert (len(load().trials), confirmed) == (2, [2, 2])
+    assert run(["search", "--study=s", "--trials=3", "--baselines=no", "--confirm=0"]) == 0
+    assert "baselines" not in capsys.readouterr().err
+    assert [trial.user_attrs.get("baseline") for trial in load().trials] == ["vanilla", "scconv", None]
+    assert confirmed == [2, 2]
+
+
 def test_what_is_left_at_a_rung_goes_on_from_its_checkpoint(here, capsys):
     assert search("--trials=12", "--strategy=random", "--pruner=halving") == 0
     told = capsys.readouterr().err
@@ -57,8 +79,11 @@ def test_a_warm_start_takes_over_what_fits_and_says_what_does_not(here, capsys):
     limit = f"--budget={dearest - 1}"
     again = ("--study=t", limit, "--warm-start=s", "--strategy=random")
     assert search(*again, "--trials=1") == 0
-    told = capsys.readouterr().err
+    streams = capsys.readouterr()
+    told = streams.err
     taken = [trial for trial in load("t").trials if "taken_from" in trial.user_attrs]
+    assert f"t: 1 trained trials and {len(taken)} transferred (0 pruned), " in streams.out
+    assert "1 of 1 trials, " in told
     assert f"warm start: {len(taken)} trials of s taken over; not" in told
     assert "that are over the budget (" in told
     assert all(trial.user_attrs["macs"] < dearest for trial in taken)
@@ -73,6 +98,9 @@ def test_a_warm_start_takes_over_what_fits_and_says_what_does_not(here, capsys):
 
     assert search(*again, "--trials=1") == 0
     assert "warm start: 0 trials of s taken over" in capsys.readouterr().err
+    assert run(["status", "t", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["trained"], shown["transferred"]) == (1, len(taken))
     assert len(load("t").trials) == len(taken) + 1
 
 
@@ -127,6 +155,20 @@ def test_what_does_not_suit_is_refused_before_the_first_trial(here, capsys, case
     assert len(told.err.strip().splitlines()) == 1
     assert told.out == ""
     assert not Path("runs/s/study.db").exists()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_a_study_that_is_deleted_while_a_search_runs_ends_it_in_one_line(here, capsys, monkeypatch, kind):
+    url = f"journal:{here}/s.log" if kind == "journal" else f"sqlite:///{here}/runs/s/study.db"
+    place = url if kind == "journal" else "runs/s/study.db"
+    delete = partial(optuna.delete_study, study_name="s")
+    monkeypatch.setattr(Progress, "ended", lambda *_: delete(storage=open_storage(url)))
+    given = [f"--storage={url}"] if kind == "journal" else []
+    assert search("--trials=3", "--epochs=1", *given) == 1
+    told = capsys.readouterr()
+    gone = f"failed: study: 's' was deleted from {place} while the command ran"
+    assert (told.out, told.err.splitlines()[-1]) == ("", gone)
+    assert "Traceback" not in told.err
 
 
 def test_a_warm_start_from_another_kind_of_training_is_refused(here, capsys):

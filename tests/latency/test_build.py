@@ -96,6 +96,14 @@ def test_a_finished_table_is_not_made_again_but_made_more_exact_by_more_rounds(p
     assert len(machine.asked) == 2
 
 
+def test_the_rounds_that_a_table_was_begun_with_stay_where_none_are_asked_for(path):
+    with pytest.raises(KeyboardInterrupt):
+        made(path, machine=Interrupted(), rounds=20)
+    assert len(made(path, rounds=None).rounds) == 20
+    assert len(made(path, rounds=None).rounds) == 20
+    assert len(made(path, rounds=21).rounds) == 21
+
+
 def test_an_unfinished_table_may_be_left_with_the_rounds_it_has(path):
     machine = FakeMachine()
     made(path, rounds=6)

@@ -24,7 +24,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.search.local import run_here
 from nas_recalib.study import patient
 from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
-from nas_recalib.study.storage import connect, kind_of, open_storage, shared
+from nas_recalib.study.storage import connect, file_of, kind_of, open_storage, shared
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=4, max_size=12)
 
@@ -302,6 +302,8 @@ REFUSED = {
     "grpc://host:port": "named by grpc://HOST:PORT",
     "grpc://host:1/path": "named by grpc://HOST:PORT",
     "sqlite://": "is gone when the search ends",
+    "sqlite:///file:s?mode=memory&uri=true": "is gone when the search ends",
+    "sqlite:///w? a/s.db": "write a ? in the path of an SQLite file as %3F",
 }
 
 
@@ -320,6 +322,27 @@ def test_a_driver_that_is_missing_is_named_with_what_installs_it(monkeypatch):
         connect("postgresql://h/missing")
     with pytest.raises(InputError, match=r"pip install 'nas-recalib\[grpc\]'"):
         connect("grpc://h:1")
+
+
+FILES = {
+    "sqlite:///s.db?timeout=5": "s.db",
+    "sqlite+pysqlite:///p%252Fq%3F%20%23{}.db": "p%2Fq? #{}.db",
+    "sqlite:///HERE/a b+c#d.db": "a b+c#d.db",
+    "sqlite:///file:s%253F.db?mode=rwc&uri=true": "s?.db",
+    "sqlite:///file://HERE/s.db?uri=true": "s.db",
+    "sqlite:///file:s.db": "file:s.db",
+    "journal:w? a%20b#c.log": "w? a%20b#c.log",
+    "journal://HERE/w? a%20b#c.log": "w? a%20b#c.log",
+}
+
+
+@pytest.mark.parametrize("url", FILES)
+def test_the_file_of_a_url_is_the_one_that_is_opened(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    written = url.replace("HERE", str(tmp_path))
+    open_storage(written).create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
+    assert {path.name.removesuffix("-journal") for path in tmp_path.iterdir()} == {FILES[url]}
+    assert file_of(written).absolute() == tmp_path / FILES[url]
 
 
 def test_looking_for_a_study_makes_no_file(tmp_path):
