@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas_recalib.data.image_file import SUFFIXES, open_rgb
 from nas_recalib.errors import InputError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 _HELD_OUT = {"imagenet": ("val", "test"), "folder": ("test", "val")}
 
 
@@ -23,14 +23,7 @@ class FileImages:
     labels: NDArray[np.int64]
 
     def open(self, index: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return in_rgb(image)
-        except Exception as error:  # Pillow's decoders raise every kind
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise InputError(
-                f"{self.paths[index]}: not an image that can be decoded: {reason.splitlines()[0]}"
-            ) from error
+        return open_rgb(self.paths[index])
 
     def describe(self) -> Iterable[bytes]:
         for path, label in zip(self.paths, self.labels, strict=True):
@@ -48,24 +41,6 @@ class FileImages:
         except OSError:
             return path
         return path + f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode()
-
-
-def in_rgb(image: Image.Image) -> Image.Image:
-    """As torchvision's ImageFolder has it: transparency is dropped, and EXIF turns nothing round.
-
-    Only greys of 16 bits are scaled to 8, where they would be cut off at 255.
-
-    Raises:
-        ValueError: If the pixels are floating-point numbers, of which nobody knows what is white.
-    """
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64).clip(0, 65_535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # straight to RGB, Pillow warns of a transparency that it drops
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
 
 
 def read_folder(kind: str, root: Path) -> tuple[tuple[str, ...], FileImages, FileImages | None]:
@@ -126,5 +101,5 @@ def _image_files(folder: str | Path) -> Iterator[str]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _image_files(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES and entry.is_file():  # noqa: PTH122 - fast
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():  # noqa: PTH122 - fast
                 yield entry.path
