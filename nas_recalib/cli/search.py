@@ -22,7 +22,7 @@ from nas_recalib.cli.options import (
     Storage,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, say, say_skipped
+from nas_recalib.cli.output import cache_folder, say, say_remarks, say_skipped
 
 
 def search(
@@ -193,8 +193,7 @@ def search(
         prepared(request, engine.device, engine.trains, say) as (ready, config),
     ):
         say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {engine.trains.name}")
-        if config.data_note:
-            say(f"data: {config.data_note}")
+        say_remarks(config.data_note, *ready.proxy.data.remarks)
         say_skipped(ready.proxy.data.skipped)
         with Progress.of(ready.study, trials, ready.epochs) as progress:
             reached = engine.run(ready, config, trials, progress)

@@ -15,6 +15,11 @@ _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _NETPBM = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = frozenset((*_JPEG, *_NETPBM, ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"))
 
+_NEWER = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".apng")
+_OLDER = (".jif", ".jfi", ".tga", ".pcx", ".psd", ".eps", ".ico", ".svg")
+_SENSORS = (".raw", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".exr", ".hdr", ".pfm")
+UNREAD_SUFFIXES = frozenset((*_NEWER, *_OLDER, *_SENSORS))
+
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _MAX_SAMPLE_VALUES = (281, 341)  # of whole numbers, and of those that have a sign
 _DEPTHS = frozenset(2**bits - 1 for bits in range(8, 33))
