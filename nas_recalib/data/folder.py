@@ -179,11 +179,11 @@ def _scan(part: Path, ignored: _Ignored) -> Iterator[str]:
     with os.scandir(part) as entries:
         for entry in entries:
             if _is_folder(entry):
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     ignored.add("hidden files and folders", entry.path)
                 else:
                     yield entry.path
-            elif _suffix(entry.name) in SUFFIXES and not _is_hidden(entry.name):
+            elif _suffix(entry.name) in SUFFIXES and not is_hidden(entry.name):
                 ignored.add("images outside the folders of the classes", entry.path)
 
 
@@ -203,7 +203,7 @@ def _image_files(folder: str | Path, ignored: _Ignored) -> Iterator[str]:
         for entry in entries:
             suffix, link = _suffix(entry.name), entry.is_symlink()
             if entry.is_dir(follow_symlinks=False):
-                if _is_hidden(entry.name):
+                if is_hidden(entry.name):
                     ignored.add("hidden files and folders", entry.path)
                 else:
                     yield from _image_files(entry.path, ignored)
@@ -211,7 +211,7 @@ def _image_files(folder: str | Path, ignored: _Ignored) -> Iterator[str]:
                 ignored.add("links to folders inside the classes", entry.path)
             elif suffix not in SUFFIXES and suffix not in UNREAD_SUFFIXES:
                 continue
-            elif _is_hidden(entry.name):
+            elif is_hidden(entry.name):
                 ignored.add("hidden files and folders", entry.path)
             elif suffix in UNREAD_SUFFIXES:
                 ignored.add(f"{suffix} files, which are not read", entry.path)
@@ -242,7 +242,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 - fast
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of that name is some program's own, and no part of a data set."""
     return name.startswith(".") or name.lower() in _HIDDEN
 
 
