@@ -21,7 +21,14 @@ from nas_recalib.cli.options import (
     Storage,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, print_json, require_output, say, say_skipped
+from nas_recalib.cli.output import (
+    cache_folder,
+    print_json,
+    require_output,
+    say,
+    say_remarks,
+    say_skipped,
+)
 
 
 def correlate(
@@ -158,8 +165,7 @@ def correlate(
     with prepared(request, chosen) as ready:
         plan = ready.plan
         say(f"study {ready.study.study_name}: {plan.upper}, {plan.data}, {device_name(chosen, plan.threads)}")
-        if ready.note:
-            say(f"data: {ready.note}")
+        say_remarks(*ready.remarks)
         say_skipped(ready.skipped)
         left = pending(ready.study, plan, architectures, seeds, ready.scores)
         workers = jobs or default_jobs(chosen, plan.threads)

@@ -191,6 +191,12 @@ def print_json(content: object) -> None:
     print(json.dumps(content, indent=2))
 
 
+def say_remarks(*remarks: str) -> None:
+    """Print what the user should know about the images, if there is anything."""
+    for remark in filter(None, remarks):
+        say(f"data: {remark}")
+
+
 def say_skipped(skipped: Sequence[str], most: int = 10) -> None:
     """Names images that were left out."""
     for image in skipped[:most]:

@@ -22,7 +22,7 @@ from nas_recalib.cli.options import (
     Storage,
     Threads,
 )
-from nas_recalib.cli.output import cache_folder, provide_home, say, say_skipped
+from nas_recalib.cli.output import cache_folder, provide_home, say, say_remarks, say_skipped
 
 
 def search(
@@ -210,8 +210,7 @@ def search(
     ):
         where = engine.trains.with_threads(config.threads)
         say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {where}")
-        if config.data_note:
-            say(f"data: {config.data_note}")
+        say_remarks(config.data_note, *ready.proxy.data.remarks)
         say_skipped(ready.proxy.data.skipped)
         say_baselines(ready, config, say)
         with Progress.of(ready.study, config.trials, ready.epochs) as progress:

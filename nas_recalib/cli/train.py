@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from nas_recalib.cli.options import MANY, RUNS, CacheDir, Device, Plugins
-from nas_recalib.cli.output import cache_folder, say
+from nas_recalib.cli.output import cache_folder, say, say_remarks
 
 
 def train(
@@ -75,6 +75,7 @@ def train(
     with join_world(pick_device(device)) as world:
         with world.main_first():
             source = open_source(data, cache_folder(cache_dir))
+        say_remarks(source.note, *source.remarks)
         folder = output or RUNS / f"train-{architecture.stem}"
         history = train_full(
             discovered,

@@ -82,7 +82,7 @@ class Ready:
         drawn: The architectures.
         scores: Names of the scores.
         images: Where the images come from, and how they are decoded.
-        note: How they were chosen.
+        remarks: Lines for the user on how they were chosen and what was left out.
         skipped: Those that were left out, with what is wrong.
     """
 
@@ -92,7 +92,7 @@ class Ready:
     drawn: list[Architecture]
     scores: tuple[str, ...]
     images: Loader
-    note: str
+    remarks: tuple[str, ...]
     skipped: tuple[str, ...]
 
 
@@ -120,7 +120,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
         require_sound(known)
     load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
     space = SearchSpace.load(request.space)
-    plan, note = _plan(request, stored, space, device)
+    plan, remarks = _plan(request, stored, space, device)
     if stored:
         plan = stored.extended(place.name, plan)
     for fidelity in (plan.reference, *plan.fidelities.values()):
@@ -137,12 +137,12 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
                 plan = written.extended(place.name, plan)
             if plan != written:
                 write_plan(study, plan)
-            yield Ready(study, plan, space, drawn, scores, images, note, tuple(skipped))
+            yield Ready(study, plan, space, drawn, scores, images, remarks, tuple(skipped))
 
 
 def _plan(
     request: Request, stored: Plan | None, space: SearchSpace, device: torch.device
-) -> tuple[Plan, str]:
+) -> tuple[Plan, tuple[str, ...]]:
     source = open_source(request.data, request.cache)
     threads = request.threads or (stored.threads if stored else default_threads())
     if request.threads and threads > (os.cpu_count() or 1):
@@ -173,7 +173,7 @@ def _plan(
         seed=request.seed,
         plugins=list(request.plugins),
     )
-    return plan, source.note
+    return plan, (source.note, *source.remarks)
 
 
 def _scores(asked: Sequence[str]) -> tuple[str, ...]:

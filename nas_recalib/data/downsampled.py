@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nas_recalib.data.folder import is_hidden
 from nas_recalib.errors import InputError
 
 DOWNSAMPLED = re.compile(r"imagenet(8|16|32|64)(?:-([1-9]\d{0,3}))?")
@@ -45,7 +46,8 @@ def load_downsampled(root: Path, side: int, classes: int = _CLASSES) -> tuple[Pi
 
 
 def _find(root: Path, name: str) -> Path:
-    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+    inner = sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    for folder in (root, *inner):
         for file in (folder / name, folder / f"{name}.npz"):
             if file.is_file():
                 return file

@@ -1,18 +1,28 @@
 """Trees of image files, one folder a class, as ImageNet and most people's own images lie."""
 
 import os
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas_recalib.data.image_file import SUFFIXES, UNREAD_SUFFIXES, is_nearly_black, open_rgb
 from nas_recalib.errors import InputError
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_HELD_OUT = {"imagenet": ("val", "test"), "folder": ("test", "val")}
+_HELD_OUT = {
+    "imagenet": ("val", "valid", "validation", "test"),
+    "folder": ("test", "val", "valid", "validation"),
+}
+_HIDDEN = frozenset(  # folders that systems keep for themselves, besides those that begin with a full stop
+    ("@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "lost+found", "$recycle.bin")
+)
+_SAMPLE = 8  # images that are looked at before any is needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +33,7 @@ class FileImages:
     labels: NDArray[np.int64]
 
     def open(self, index: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return in_rgb(image)
-        except Exception as error:  # Pillow's decoders raise every kind
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise InputError(
-                f"{self.paths[index]}: not an image that can be decoded: {reason.splitlines()[0]}"
-            ) from error
+        return open_rgb(self.paths[index])
 
     def describe(self) -> Iterable[bytes]:
         for path, label in zip(self.paths, self.labels, strict=True):
@@ -38,7 +41,8 @@ class FileImages:
                 size = path.stat().st_size
             except OSError as error:
                 raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-            yield f"{label}/{path.parent.name}/{path.name}:{size}\n".encode(errors="surrogateescape")
+            name = _composed(f"{path.parent.name}/{path.name}")
+            yield f"{label}/{name}:{size}\n".encode(errors="surrogateescape")
 
     def stamp(self, index: int) -> bytes:
         """What changes on this machine whenever the file does."""
@@ -50,81 +54,202 @@ class FileImages:
         return path + f"\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode()
 
 
-def in_rgb(image: Image.Image) -> Image.Image:
-    """As torchvision's ImageFolder has it: transparency is dropped, and EXIF turns nothing round.
+class Tree(NamedTuple):
+    """The image files of a data set.
 
-    Only greys of 16 bits are scaled to 8, where they would be cut off at 255.
-
-    Raises:
-        ValueError: If the pixels are floating-point numbers, of which nobody knows what is white.
+    Attributes:
+        classes: Names of the classes in the order of the labels, with accents composed (NFC).
+        train: Images to train on.
+        held_out: Images of the held-out part, if there are any.
+        remarks: Lines for the user on which files were ignored and which part is held out.
     """
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64).clip(0, 65_535)
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "P":  # straight to RGB, Pillow warns of a transparency that it drops
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
+
+    classes: tuple[str, ...]
+    train: FileImages
+    held_out: FileImages | None
+    remarks: tuple[str, ...]
 
 
-def read_folder(kind: str, root: Path) -> tuple[tuple[str, ...], FileImages, FileImages | None]:
-    """Finds the images of a tree; none is opened.
+def read_folder(kind: str, root: Path) -> Tree:
+    """Find the images of a tree.
+
+    Names are compared, sorted and hashed with composed accents, so that a copy from a file system that
+    decomposes them is the same data set.
 
     Args:
-        kind: imagenet or folder: whether val/ or test/ is looked for first.
-        root: Of train/, val/ and test/.
-
-    Returns:
-        The classes, the training images, and those held out, if any are.
+        kind: "imagenet" or "folder", which differ in the order in which names of the held-out part are tried.
+        root: Folder with train/ and perhaps a held-out part in it.
 
     Raises:
         InputError: If the tree has another form.
-        OSError: If it cannot be read.
+        OSError: If the tree cannot be read.
     """
     if not root.is_dir():
         raise InputError(f"data: {root} is not a folder")
-    if not (root / "train").is_dir():
+    part = _find_part(root, "train")
+    if part is None:
         raise InputError(f"data: {root} has no folder train/ with one folder a class in it")
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
-    train = _read_tree(root / "train", classes)
+    ignored = _Ignored(root)
+    folders = _class_folders(part, ignored)
+    classes = tuple(folders)
+    train = _read_part(folders, classes, ignored)
     empty = sorted(set(range(len(classes))) - set(train.labels.tolist()))
+    besides = "".join(f"; {line}" for line in ignored.remarks())
     if not len(train.labels):
-        raise InputError(f"data: {root / 'train'} has no images; expected train/CLASS/*.jpg and the like")
+        raise InputError(f"data: {part} has no images; expected train/CLASS/*.jpg and the like{besides}")
     if empty:
-        raise InputError(f"data: the class {classes[empty[0]]!r} of {root / 'train'} has no images")
+        raise InputError(f"data: the class {classes[empty[0]]!r} of {part} has no images{besides}")
     if len(classes) < 2:
-        raise InputError(f"data: {root / 'train'} has one class, {classes[0]!r}; at least 2 are needed")
-    return tuple(classes), train, _held_out(root, _HELD_OUT[kind], classes)
+        raise InputError(f"data: {part} has one class, {classes[0]!r}; at least 2 are needed")
+    held_out, remark = _held_out(root, _HELD_OUT[kind], classes, ignored)
+    remarks = (*ignored.remarks(), remark, _depth_remark(train.paths))
+    return Tree(classes, train, held_out, tuple(filter(None, remarks)))
 
 
-def _held_out(root: Path, parts: tuple[str, ...], classes: list[str]) -> FileImages | None:
-    """The first of the parts that has labelled images (ILSVRC's test/ has none)."""
-    for folder in (root / part for part in parts if (root / part).is_dir()):
-        strange = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
+class _Ignored:
+    """Files and folders of a tree that are left out, counted by the reason."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, reason: str, path: str) -> None:
+        self._counts[reason] += 1
+        self._first[reason] = min(path, self._first.get(reason, path))
+
+    def remarks(self) -> list[str]:
+        """Return a line for each reason."""
+        return [
+            f"ignored {reason}: {count}, such as {os.path.relpath(self._first[reason], self._root)}"
+            for reason, count in sorted(self._counts.items())
+        ]
+
+
+def _find_part(root: Path, name: str) -> Path | None:
+    """Return the folder of that name, or the first whose name differs from it in case only."""
+    named = [path for path in root.iterdir() if path.name.lower() == name and path.is_dir()]
+    return min(named, key=lambda path: (path.name != name, path.name), default=None)
+
+
+def _held_out(
+    root: Path, names: Sequence[str], classes: Sequence[str], ignored: _Ignored
+) -> tuple[FileImages | None, str]:
+    """Return the first part with labelled images (ILSVRC's test/ has none) and a remark on which it is."""
+    parts = [part for part in (_find_part(root, name) for name in names) if part]
+    for part in parts:
+        folders = _class_folders(part, ignored)
+        strange = sorted(set(folders) - set(classes))
         if strange:
-            raise InputError(f"data: {folder} has the class {strange[0]!r}, which train/ has not")
-        images = _read_tree(folder, classes)
+            raise InputError(f"data: {part} has the class {strange[0]!r}, which train/ has not")
+        images = _read_part(folders, classes, ignored)
         if len(images.labels):
-            return images
-    return None
+            others = " and ".join(f"{other.name}/" for other in parts if other != part)
+            return images, f"the held-out part is {part.name}/" + (f", not {others}" if others else "")
+    if not parts:
+        return None, ""
+    return None, f"{' and '.join(f'{part.name}/' for part in parts)}: no images in folders of the classes"
 
 
-def _read_tree(root: Path, classes: list[str]) -> FileImages:
+def _class_folders(part: Path, ignored: _Ignored) -> dict[str, Path]:
+    """Return the folders of the classes by their names, sorted.
+
+    Raises:
+        InputError: If two folders are one class, or one folder would be two.
+    """
+    folders: dict[str, Path] = {}
+    real = Path(os.path.realpath(part))
+    aliases = {str(path): path for path in (real, *real.parents)}
+    for path in sorted(map(Path, _scan(part, ignored))):
+        name = _composed(path.name)
+        if name in folders:
+            raise InputError(
+                f"data: {part} has two folders of the class {name!r}, whose names differ in how accents are "
+                "encoded; make them one"
+            )
+        other = aliases.setdefault(os.path.realpath(path), path)
+        if other != path:
+            raise InputError(f"data: {path} and {other} are one folder, whose images would be of two classes")
+        folders[name] = path
+    return dict(sorted(folders.items()))
+
+
+def _scan(part: Path, ignored: _Ignored) -> Iterator[str]:
+    """Return the folders in a part but hidden ones; images beside them are of no class, and ignored."""
+    with os.scandir(part) as entries:
+        for entry in entries:
+            if _is_folder(entry):
+                if is_hidden(entry.name):
+                    ignored.add("hidden files and folders", entry.path)
+                else:
+                    yield entry.path
+            elif _suffix(entry.name) in SUFFIXES and not is_hidden(entry.name):
+                ignored.add("images outside the folders of the classes", entry.path)
+
+
+def _read_part(folders: Mapping[str, Path], classes: Sequence[str], ignored: _Ignored) -> FileImages:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        files = map(Path, _image_files(root / name)) if (root / name).is_dir() else []
-        paths += sorted(files, key=lambda path: path.parts)  # far quicker than paths compare themselves
+        files = _image_files(folders[name], ignored) if name in folders else ()
+        paths += map(Path, sorted(files, key=_sorting_key))
         labels += [label] * (len(paths) - len(labels))
     return FileImages(tuple(paths), np.array(labels, dtype=np.int64))
 
 
-def _image_files(folder: str | Path) -> Iterator[str]:
-    """The image files of a folder and the folders in it; no file is asked for more than its name."""
+def _image_files(folder: str | Path, ignored: _Ignored) -> Iterator[str]:
+    """Return the image files of a folder and the folders in it; no file is asked for more than its name."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            suffix, link = _suffix(entry.name), entry.is_symlink()
             if entry.is_dir(follow_symlinks=False):
-                yield from _image_files(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES and entry.is_file():  # noqa: PTH122 - fast
+                if is_hidden(entry.name):
+                    ignored.add("hidden files and folders", entry.path)
+                else:
+                    yield from _image_files(entry.path, ignored)
+            elif link and os.path.isdir(entry.path):  # noqa: PTH112 - which leads round in circles at times
+                ignored.add("links to folders inside the classes", entry.path)
+            elif suffix not in SUFFIXES and suffix not in UNREAD_SUFFIXES:
+                continue
+            elif is_hidden(entry.name):
+                ignored.add("hidden files and folders", entry.path)
+            elif suffix in UNREAD_SUFFIXES:
+                ignored.add(f"{suffix} files, which are not read", entry.path)
+            elif os.path.isfile(entry.path) if link else entry.is_file():  # noqa: PTH113
                 yield entry.path
+            else:
+                ignored.add("broken links and special files", entry.path)
+
+
+def _depth_remark(paths: Sequence[Path]) -> str:
+    """Return a remark if images spread over all classes have 16 bits and yet are nearly black."""
+    deep = [path for path in paths if path.suffix.lower() in (".tif", ".tiff", ".png")]
+    spread = np.linspace(0, len(deep) - 1, min(_SAMPLE, len(deep))).astype(int)
+    found = [(dark, deep[i]) for i in spread if (dark := is_nearly_black(deep[i])) is not None]
+    if not found or not all(dark for dark, _ in found):
+        return ""
+    return (
+        f"16-bit images such as {found[0][1]} have no value above 4095 and will be nearly black; if they "
+        "hold 12 bits, set the TIFF tag MaxSampleValue to 4095 or convert them to 8 bits"
+    )
+
+
+def _sorting_key(path: str) -> tuple[list[str], str]:
+    return _composed(path).split(os.sep), path  # noqa: PTH206 - fast
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 - fast
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of that name is some program's own, and no part of a data set."""
+    return name.startswith(".") or name.lower() in _HIDDEN
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - fast
+
+
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -33,6 +33,7 @@ class Resident:
         flips: Whether mirror images may be trained on.
         split: A hash of which images of the source are where.
         skipped: Images that were left out, each by name with what is wrong.
+        remarks: Lines for the user on what else was left out or may not be as expected.
     """
 
     train_images: Tensor
@@ -45,6 +46,7 @@ class Resident:
     flips: bool
     split: str
     skipped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def resolution(self) -> int:
@@ -142,6 +144,7 @@ def load_resident(
         flips=source.flips,
         split=hashlib.sha256(b"|".join(part.tobytes() for part in split)).hexdigest()[:16],
         skipped=faults,
+        remarks=source.remarks,
     )
 
 

@@ -71,6 +71,7 @@ class Source:
         native_size: Side of the images in pixels, where all have one.
         flips: Whether an image and its mirror image mean the same.
         note: One line on how it was chosen.
+        remarks: Lines for the user on what was left out or may not be as expected.
     """
 
     spec: str
@@ -80,6 +81,7 @@ class Source:
     native_size: int | None
     flips: bool
     note: str = ""
+    remarks: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """A hash that changes when the training images do; files are told by class, name and size."""
@@ -154,8 +156,8 @@ def _auto(cache: Path) -> Source:
 
 
 def _folder(kind: str, root: Path) -> Source:
-    classes, train, held_out = read_folder(kind, root)
-    return Source(f"{kind}:{root}", classes, train, held_out, native_size=None, flips=True)
+    classes, train, held_out, remarks = read_folder(kind, root)
+    return Source(f"{kind}:{root}", classes, train, held_out, native_size=None, flips=True, remarks=remarks)
 
 
 def _downsampled(kind: re.Match[str], root: Path) -> Source:

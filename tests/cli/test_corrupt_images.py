@@ -1,9 +1,15 @@
-"""Images that cannot be decoded, in a search."""
+"""Images that cannot be decoded and files that are no images, in whatever command reads them."""
 
 from pathlib import Path
 
 import pytest
-from inputs import pictures, search
+from inputs import edited, pictures, search
+
+from nas_recalib.cli import run
+from nas_recalib.correlation import run as correlation_run
+from nas_recalib.errors import StopSearch
+
+HIDDEN = "data: ignored hidden files and folders: 1, such as train/.ipynb_checkpoints"
 
 
 @pytest.fixture
@@ -33,11 +39,33 @@ def test_corrupt_images_are_refused_by_name(spoilt, capsys):
 
 
 def test_corrupt_images_are_skipped_by_name_when_asked(spoilt, capsys):
+    pictures(Path("own/train"), [".ipynb_checkpoints"])
     assert search_own("--corrupt-images=skip") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped ")]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("data: ")] == [HIDDEN]
+    told = [line for line in lines if line.startswith("skipped ")]
     assert len(told) == 11
     assert len({path for path in spoilt for line in told if path in line}) == 10
     assert told[-1] == "skipped 2 more such images"
     assert search_own() == 0, "as the study has it"
     assert search_own("--corrupt-images=refuse") == 2
     assert search_own("--study=other") == 2, "nothing is left out unless asked"
+
+
+def test_train_and_correlate_say_what_they_ignore_once_as_search_does(here, capsys, monkeypatch):
+    pictures(here / "own" / "train", ["a", "b", ".ipynb_checkpoints"], each=20)
+    edited(here, "fine.yaml")
+    (here / "brief.yaml").write_text("images: 10\nvalidation: 10\nresolution: 8\nepochs: 1\n")
+    training = ["train", "fine.yaml", "--data=folder:own", "--device=cpu", "--workers=0", "--batch-size=999"]
+    assert run(training) == 2  # for the batch size, when the images are known
+    first, last = capsys.readouterr().err.splitlines()
+    assert (first, last.split(":")[:2]) == (HIDDEN, ["error", " batch_size"])
+
+    def stop(*_, **__):
+        raise StopSearch("enough")
+
+    monkeypatch.setattr(correlation_run, "run", stop)
+    brief = ["--reference=brief.yaml", "--fidelity=brief.yaml", "--score=none", "--architectures=3"]
+    correlating = ["correlate", "--space=tiny.yaml", "--data=folder:own", "--within=20", *brief]
+    assert run([*correlating, "--device=cpu", "--cache-dir=cache"]) == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("data: ")] == [HIDDEN]

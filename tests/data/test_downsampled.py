@@ -105,6 +105,8 @@ def test_npz_batches_are_read_in_the_folders_they_come_in(tmp_path):
         folder = tmp_path / ("Imagenet8_val_npz" if name == "val_data" else "Imagenet8_train_npz")
         folder.mkdir(exist_ok=True)
         np.savez(folder / name, **batch(number))
+        (tmp_path / ".copies").mkdir(exist_ok=True)
+        (tmp_path / ".copies" / name).write_bytes(b"something else")
     assert same(load_downsampled(tmp_path, SIDE))
 
 

@@ -1,217 +1,38 @@
-"""Image files of every kind as their owners expect them, and whatever is not one refused by name."""
+"""Trees of folders: what is an image of which class, and what is left out is said."""
 
-import io
 import os
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from torchvision.datasets.folder import default_loader
 
-from nas_recalib.data.decoded import decode
 from nas_recalib.data.folder import FileImages, read_folder
+from nas_recalib.data.sources import open_source
 from nas_recalib.errors import InputError
 
-RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 COLOURS = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
-BLOCKS = np.kron(COLOURS, np.ones((8, 8, 1), np.uint8))
-ALPHA = Image.fromarray(RAMP[::-1].copy())
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
 
-def opened(path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return FileImages((Path(path),), np.zeros(1, np.int64)).open(0)
+@pytest.fixture
+def grow(tmp_path):
+    """Adds files, pictures where their names say so, and reads the tree of two classes that they are in."""
+
+    def add(*names, kind="folder"):
+        for name in ("train/cat/0.png", "train/dog/0.png", *names):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix.lower() in (".png", ".tif"):
+                Image.fromarray(COLOURS).save(path)
+            else:
+                path.write_bytes(b"something")
+        return read_folder(kind, tmp_path)
+
+    return add
 
 
-def rgba():
-    image = Image.fromarray(COLOURS)
-    image.putalpha(ALPHA)
-    return image
-
-
-def grey_with_alpha():
-    image = Image.fromarray(RAMP)
-    image.putalpha(ALPHA)
-    return image
-
-
-def palette():
-    return Image.fromarray(COLOURS).quantize(16)
-
-
-def cmyk():
-    return Image.fromarray(BLOCKS).convert("CMYK")
-
-
-def turned():
-    return Image.fromarray(COLOURS[:, :5].copy())
-
-
-def exif():
-    tags = Image.Exif()
-    tags[0x0112] = 6  # shown turned by a quarter
-    return tags
-
-
-AS_TORCHVISION = {
-    "L.png": (lambda: Image.fromarray(RAMP), {}),
-    "L.jpg": (lambda: Image.fromarray(RAMP), {}),
-    "L.pgm": (lambda: Image.fromarray(RAMP), {}),
-    "L with a transparent grey.png": (lambda: Image.fromarray(RAMP), {"transparency": 8}),
-    "LA.png": (grey_with_alpha, {}),
-    "RGB with a transparent colour.png": (lambda: Image.fromarray(COLOURS), {"transparency": (1, 2, 3)}),
-    "RGBA.png": (rgba, {}),
-    "RGBA.tif": (rgba, {}),
-    "RGBA.webp": (rgba, {"lossless": True, "exact": True}),
-    "P.png": (palette, {}),
-    "P.bmp": (palette, {}),
-    "P with a transparent colour.png": (palette, {"transparency": 3}),
-    "1.png": (lambda: Image.fromarray(RAMP > 100), {}),
-    "1.tif": (lambda: Image.fromarray(RAMP > 100), {}),
-    "CMYK.jpg": (cmyk, {"quality": 95}),
-    "CMYK.tif": (cmyk, {}),
-    "turned.jpg": (turned, {"exif": exif()}),
-    "turned.png": (turned, {"exif": exif()}),
-}
-
-
-@pytest.mark.parametrize("name", AS_TORCHVISION)
-def test_images_open_as_torchvision_opens_them(name, tmp_path):
-    make, options = AS_TORCHVISION[name]
-    make().save(tmp_path / name, **options)
-    image, reference = opened(tmp_path / name), default_loader(tmp_path / name)
-    assert image.mode == "RGB"
-    assert image.size == reference.size == make().size
-    assert image.tobytes() == reference.tobytes()
-
-
-def test_palettes_with_degrees_of_transparency_open_without_a_warning(tmp_path):
-    palette().save(tmp_path / "p.png", transparency=bytes(range(0, 160, 10)))
-    with pytest.warns(UserWarning, match="Transparency"):
-        reference = default_loader(tmp_path / "p.png")
-    assert opened(tmp_path / "p.png").tobytes() == reference.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("1.png", np.where(RAMP > 100, 255, 0)), ("L.png", RAMP), ("LA.png", RAMP), ("CMYK.jpg", BLOCKS)],
-)
-def test_black_stays_black_and_white_white(name, expected, tmp_path):
-    make, options = AS_TORCHVISION[name]
-    make().save(tmp_path / name, **options)
-    pixels = np.asarray(opened(tmp_path / name)).astype(int)
-    difference = abs(pixels - np.atleast_3d(expected))
-    assert difference.mean() < (12 if name == "CMYK.jpg" else 1e-9)  # lossy, but not a negative
-
-
-@pytest.mark.parametrize("form", ["png", "tif", "pgm", "big-endian tif"])
-def test_greys_of_sixteen_bits_are_scaled_to_eight(form, tmp_path):
-    depth = np.linspace(0, 65_535, 64).round().astype(np.uint16).reshape(8, 8)
-    path = tmp_path / f"deep.{form.split()[-1]}"
-    if form == "pgm":
-        path.write_bytes(b"P5 8 8 65535\n" + depth.astype(">u2").tobytes())
-    elif form == "big-endian tif":
-        Image.frombytes("I;16B", (8, 8), depth.astype(">u2").tobytes()).save(path)
-    else:
-        Image.fromarray(depth).save(path)
-    with Image.open(path) as image:
-        assert image.mode.startswith("I")
-    pixels = np.asarray(opened(path))
-    expected = np.rint(depth.astype(np.float64) / 257)
-    assert np.array_equal(pixels, np.repeat(expected[..., None], 3, axis=2))
-    assert (pixels.min(), pixels.max()) == (0, 255)
-
-
-def test_floating_point_pixels_are_refused_since_nobody_knows_what_is_white(tmp_path):
-    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(InputError, match=r"float\.tif: .*floating-point"):
-        opened(tmp_path / "float.tif")
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (7, 3), (3000, 20)])
-def test_images_of_any_size_become_squares_of_their_colours(size, tmp_path):
-    Image.new("RGB", size, (50, 100, 150)).save(tmp_path / "0.png")
-    images = FileImages((tmp_path / "0.png",), np.zeros(1, np.int64))
-    pixels = decode(images, [0], 16).pixels
-    assert pixels.shape == (1, 3, 16, 16)
-    assert pixels.flatten(2).unique(dim=2).squeeze().tolist() == [50, 100, 150]
-
-
-def no_image(path):
-    path.write_text("not an image")
-
-
-def nothing(path):
-    path.touch()
-
-
-def not_allowed(path):
-    Image.fromarray(COLOURS).save(path)
-    path.chmod(0)
-    if os.access(path, os.R_OK):
-        pytest.skip("this user may read everything")
-
-
-def gone(path):
-    pass
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp", ".pgm"])
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [(no_image, "cannot"), (nothing, "cannot"), (not_allowed, "Permission"), (gone, "No such file")],
-)
-def test_what_is_not_an_image_is_named(make, told, suffix, tmp_path):
-    path = tmp_path / f"odd{suffix}"
-    make(path)
-    with pytest.raises(InputError, match=f"not an image that can be decoded: {told}.*\\Z") as caught:
-        opened(path)
-    assert str(caught.value).startswith(f"{path}: ")
-
-
-def test_a_file_that_may_not_be_read_is_named_whoever_asks(tmp_path, monkeypatch):
-    Image.fromarray(COLOURS).save(tmp_path / "0.png")
-
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied", str(tmp_path / "0.png"))
-
-    monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(InputError, match=r"0\.png: not an image that can be decoded: Permission denied\Z"):
-        opened(tmp_path / "0.png")
-
-
-def encoded(form):
-    file = io.BytesIO()
-    Image.fromarray(COLOURS).quantize(16).convert("P" if form in ("PNG", "BMP") else "RGB").save(file, form)
-    return file.getvalue()
-
-
-FORMS = {form: encoded(form) for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")}
-
-
-@settings(max_examples=300, deadline=None)
-@given(data=st.data(), form=st.sampled_from(sorted(FORMS)))
-def test_damage_is_either_not_seen_or_refused_in_one_line(data, form, tmp_path_factory):
-    content = bytearray(FORMS[form])
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(content) - 1))
-        content[at] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.getbasetemp() / "damaged.png"
-    path.write_bytes(content[: data.draw(st.integers(1, len(content)) | st.just(len(content)))])
-    images = FileImages((path,), np.zeros(1, np.int64))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            told = images.open(0).mode
-        except InputError as error:
-            told = str(error)
-    assert told == "RGB" or told.startswith(f"{path}: not an image that can be decoded: ")
-    assert len(told.splitlines()) == 1
+def names(images):
+    return [f"{path.parent.name}/{path.name}" for path in images.paths]
 
 
 def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
@@ -247,7 +68,7 @@ def test_files_are_found_as_their_names_sort_part_by_part(tmp_path):
     (tmp_path / "train" / "d" / "link.png").symlink_to(tmp_path / "train" / "c" / "a" / "z.png")
     (tmp_path / "train" / "d" / "broken.png").symlink_to("nowhere")
     (tmp_path / "train" / "d" / "linked").symlink_to(tmp_path / "train" / "c")
-    classes, train, held_out = read_folder("folder", tmp_path)
+    classes, train, held_out, remarks = read_folder("folder", tmp_path)
     expected = [
         path
         for name in ("c", "d")
@@ -257,3 +78,179 @@ def test_files_are_found_as_their_names_sort_part_by_part(tmp_path):
     assert (classes, held_out) == (("c", "d"), None)
     assert train.paths == tuple(expected)
     assert train.labels.tolist() == [0] * 7 + [1] * 2
+    assert remarks == (
+        "ignored broken links and special files: 1, such as train/d/broken.png",
+        "ignored links to folders inside the classes: 1, such as train/d/linked",
+    )
+
+
+def test_hidden_files_and_folders_are_ignored_and_counted_in_one_line(grow):
+    tree = grow(
+        "train/.ipynb_checkpoints/0-checkpoint.png",
+        "train/@eaDir/0.png",
+        "train/__MACOSX/cat/0.png",
+        "train/cat/.ipynb_checkpoints/0-checkpoint.png",
+        "train/cat/@eaDir/0.png@SynoEAStream",
+        "train/dog/._0.jpg",
+        "train/dog/.DS_Store",
+        "train/dog/Thumbs.db",
+        "train/._cat.png",
+        "val/.cache/0.png",
+        "val/cat/1.png",
+        "val/cat/._1.png",
+    )
+    assert tree.classes == ("cat", "dog")
+    assert names(tree.train) == ["cat/0.png", "dog/0.png"]
+    assert names(tree.held_out) == ["cat/1.png"]
+    assert tree.remarks == (
+        "ignored hidden files and folders: 8, such as train/.ipynb_checkpoints",
+        "the held-out part is val/",
+    )
+
+
+def test_a_tree_in_a_hidden_folder_is_read(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / ".data" / "train" / name).mkdir(parents=True)
+        Image.fromarray(COLOURS).save(tmp_path / ".data" / "train" / name / "0.png")
+    tree = read_folder("folder", tmp_path / ".data")
+    assert (tree.classes, tree.remarks) == (("a", "b"), ())
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "JPE", "gif", "pbm", "pnm", "JPEG", "TIFF"])
+def test_images_under_other_usual_names_are_taken(suffix, grow):
+    tree = grow(f"train/cat/1.{suffix}")
+    assert names(tree.train) == ["cat/0.png", f"cat/1.{suffix}", "dog/0.png"]
+    assert tree.remarks == ()
+
+
+def test_images_that_are_not_read_are_counted_by_suffix(grow):
+    tree = grow("train/cat/1.heic", "train/cat/2.HEIC", "train/dog/1.avif", "train/dog/notes.txt")
+    assert len(tree.train.paths) == 2
+    assert tree.remarks == (
+        "ignored .avif files, which are not read: 1, such as train/dog/1.avif",
+        "ignored .heic files, which are not read: 2, such as train/cat/1.heic",
+    )
+
+
+def test_images_outside_the_folders_of_the_classes_are_counted(grow):
+    tree = grow("train/1.png", "train/2.jpg", "train/labels.csv")
+    assert tree.remarks == ("ignored images outside the folders of the classes: 2, such as train/1.png",)
+
+
+def test_a_class_without_images_is_refused_with_what_was_ignored_in_it(grow):
+    with pytest.raises(
+        InputError, match=r"the class 'eel' of .* has no images; ignored \.heic files.*: 2, .*\Z"
+    ):
+        grow("train/eel/0.heic", "train/eel/1.heic")
+
+
+@pytest.mark.parametrize("kind", ["folder", "imagenet"])
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Valid", "VAL"])
+def test_the_held_out_part_has_any_usual_name(kind, name, grow):
+    tree = grow(f"{name}/dog/1.png", kind=kind)
+    assert names(tree.held_out) == ["dog/1.png"]
+    assert tree.held_out.labels.tolist() == [1]
+    assert tree.remarks == (f"the held-out part is {name}/",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "remark"),
+    [
+        ("folder", ["val", "test"], "test/, not val/"),
+        ("folder", ["validation", "valid", "val"], "val/, not valid/ and validation/"),
+        ("imagenet", ["test", "validation"], "validation/, not test/"),
+        ("imagenet", ["test", "val", "Val"], "val/, not test/"),
+    ],
+)
+def test_with_several_held_out_parts_the_one_that_is_taken_is_named(kind, parts, remark, grow):
+    tree = grow(*(f"{part}/dog/1.png" for part in parts), kind=kind)
+    assert f"{tree.held_out.paths[0].parent.parent.name}/" == remark.split(",")[0]
+    assert tree.remarks == (f"the held-out part is {remark}",)
+
+
+def test_a_held_out_part_without_labelled_images_is_not_taken_in_silence(grow):
+    tree = grow("val/0.png", "val/1.png")
+    assert tree.held_out is None
+    assert tree.remarks == (
+        "ignored images outside the folders of the classes: 2, such as val/0.png",
+        "val/: no images in folders of the classes",
+    )
+
+
+def test_both_ways_to_encode_an_accent_are_one_class(grow):
+    tree = grow(f"train/{DECOMPOSED}/0.png", f"val/{COMPOSED}/1.png")
+    assert tree.classes == (COMPOSED, "cat", "dog")
+    assert tree.held_out.labels.tolist() == [0]
+
+
+def test_a_copy_that_decomposes_accents_is_the_same_data_set(tmp_path):
+    pictures = [f"{name}{number}.png" for name in ("z", COMPOSED, "e", "f") for number in range(3)]
+    sources = []
+    for copy, old, new in (("a", "", ""), ("b", COMPOSED, DECOMPOSED)):
+        for name in ("caff", COMPOSED, "cafz"):
+            for picture in pictures:
+                path = tmp_path / copy / "train" / name.replace(old, new) / picture.replace(old, new)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"something")
+        sources.append(open_source(f"folder:{tmp_path / copy}", tmp_path))
+    first, second = sources
+    assert first.classes == second.classes == ("caff", "cafz", COMPOSED)
+    assert [path.name.replace(DECOMPOSED, COMPOSED) for path in second.train.paths] == [
+        path.name for path in first.train.paths
+    ]
+    assert first.fingerprint() == second.fingerprint()
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_two_folders_of_one_class_are_refused(part, grow):
+    both = [f"{part}/{name}/0.png" for name in (COMPOSED, DECOMPOSED)]
+    with pytest.raises(InputError, match=rf"{part} has two folders of the class '{COMPOSED}'.*\Z"):
+        grow(f"train/{COMPOSED}/1.png", *both)
+
+
+def test_names_that_differ_in_case_are_classes_of_their_own_as_letters_are(grow):
+    tree = grow("train/a/0.png", "train/A/0.png", "train/A/0.PNG")
+    assert tree.classes == ("A", "a", "cat", "dog")
+    assert tree.train.labels.tolist() == [0, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("link", "target"), [("ape", "."), ("ape", ".."), ("ape", "cat"), ("emu", "dog")])
+def test_one_folder_is_not_read_as_two_classes(link, target, grow, tmp_path):
+    grow()
+    (tmp_path / "train" / link).symlink_to(target)
+    with pytest.raises(
+        InputError, match=rf"train/{link} and .* are one folder|train/.* and .*train/{link} are"
+    ):
+        grow()
+
+
+def test_a_class_may_be_a_link_to_elsewhere(grow, tmp_path):
+    grow("elsewhere/0.png")
+    (tmp_path / "train" / "emu").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "loop").symlink_to("loop")
+    assert grow().classes == ("cat", "dog", "emu")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\U0001f431", os.fsdecode(b"\xff\xfe"), "tab\t", " ", "a'b"])
+def test_classes_may_have_any_name(name, grow, tmp_path):
+    assert name in grow(f"train/{name}/0.png", f"val/{name}/{name}.png").classes
+    source = open_source(f"folder:{tmp_path}", tmp_path)
+    assert source.train.open(source.classes.index(name)).size == (8, 8)
+    assert len(source.fingerprint()) == 16
+
+
+def deep_grey(path, most):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.linspace(0, most, 64).astype(np.uint16).reshape(8, 8)).save(path)
+
+
+def test_sixteen_bits_that_hold_twelve_are_remarked_on(grow, tmp_path):
+    for name in ("ape", "bee"):
+        for number in range(20):
+            deep_grey(tmp_path / "train" / name / f"{number:02}.tif", 4095)
+    (remark,) = grow().remarks
+    assert f"16-bit images such as {tmp_path}/train/ape/00.tif have no value above 4095" in remark
+    assert "MaxSampleValue" in remark
+    for number in range(20):
+        deep_grey(tmp_path / "train" / "bee" / f"{number:02}.tif", 60_000)
+    assert grow().remarks == (), "not the first class alone is looked at"

@@ -24,9 +24,12 @@ def shuffled(counts):
     images=st.none() | st.integers(0, 150),
     validation=st.integers(0, 100),
     seed=st.integers(0, 2**32),
+    by_class=st.booleans(),
 )
-def test_a_split_is_disjoint_exact_and_as_near_to_proportion_as_can_be(counts, images, validation, seed):
-    labels, counts = shuffled(counts), np.array(counts)
+def test_a_split_is_disjoint_exact_and_in_proportion_in_whatever_order_the_classes_lie(
+    counts, images, validation, seed, by_class
+):
+    labels, counts = np.sort(shuffled(counts)) if by_class else shuffled(counts), np.array(counts)
     classes, most = len(counts), counts.sum() - validation
     wanted = most if images is None else images
     if counts.min() < 2 or validation < classes or not classes <= wanted <= most:

@@ -64,7 +64,9 @@ def standing():
         RunningTrial(117 + n, worker, str(MIXED), MIXED.operators(), 30, 0.7123, 12_345.0, 75.0)
         for n in range(3)
     ]
-    return Standing("s" * 100, 123_456, 100, (31, 0.8123), 42, tuple(running), 7, 3, {"out-of-memory": 12})
+    return Standing(
+        "s" * 100, 123_456, 12_345, 100, (31, 0.8123), 42, tuple(running), 7, 3, {"out-of-memory": 12}
+    )
 
 
 def timings():
