@@ -12,8 +12,8 @@ from nas_recalib.cli.options import (
     RUNS,
     AsJson,
     CacheDir,
-    CorruptImages,
     Device,
+    KeptCorruptImages,
     MaxParams,
     Plugins,
     RunsDir,
@@ -36,23 +36,29 @@ def correlate(
     ] = None,
     params: MaxParams = None,
     within: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="How far below the most MACs and parameters may be, in per cent.", metavar="PERCENT"
+            help="How far below the most MACs and parameters may be, in per cent (default: 5).",
+            metavar="PERCENT",
         ),
-    ] = 5.0,
+    ] = None,
     architectures: Annotated[
-        int, typer.Option(help="How many to draw; ask for more later at will.", min=3, max=MANY, metavar="N")
-    ] = 40,
-    seeds: Annotated[
-        int, typer.Option(help="Longer trainings of each; likewise.", min=1, max=MANY, metavar="N")
-    ] = 2,
-    reference: Annotated[
-        str,
+        int | None,
         typer.Option(
-            help="The longer training: quick, standard, thorough or a .yaml file.", metavar="FIDELITY"
+            help="How many to draw; ask for more later at will (default: 40).", min=3, max=MANY, metavar="N"
         ),
-    ] = "thorough",
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Longer trainings of each; likewise (default: 2).", min=1, max=MANY, metavar="N"),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="The longer training: quick, standard, thorough (default) or a .yaml file.",
+            metavar="FIDELITY",
+        ),
+    ] = None,
     fidelity: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,8 +72,10 @@ def correlate(
             metavar="NAME",
         ),
     ] = None,
-    data: Annotated[str, typer.Option(help="As search takes it.", metavar="DATA")] = "auto",
-    corrupt_images: CorruptImages = "refuse",
+    data: Annotated[
+        str | None, typer.Option(help="As search takes it (default: auto).", metavar="DATA")
+    ] = None,
+    corrupt_images: KeptCorruptImages = None,
     study: Annotated[
         str | None, typer.Option(help="Name of the study (default: SPACE-correlation).", metavar="NAME")
     ] = None,
@@ -84,8 +92,9 @@ def correlate(
     storage: Storage = None,
     threads: Threads = None,
     seed: Annotated[
-        int, typer.Option(help="That every draw follows from.", min=0, max=MANY, metavar="N")
-    ] = 0,
+        int | None,
+        typer.Option(help="That every draw follows from (default: 0).", min=0, max=MANY, metavar="N"),
+    ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
     page: Annotated[
@@ -99,6 +108,7 @@ def correlate(
 
     Draws architectures of nearly equal cost, holds scores without training and
     short trainings against longer ones with several seeds, and recommends a fidelity.
+    What is not given again is as the study has it.
     """
     import optuna
 
@@ -124,12 +134,12 @@ def correlate(
     request = Request(
         space=space,
         budget=Budget.parse(budget, params),
-        within=within / 100,
+        within=None if within is None else within / 100,
         architectures=architectures,
         seeds=seeds,
         reference=reference,
-        fidelities=fidelity or ("quick", "standard"),
-        scores=score or ("all",),
+        fidelities=fidelity or (),
+        scores=score or (),
         data=data,
         corrupt=corrupt_images,
         study=study,
@@ -147,11 +157,13 @@ def correlate(
         if ready.note:
             say(f"data: {ready.note}")
         say_skipped(ready.skipped)
-        left = pending(ready.study, plan, architectures, seeds, ready.scores)
+        left = pending(ready.study, plan, plan.architectures, plan.seeds, ready.scores)
         workers = jobs or default_jobs(chosen, plan.threads)
         run(ready, left, jobs=workers, device=chosen, told=WorkTold(len(left), say))
         command = shlex.join(["nas-recalib", *sys.argv[1:]])
-        found = judge(gather(ready.study, plan, ready.space, ready.drawn, ready.scores, seeds, [command]))
+        found = judge(
+            gather(ready.study, plan, ready.space, ready.drawn, ready.scores, plan.seeds, [command])
+        )
     if page:
         write_atomically(page, correlation_page(found))
         say(f"wrote {page}")
