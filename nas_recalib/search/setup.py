@@ -72,6 +72,8 @@ def prepared(
             if written != config:  # new, or its images or plugins lie elsewhere now
                 study.set_user_attr("config", config.as_dict())
             write_atomically(place.folder / "config.yaml", yaml.safe_dump(config.as_dict(), sort_keys=False))
+            if config.checkpoints and request.checkpoints is None:
+                say(f"checkpoints: {checkpoints.folder}, as the study has it")
             search = Search(
                 study=study,
                 space=agreed.space,
