@@ -12,9 +12,9 @@ from nas_recalib.cli.options import (
     RUNS,
     AsJson,
     CacheDir,
-    CorruptImages,
     Device,
     Force,
+    KeptCorruptImages,
     MaxParams,
     Plugins,
     RunsDir,
@@ -44,36 +44,38 @@ def correlate(
     ] = None,
     params: MaxParams = None,
     within: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Width of the slice: how far MACs and parameters may be below their limits, in per cent.",
+            help="Width of the slice: how far MACs and parameters may be below their limits, in per cent "
+            "(default: 5).",
             metavar="PERCENT",
         ),
-    ] = 5.0,
+    ] = None,
     architectures: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Number of architectures to draw; a later run can ask for more.",
+            help="Number of architectures to draw; a later run can ask for more (default: 40).",
             min=3,
             max=MANY,
             metavar="N",
         ),
-    ] = 40,
+    ] = None,
     seeds: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Longer trainings of each architecture, one a seed; a later run can ask for more.",
+            help="Longer trainings of each architecture, one a seed; a later run can ask for more (default: 2).",
             min=1,
             max=MANY,
             metavar="N",
         ),
-    ] = 2,
+    ] = None,
     reference: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="The longer training: quick, standard, thorough or a .yaml file.", metavar="FIDELITY"
+            help="The longer training: quick, standard, thorough (default) or a .yaml file.",
+            metavar="FIDELITY",
         ),
-    ] = "thorough",
+    ] = None,
     fidelity: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,8 +90,10 @@ def correlate(
             metavar="NAME",
         ),
     ] = None,
-    data: Annotated[str, typer.Option(help="Images, as for search.", metavar="DATA")] = "auto",
-    corrupt_images: CorruptImages = "refuse",
+    data: Annotated[
+        str | None, typer.Option(help="Images, as for search (default: auto).", metavar="DATA")
+    ] = None,
+    corrupt_images: KeptCorruptImages = None,
     study: Annotated[
         str | None, typer.Option(help="Name of the study (default: SPACE-correlation).", metavar="NAME")
     ] = None,
@@ -105,7 +109,10 @@ def correlate(
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     threads: Threads = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0, max=MANY, metavar="N")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of every random draw (default: 0).", min=0, max=MANY, metavar="N"),
+    ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
     page: Annotated[
@@ -120,7 +127,7 @@ def correlate(
 
     Draws architectures of nearly equal cost, compares scores without training and
     short trainings with longer ones of several seeds, and recommends a fidelity.
-    Interrupt and rerun at will.
+    Interrupt and rerun at will; what is not given again is as the study has it.
     """
     import optuna
 
@@ -145,12 +152,12 @@ def correlate(
     request = Request(
         space=space,
         budget=Budget.parse(budget, params),
-        within=within / 100,
+        within=None if within is None else within / 100,
         architectures=architectures,
         seeds=seeds,
         reference=reference,
-        fidelities=fidelity or ("quick", "standard"),
-        scores=score or ("all",),
+        fidelities=fidelity or (),
+        scores=score or (),
         data=data,
         corrupt=corrupt_images,
         study=study,
@@ -167,11 +174,13 @@ def correlate(
         say(f"study {ready.study.study_name}: {plan.upper}, {plan.data}, {device_name(chosen, plan.threads)}")
         say_remarks(*ready.remarks)
         say_skipped(ready.skipped)
-        left = pending(ready.study, plan, architectures, seeds, ready.scores)
+        left = pending(ready.study, plan, plan.architectures, plan.seeds, ready.scores)
         workers = jobs or default_jobs(chosen, plan.threads)
         run(ready, left, jobs=workers, device=chosen, told=WorkTold(len(left), say))
         command = shlex.join(["nas-recalib", *sys.argv[1:]])
-        found = judge(gather(ready.study, plan, ready.space, ready.drawn, ready.scores, seeds, [command]))
+        found = judge(
+            gather(ready.study, plan, ready.space, ready.drawn, ready.scores, plan.seeds, [command])
+        )
     if page:
         write_atomically(page, correlation_page(found))
         say(f"wrote {page}")

@@ -19,6 +19,7 @@ from nas_recalib.study.form import (
 )
 
 REFERENCE = "reference"
+KEPT_OPTIONS = ("architectures", "seeds", "scores", "corrupt")  # that may be others in the next command
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Plan:
         threads: Of the CPU, for one training.
         seed: Of the draw of architectures, the split of the images and, counted on from, the trainings.
         plugins: Modules of the user's own operators.
+        architectures: Number of architectures to draw.
+        seeds: Number of longer trainings of each.
+        scores: Names of the scores as they were asked for, which may be "all" or "none".
+        corrupt: Treatment of images that cannot be decoded: refuse or skip.
     """
 
     space: str
@@ -50,6 +55,10 @@ class Plan:
     threads: int
     seed: int
     plugins: list[str] = field(default_factory=list)
+    architectures: int = 40
+    seeds: int = 2
+    scores: list[str] = field(default_factory=lambda: ["all"])
+    corrupt: str = "refuse"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,6 +92,10 @@ class Plan:
                 "threads": is_whole(plan.threads, 1, MOST_THREADS),
                 "seed": is_whole(plan.seed, 0, MOST_SEEDS),
                 "plugins": isinstance(plan.plugins, list) and all(map(is_text, plan.plugins)),
+                "architectures": is_whole(plan.architectures, 1, MOST_SEEDS),
+                "seeds": is_whole(plan.seeds, 1, MOST_SEEDS),
+                "scores": isinstance(plan.scores, list) and all(map(is_line, plan.scores)),
+                "corrupt": is_line(plan.corrupt),
             }
         )
         return plan
@@ -91,7 +104,7 @@ class Plan:
         return self.reference if name == REFERENCE else self.fidelities[name]
 
     def extended(self, study: str, asked: "Plan") -> "Plan":
-        """This plan with the fidelities that another adds, its images and plugins where they lie now.
+        """Return this plan with the fidelities that another adds, and with all of its that may change.
 
         Raises:
             InputError: If anything else differs that decides what comes out; it is named.
@@ -111,6 +124,7 @@ class Plan:
             fidelities={**self.fidelities, **asked.fidelities},
             data=asked.data,
             plugins=asked.plugins or self.plugins,
+            **{name: getattr(asked, name) for name in KEPT_OPTIONS},
         )
 
 
@@ -147,6 +161,6 @@ def tasks(plan: Plan, architectures: int, seeds: int, scores: Sequence[str]) -> 
 
 def _compared(plan: Plan) -> dict[str, Any]:
     content = plan.as_dict()
-    for key in ("data", "fidelities", "plugins"):
+    for key in ("data", "fidelities", "plugins", *KEPT_OPTIONS):
         del content[key]
     return {**content, "space": compared_space(plan.space)}

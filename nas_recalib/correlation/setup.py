@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -11,7 +11,7 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.draw import draw, slice_of
-from nas_recalib.correlation.plan import REFERENCE, Plan
+from nas_recalib.correlation.plan import KEPT_OPTIONS, REFERENCE, Plan
 from nas_recalib.correlation.study import read_plan, require_sound, write_plan
 from nas_recalib.costs import Budget
 from nas_recalib.data import open_source
@@ -27,6 +27,8 @@ from nas_recalib.study.place import StudyPlace, create_study, find_study, storag
 from nas_recalib.study.sound import read_all
 from nas_recalib.study.workers import enrolled
 
+WITHIN = 0.05
+
 
 @dataclass(frozen=True)
 class Request:
@@ -36,13 +38,13 @@ class Request:
         space: Name or path of a space.
         budget: Upper ends of the slice of costs.
         within: Width of the slice, as a share of them.
-        architectures: How many to draw.
-        seeds: Reference trainings of each.
+        architectures: Number of architectures to draw.
+        seeds: Number of reference trainings of each.
         reference: Name or file of the longer training's fidelity.
-        fidelities: Names or files of those that are held against it.
-        scores: Names of scores; "all" is all there are, "none" none.
+        fidelities: Names or files of those that are held against it; empty as None is elsewhere.
+        scores: Names of scores; "all" is all there are, "none" none; empty as None is elsewhere.
         data: Name of a data set.
-        corrupt: What to do about images that cannot be decoded: refuse or skip.
+        corrupt: Treatment of images that cannot be decoded: refuse or skip.
         study: Name of the study (default: the space and "correlation").
         runs: Folder that studies are kept in.
         storage: URL of another storage than the study's own file.
@@ -54,19 +56,19 @@ class Request:
 
     space: str
     budget: Budget
-    within: float
-    architectures: int
-    seeds: int
-    reference: str
+    within: float | None
+    architectures: int | None
+    seeds: int | None
+    reference: str | None
     fidelities: Sequence[str]
     scores: Sequence[str]
-    data: str
-    corrupt: str
+    data: str | None
+    corrupt: str | None
     study: str | None
     runs: Path
     storage: str | None
     threads: int | None
-    seed: int
+    seed: int | None
     cache: Path
     plugins: Sequence[str] = ()
 
@@ -103,9 +105,9 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     Raises:
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
     """
-    if not 0 < request.within < 1:
+    if request.within is not None and not 0 < request.within < 1:
         raise InputError(f"within: {request.within:%} is not above 0% and below 100%")
-    scores = _scores(request.scores)
+    _scores(request.scores)
     place = StudyPlace.of(
         request.study or f"{Path(request.space).stem}-correlation", request.runs, request.storage
     )
@@ -125,8 +127,9 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
         plan = stored.extended(place.name, plan)
     for fidelity in (plan.reference, *plan.fidelities.values()):
         refuse_misfits(space, fidelity)
-    drawn = draw(space, plan.upper, plan.within, request.architectures, plan.seed)
-    images = Loader(plan.data, request.cache, request.corrupt, plan.seed)
+    scores = _scores(plan.scores)
+    drawn = draw(space, plan.upper, plan.within, plan.architectures, plan.seed)
+    images = Loader(plan.data, request.cache, plan.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
     with enrolled(place.folder, alone=True, advice="for several trainings at once take --jobs"):
@@ -143,7 +146,10 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
 def _plan(
     request: Request, stored: Plan | None, space: SearchSpace, device: torch.device
 ) -> tuple[Plan, tuple[str, ...]]:
-    source = open_source(request.data, request.cache)
+    asked_data = request.data if request.data not in (None, "auto") else None
+    source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
+    within = request.within if request.within is not None else (stored.within if stored else WITHIN)
+    seed = request.seed if request.seed is not None else (stored.seed if stored else 0)
     threads = request.threads or (stored.threads if stored else default_threads())
     if request.threads and threads > (os.cpu_count() or 1):
         raise InputError(f"threads: {threads} is more than the {os.cpu_count()} cores of this machine")
@@ -152,7 +158,7 @@ def _plan(
         return find_fidelity(name, space, source, device)
 
     names: dict[str, str] = {}
-    for name in request.fidelities:
+    for name in request.fidelities or (() if stored else ("quick", "standard")):
         other = names.setdefault(Path(name).stem, name)
         if other != name:
             raise InputError(f"fidelity: {other} and {name} have one name; give one of the files another")
@@ -160,18 +166,27 @@ def _plan(
         raise InputError(
             f"fidelity: {REFERENCE!r} is what the others are held against; give the file another name"
         )
+    if stored:
+        upper = replace(stored.upper, **request.budget.limits())
+        reference = find(request.reference) if request.reference else stored.reference
+    else:
+        upper = slice_of(space, request.budget, within, seed)
+        reference = find(request.reference or "thorough")
+    kept = {name: getattr(stored, name) for name in KEPT_OPTIONS} if stored else {}
+    asked = {**{name: getattr(request, name) for name in KEPT_OPTIONS}, "scores": list(request.scores)}
     plan = Plan(
         space=space.describe(),
-        within=request.within,
-        upper=slice_of(space, request.budget, request.within, request.seed),
+        within=within,
+        upper=upper,
         data=source.spec,
         data_hash=source.fingerprint(),
-        reference=find(request.reference),
+        reference=reference,
         fidelities={stem: find(name) for stem, name in names.items()},
         dtype=str(fast_dtype(device)).removeprefix("torch."),
         threads=threads,
-        seed=request.seed,
+        seed=seed,
         plugins=list(request.plugins),
+        **{**kept, **{name: value for name, value in asked.items() if value}},
     )
     return plan, (source.note, *source.remarks)
 

@@ -71,6 +71,8 @@ def prepared(
             if written != config:  # new, or its images or plugins lie elsewhere now
                 study.set_user_attr("config", config.as_dict())
             write_atomically(place.folder / "config.yaml", dump_yaml(config.as_dict()))
+            if config.checkpoints and request.checkpoints is None:
+                say(f"checkpoints: {checkpoints.folder}, as the study has it")
             search = Search(
                 study=study,
                 space=agreed.space,

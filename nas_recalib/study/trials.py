@@ -56,7 +56,7 @@ def trained_here(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def trained_here_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """As `trained_here`, of trials at hand."""
+    """Return what `trained_here` does, for trials at hand."""
     first, taken = firsts(trials), taken_over(trials)
     return [trial for trial in finished_of(trials) if first(trial) not in taken]
 

@@ -231,6 +231,21 @@ def test_threads_are_those_of_the_study_unless_others_are_asked_for(files, monke
         pass
 
 
+def test_what_is_not_given_again_is_as_the_study_has_it(files):
+    given = {"within": 0.2, "seeds": 3, "scores": ["params"], "seed": 5, "corrupt": "skip"}
+    names = ("architectures", "reference", "data", "within", "seeds", "seed", "corrupt")
+    nothing = {**dict.fromkeys(names), "budget": Budget(), "fidelities": (), "scores": ()}
+    with prepared(request(files, **given), CPU) as ready:
+        first = ready.plan
+    with prepared(request(files, **nothing), CPU) as ready:
+        assert ready.plan == first
+        assert (ready.scores, len(ready.drawn), ready.images.corrupt) == (("params",), 3, "skip")
+    limit = Budget(macs=first.upper.macs)
+    with prepared(request(files, **{**nothing, "budget": limit, "architectures": 4}), CPU) as ready:
+        assert ready.plan == replace(first, architectures=4)
+        assert len(ready.drawn) == 4
+
+
 def test_a_study_that_was_made_in_the_meantime_is_not_made_another(files, monkeypatch):
     with prepared(request(files, fidelities=[str(files / "long.yaml")]), CPU):
         pass

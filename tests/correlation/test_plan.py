@@ -28,6 +28,14 @@ def test_a_plan_is_read_as_it_was_written():
     assert Plan.from_dict(PLAN.as_dict()) == PLAN
 
 
+def test_a_plan_of_an_earlier_version_is_read_with_the_defaults():
+    added = ("architectures", "seeds", "scores", "corrupt")
+    content = {key: value for key, value in PLAN.as_dict().items() if key not in added}
+    plan = Plan.from_dict(content)
+    assert plan == PLAN
+    assert (plan.architectures, plan.seeds, plan.scores, plan.corrupt) == (40, 2, ["all"], "refuse")
+
+
 def test_an_architecture_is_done_before_the_next_is_begun():
     told = list(tasks(PLAN, 2, 2, ["synflow"]))
     assert [task.index for task in told] == [0] * 4 + [1] * 4

@@ -41,9 +41,10 @@ def prepare(tmp_path):
     def once(**given):
         paths = {"runs": tmp_path / "runs", "cache": tmp_path, "study": "s", "plugins": ()}
         request = Request(**{**vars(NOTHING), **paths, **given})
-        with prepared(request, CPU, describe(CPU)) as (search, config):
+        with prepared(request, CPU, describe(CPU), said.append) as (search, config):
             return search, config
 
+    said = once.said = []
     return once
 
 
@@ -79,7 +80,9 @@ def test_a_study_of_an_earlier_version_is_opened_with_the_defaults(prepare, tmp_
 def test_checkpoints_stay_at_their_url_but_its_password_is_not_kept(prepare, tmp_path):
     url = f"file://{tmp_path}/elsewhere"
     prepare(space=str(tmp_path / "tiny.yaml"), checkpoints=url, **QUICK)
+    assert prepare.said == []
     assert prepare()[0].checkpoints.folder == f"{url}/s"
+    assert prepare.said == [f"checkpoints: {url}/s, as the study has it"]
     secret = "memory://me:s3cret@bucket"
     search, config = prepare(checkpoints=secret)
     assert search.checkpoints.folder == f"{secret}/s"
