@@ -20,8 +20,9 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
 
 Bytes = NDArray[np.uint8]
-_WAY = f"rgb, bilinear by the shorter side, centre; Pillow {PIL.__version__}"
+_WAY = f"rgb (2), bilinear by the shorter side, centre; Pillow {PIL.__version__}"
 _HASH = 32  # bytes of a SHA-256
+_WIDEST = 16  # times its shorter side, the longer side of an image that is scaled
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +77,26 @@ def decode(images: Images, indices: Sequence[int], side: int, cache: Path | None
 
 
 def fit_square(image: Image.Image, side: int) -> Image.Image:
-    """Scales the shorter side to `side` and cuts out the centre."""
+    """Return a square: the shorter side scaled to `side`, the longer one cut around its centre."""
     if image.size == (side, side):
         return image
-    shorter = min(image.size)
-    if max(image.size) > 16 * shorter:  # the whole of a strip, enlarged, might not fit in memory
-        image = _cut_centre(image, shorter)
-    scale = side / shorter
-    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-    return _cut_centre(image.resize(size, Image.Resampling.BILINEAR), side)
+    image = limit_aspect(image)
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    return _cut_centre(image.resize((width, height), Image.Resampling.BILINEAR), side, side)
 
 
-def _cut_centre(image: Image.Image, side: int) -> Image.Image:
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def limit_aspect(image: Image.Image) -> Image.Image:
+    """Return an image cut to at most 16:1 around its centre, which fits in memory once it is enlarged."""
+    most = _WIDEST * min(image.size)
+    if max(image.size) <= most:
+        return image
+    return _cut_centre(image, min(image.width, most), min(image.height, most))
+
+
+def _cut_centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _place(images: Images, indices: Sequence[int], side: int, cache: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas_recalib.data import decoded
-from nas_recalib.data.decoded import decode, fit_square
+from nas_recalib.data.decoded import decode, fit_square, limit_aspect
 from nas_recalib.data.folder import FileImages
 from nas_recalib.data.sources import ArrayImages
 
@@ -208,15 +208,35 @@ def test_a_file_that_is_gone_is_a_fault(images, tmp_path):
     assert list(decode(images, range(NUMBER), SIDE, tmp_path).faults) == [3]
 
 
-@pytest.mark.parametrize("size", [(1, 40_001), (40_001, 1), (2, 65_000)])
+STRIPS = [(1, 40_001), (40_001, 1), (2, 65_000), (3000, 1)]
+
+
+@pytest.mark.parametrize("size", STRIPS)
 def test_a_strip_is_cut_before_it_is_enlarged(size):
     width, height, side = *size, min(size)
     pixels = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - side) // 2, (width - side) // 2
-    pixels[top : top + side, left : left + side] = (200, 100, 50)
-    square = np.asarray(fit_square(Image.fromarray(pixels), 500))
+    top, left = ((length - min(length, 3 * side)) // 2 for length in (height, width))
+    pixels[top : top + 3 * side, left : left + 3 * side] = (200, 100, 50)
+    image = Image.fromarray(pixels)
+    square = np.asarray(fit_square(image, 500))
     assert square.shape == (500, 500, 3)
     assert (square == (200, 100, 50)).all()
+
+
+@pytest.mark.parametrize("size", [*STRIPS, (33, 2)])
+def test_limit_aspect_keeps_sixteen_times_the_shorter_side_around_the_centre(size):
+    numbers = np.arange(size[0] * size[1], dtype=np.int32).reshape(size[::-1])
+    cut = np.asarray(limit_aspect(Image.fromarray(numbers)))
+    shorter = min(size)
+    assert sorted(cut.shape) == [shorter, 16 * shorter]
+    before, after = int(cut[0, 0]), numbers.size - 1 - int(cut[-1, -1])
+    assert abs(before - after) <= shorter
+
+
+@given(width=st.integers(1, 99), height=st.integers(1, 99))
+def test_limit_aspect_leaves_other_images_as_they_are(width, height):
+    image = Image.new("RGB", (width, height))
+    assert (limit_aspect(image) is image) == (max(width, height) <= 16 * min(width, height))
 
 
 @pytest.mark.parametrize(("size", "left", "top"), [((40, 20), 10, 0), ((20, 40), 0, 10), ((21, 20), 0, 0)])
