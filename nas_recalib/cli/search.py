@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.options import (
     MANY,
     RUNS,
@@ -188,7 +187,6 @@ def search(
         checkpoints=checkpoints,
     )
     with (
-        interrupted_by_sigterm(),
         _engine(device, ray, workers, gpus_per_trial, confirm) as engine,
         prepared(request, engine.device, engine.trains, say) as (ready, config),
     ):
