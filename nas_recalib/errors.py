@@ -16,6 +16,14 @@ class StopSearch(RuntimeError):
     """A search cannot go on, through no fault of its input."""
 
 
+class StopTraining(RuntimeError):
+    """A training cannot continue, through no fault of its input; the same command resumes it."""
+
+
+class OtherProcessEnded(StopTraining):
+    """Another of the processes that train together ended early; that one says why."""
+
+
 class Diverged(RuntimeError):
     """A training loss is not a number any more."""
 

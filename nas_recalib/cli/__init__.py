@@ -8,8 +8,9 @@ import typer
 from typer.exceptions import TyperException
 
 from nas_recalib.cli import correlate, latency, measure, search, storage, study, train
+from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.output import OutputLost, complain, say, standard_streams
-from nas_recalib.errors import Diverged, InputError, StopSearch
+from nas_recalib.errors import Diverged, InputError, OtherProcessEnded, StopSearch, StopTraining
 
 app = typer.Typer(
     name="nas-recalib",
@@ -71,10 +72,11 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        status = app(arguments or ["--help"], prog_name="nas-recalib", standalone_mode=False)
+        with interrupted_by_sigterm():
+            status = app(arguments or ["--help"], prog_name="nas-recalib", standalone_mode=False)
         if status == 130:  # Typer's answer to an interruption
-            goes_on = arguments[0] in ("search", "train", "latency", "correlate")
-            say("interrupted" + ("; the same command goes on from here" if goes_on else ""))
+            resumes = arguments[0] in ("search", "train", "latency", "correlate")
+            say("interrupted" + (": run the same command again to resume" if resumes else ""))
         return status if isinstance(status, int) else 0
     except TyperException as error:
         message = error.format_message().strip().replace("\n", " ")
@@ -84,7 +86,10 @@ def _run(arguments: list[str]) -> int:
     except InputError as error:
         complain(f"error: {error}")
         return 2
-    except (StopSearch, Diverged) as error:
+    except OtherProcessEnded as error:
+        say(f"failed: {error}")
+        return 1
+    except (StopSearch, StopTraining, Diverged) as error:
         for line in f"failed: {error}".splitlines():  # with the traceback of what failed
             complain(line)
         return 1

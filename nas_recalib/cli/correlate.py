@@ -63,7 +63,8 @@ def correlate(
     seeds: Annotated[
         int | None,
         typer.Option(
-            help="Longer trainings of each architecture, one a seed; a later run can ask for more (default: 2).",
+            help="Longer trainings of each architecture, one a seed (default: 2); a later run can ask for "
+            "more.",
             min=1,
             max=MANY,
             metavar="N",

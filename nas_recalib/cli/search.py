@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.options import (
     MANY,
     RUNS,
@@ -204,7 +203,6 @@ def search(
         baselines=None if baselines is None else baselines == "yes",
     )
     with (
-        interrupted_by_sigterm(),
         _engine(device, ray, workers, gpus_per_trial, confirm) as engine,
         prepared(request, engine.device, engine.trains, say) as (ready, config),
     ):

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.interruption import interrupted_by_sigterm
 from nas_recalib.cli.options import AsJson
 from nas_recalib.cli.output import print_json, say
 
@@ -34,8 +33,7 @@ def check(url: Url, as_json: AsJson = False) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        with interrupted_by_sigterm():
-            found = check_storage(url)
+        found = check_storage(url)
     except StopSearch as problem:
         if as_json:
             print_json({"storage": hide_password(url), "problem": str(problem)})
@@ -66,5 +64,4 @@ def serve(
     if host not in _LOOPBACK:
         say(f"note: {host}:{port} has no authentication: whoever can reach it can read, change and delete")
         say("every study; let a firewall admit the workers alone, or listen on 127.0.0.1 and tunnel by ssh")
-    with interrupted_by_sigterm():
-        serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))
+    serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))

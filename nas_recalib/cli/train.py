@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.options import MANY, RUNS, CacheDir, Device, Plugins
-from nas_recalib.cli.output import cache_folder, say, say_remarks
+from nas_recalib.cli.options import MANY, RUNS, CacheDir, CorruptImages, Device, Plugins
+from nas_recalib.cli.output import cache_folder, say, say_remarks, say_skipped
 
 
 def train(
@@ -15,6 +15,7 @@ def train(
         str,
         typer.Option(help="imagenet:PATH, folder:PATH, cifar10, cifar100, digits or auto.", metavar="DATA"),
     ],
+    corrupt_images: CorruptImages = "refuse",
     output: Annotated[
         Path | None,
         typer.Option(
@@ -37,13 +38,25 @@ def train(
         int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Decoding processes for each training process.", min=0, max=1024, metavar="N")
-    ] = 4,
+        int | None,
+        typer.Option(
+            help="Decoding processes for each training process (default: one for each core, at most 4).",
+            min=0,
+            max=1024,
+            metavar="N",
+        ),
+    ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of weights, order and augmentation.", min=0, max=MANY, metavar="N")
+        int, typer.Option(help="Seed of weights, order and augmentation.", min=0, max=MANY, metavar="N")
     ] = 0,
     limit_batches: Annotated[
-        int | None, typer.Option(help="Most batches an epoch, for a quick look.", min=1, metavar="N")
+        int | None,
+        typer.Option(
+            help="For a quick look: most training batches an epoch, then evaluate on as many images.",
+            min=1,
+            max=MANY,
+            metavar="N",
+        ),
     ] = None,
     device: Device = None,
     cache_dir: CacheDir = None,
@@ -51,15 +64,18 @@ def train(
 ) -> None:
     """Train an architecture at full size: alone, or under torchrun with one process for each GPU.
 
-    Goes on from the last epoch that the output folder holds.
+    Resumes from the last epoch that the output folder holds. The last epoch is
+    the result; held-out images select nothing.
     """
     from dataclasses import replace
 
     from nas_recalib.architecture import Architecture
     from nas_recalib.data import open_source
+    from nas_recalib.data.streaming import default_workers, divide, evaluated_part
     from nas_recalib.device import fast_dtype, keep_freed_memory, pick_device
     from nas_recalib.plugins import load_plugins
     from nas_recalib.training import EpochResult, get_recipe, train_full
+    from nas_recalib.training.checkpoint import BEST, WEIGHTS
     from nas_recalib.training.distributed import join_world
 
     chosen = get_recipe(recipe).with_epochs(epochs or get_recipe(recipe).epochs)
@@ -67,15 +83,21 @@ def train(
     load_plugins(plugin or ())
     discovered = Architecture.load(architecture)
 
+    def accuracy(result: EpochResult) -> str:
+        some = "" if result.images in (None, total) else f"{result.images:,} of "
+        return f"top-1 {result.top1:.4f}, top-5 {result.top5:.4f} on {some}{total:,} {part} images"
+
     def progress(result: EpochResult) -> None:
-        told = f"loss {result.loss:.4f}, top-1 {result.top1:.4f}, top-5 {result.top5:.4f}"
-        say(f"epoch {result.epoch}/{chosen.epochs}: {told}, {result.seconds:.0f} s")
+        say_skipped(result.skipped)
+        summary = f"loss {result.loss:.4f}, {accuracy(result)}"
+        say(f"epoch {result.epoch}/{chosen.epochs}: {summary}, {result.seconds:.0f} s")
 
     keep_freed_memory()
     with join_world(pick_device(device)) as world:
         with world.main_first():
             source = open_source(data, cache_folder(cache_dir))
         say_remarks(source.note, *source.remarks)
+        part, total = evaluated_part(source), len(divide(source, seed)[1])
         folder = output or RUNS / f"train-{architecture.stem}"
         history = train_full(
             discovered,
@@ -85,12 +107,14 @@ def train(
             device=world.device,
             dtype=fast_dtype(world.device),
             seed=seed,
-            workers=workers,
+            workers=default_workers() if workers is None else workers,
             input_size=input_size,
             limit_batches=limit_batches,
+            corrupt=corrupt_images,
             progress=progress,
         )
         if world.is_main:
             best = max(history, key=lambda result: result.top1)
-            told = f"top-1 {best.top1:.4f}, top-5 {best.top5:.4f}"
-            print(f"best epoch {best.epoch}: {told}; weights in {folder}")
+            if part == "validation":
+                print(f"{folder / BEST}: epoch {best.epoch}, selected by its top-1, {best.top1:.4f} (biased)")
+            print(f"{folder / WEIGHTS}: epoch {history[-1].epoch}, the last: {accuracy(history[-1])}")

@@ -1,8 +1,11 @@
-"""Checkpoints: all that a training needs to go on where it stopped, in one file."""
+"""Checkpoints: all that a training needs to resume where it stopped, in one file of its folder."""
 
+import contextlib
+import fcntl
 import io
+import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,12 +14,16 @@ import torch
 from pydantic import TypeAdapter
 
 from nas_recalib.errors import InputError
-from nas_recalib.files import write_atomically
+from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.training.recipe import Recipe
 from nas_recalib.training.results import EpochResult
 
 _FORMAT = "nas-recalib/checkpoint/1"
 _HISTORY = TypeAdapter(list[EpochResult])
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.json"
+BEST = "best.safetensors"
+WEIGHTS = "weights.safetensors"
 
 
 class Stateful(Protocol):
@@ -86,6 +93,69 @@ class Checkpoint:
                 part.load_state_dict(self.states[name])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"checkpoint: its {name} does not fit what is trained here") from error
+
+
+@contextlib.contextmanager
+def locked_folder(out: Path) -> Iterator[None]:
+    """Make a folder and hold it for one training.
+
+    The kernel releases the lock when the process ends, however it ends.
+
+    Args:
+        out: Folder of the training; made if missing.
+
+    Raises:
+        InputError: If the folder cannot be written to, or another process trains in it.
+    """
+    path = out / "lock"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made a folder: {error.strerror}") from error
+    try:
+        handle = path.open("a")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
+    with handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{out}: another training runs in this folder; choose another one") from error
+        except OSError:
+            pass  # a file system without locks
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def open_folder(out: Path, run: Run) -> Checkpoint | None:
+    """Return the checkpoint that a training resumes from; None where its folder is new.
+
+    Raises:
+        InputError: If the folder holds another training, or a file cannot be written there.
+    """
+    checkpoint = load_checkpoint(out / CHECKPOINT, run)
+    there = [name for name in (HISTORY, BEST, WEIGHTS) if (out / name).exists()]
+    if there and not checkpoint:
+        _refuse_another(out, there[0], run)
+    for name in (CHECKPOINT, HISTORY, BEST, WEIGHTS):
+        require_writable(out / name)
+    return checkpoint
+
+
+def _refuse_another(out: Path, name: str, run: Run) -> None:
+    """Refuse files without a checkpoint, unless a history says that they are this very training's."""
+    try:
+        history = json.loads((out / HISTORY).read_text(encoding="utf-8"))
+        difference = _difference(history["run"], json.loads(json.dumps(run.as_dict())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        difference = f"there is no {CHECKPOINT} to resume from"
+    if difference:
+        raise InputError(
+            f"{out / name}: belongs to another training: {difference}; choose another folder, or delete it"
+        )
 
 
 def save_checkpoint(

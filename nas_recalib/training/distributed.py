@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,8 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, OtherProcessEnded
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -42,6 +43,14 @@ class World:
         if self.size > 1:
             dist.all_reduce(total)
         return total
+
+    def union(self, values: Mapping[K, T]) -> dict[K, T]:
+        """Return the entries of all processes' mappings, in every process."""
+        if self.size == 1:
+            return dict(values)
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, dict(values))
+        return {key: value for entries in everyone for key, value in entries.items()}
 
     def from_main(self, produce: Callable[[], T]) -> T:
         """What the main process produces, in every process.
@@ -103,6 +112,7 @@ def join_world(device: torch.device) -> Iterator[World]:
 
     Raises:
         InputError: If torchrun's variables are not whole, or there are more processes than GPUs.
+        OtherProcessEnded: If another of the processes ends early.
     """
     size = _variable("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
     if size == 1:
@@ -119,6 +129,12 @@ def join_world(device: torch.device) -> Iterator[World]:
             # Both memory formats lay a 1x1 weight out alike; autograd and the reducer name different ones.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             yield World(rank, size, device)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise OtherProcessEnded(
+            f"another of the {size} processes ended early; run the same command again to resume"
+        ) from error
     finally:
         if not joined:
             dist.destroy_process_group()

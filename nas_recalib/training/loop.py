@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,13 +14,31 @@ from torch.optim import SGD, Optimizer
 
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.data.sources import Source
-from nas_recalib.data.streaming import MEAN, STD, Stream, open_stream
-from nas_recalib.errors import Diverged, InputError
-from nas_recalib.training.checkpoint import Checkpoint, Run, Stateful, load_checkpoint, save_checkpoint
+from nas_recalib.data.streaming import MEAN, STD, Stream, evaluated_part, open_stream
+from nas_recalib.errors import Diverged, InputError, StopTraining
+from nas_recalib.proxy.objective import explain
+from nas_recalib.training.checkpoint import (
+    BEST,
+    CHECKPOINT,
+    HISTORY,
+    WEIGHTS,
+    Checkpoint,
+    Run,
+    Stateful,
+    locked_folder,
+    open_folder,
+    save_checkpoint,
+)
 from nas_recalib.training.distributed import World, join_world
 from nas_recalib.training.epoch import evaluate, train_epoch
 from nas_recalib.training.recipe import Recipe
-from nas_recalib.training.results import EpochResult, best_top1, write_history, write_weights
+from nas_recalib.training.results import (
+    EpochResult,
+    best_top1,
+    skipped_images,
+    write_history,
+    write_weights,
+)
 
 
 def train_full(
@@ -34,35 +53,45 @@ def train_full(
     workers: int = 0,
     input_size: int | None = None,
     limit_batches: int | None = None,
+    corrupt: str = "refuse",
     progress: Callable[[EpochResult], None] = lambda _: None,
 ) -> list[EpochResult]:
-    """Trains an architecture, going on from `out/checkpoint.pt` where there is one.
+    """Train an architecture, resuming from `out/checkpoint.pt` where there is one.
 
     Under torchrun every process calls this; all return the same, and the main one writes: after each epoch
-    `checkpoint.pt` and `history.json`, after the best so far `best.safetensors`, at the end
-    `weights.safetensors`.
+    `checkpoint.pt` and `history.json`, at the end `weights.safetensors`. The last epoch is the result: the
+    held-out images, on which results are reported, select nothing. Only where the source has none, and
+    validation images are split from those to train on, `best.safetensors` has the epoch that they prefer.
 
     Args:
         architecture: What to train, for as many classes as the source has.
         source: Images.
         out: Folder for what is written; made if missing.
-        recipe: How.
+        recipe: How to train.
         device: What to train on; under torchrun "cuda" stands for each process's own GPU.
-        dtype: Of convolutions and products (`device.fast_dtype`); float32 switches autocast off.
-        seed: Of weights, order, augmentation and, if the source has no held-out part, the split.
+        dtype: Type of convolutions and products (`device.fast_dtype`); float32 switches autocast off.
+        seed: Seed of weights, order, augmentation and, if the source has no held-out part, the split.
         workers: Processes that decode images, for each process that trains.
         input_size: Side of the images in pixels (default: the architecture's).
-        limit_batches: Most batches an epoch, in training and in evaluation, for a quick look.
+        limit_batches: Most training batches an epoch, for a quick look; evaluation then takes as many images,
+            drawn from each class in proportion to its size.
+        corrupt: What to do about images that cannot be decoded, "refuse" or "skip"; see `open_stream`.
         progress: Called in the main process after each epoch, once it is saved.
 
     Returns:
         Results of all epochs, those of earlier calls among them.
 
     Raises:
-        InputError: If images, architecture, recipe or checkpoint do not fit each other.
+        InputError: If images, architecture, recipe or checkpoint do not fit each other, or the folder cannot
+            be written to or holds something else.
         Diverged: If the loss stops being finite.
+        StopTraining: If memory runs out, or a process ends that this one needs.
     """
-    with join_world(device) as world, torch.backends.cudnn.flags(enabled=True, benchmark=True):
+    with (
+        join_world(device) as world,
+        torch.backends.cudnn.flags(enabled=True, benchmark=True),
+        ExitStack() as folder,
+    ):
         fitted = _fit(architecture, source, input_size)
         stream = open_stream(
             source,
@@ -73,19 +102,28 @@ def train_full(
             rank=world.rank,
             world_size=world.size,
             pin_memory=device.type == "cuda",
+            corrupt=corrupt,
+            most_evaluated=limit_batches and limit_batches * recipe.batch_size,
         )
         fingerprint = world.from_main(source.fingerprint)
         run = Run(str(fitted), recipe, source.spec, fingerprint, source.classes, seed, limit_batches)
-        checkpoint = world.from_main(lambda: _open(out, run))
+        world.from_main(lambda: folder.enter_context(locked_folder(out)))
+        checkpoint = world.from_main(lambda: open_folder(out, run))
         trainee = _prepare(fitted, recipe, seed, checkpoint, world)
         history = list(checkpoint.history) if checkpoint else []
         for epoch in range(len(history), recipe.epochs):
-            history.append(_epoch(epoch, trainee, stream, run, dtype, world))
+            result = _epoch(epoch, trainee, stream, run, dtype, world)
+            faults = world.union(stream.faults())
+            stream.refuse_lost_classes(faults, source.classes)
+            skipped = tuple(sorted(set(faults.values()) - set(skipped_images(history))))
+            history.append(replace(result, skipped=skipped))
             if world.is_main:
-                _record(out, run, trainee, history)
+                _record(out, run, trainee, history, evaluated_part(source))
                 progress(history[-1])
         if world.is_main:
-            write_weights(out / "weights.safetensors", trainee.network, _metadata(run, history[-1]))
+            write_history(out / HISTORY, run.as_dict(), history, recipe.epochs)
+            metadata = _metadata(run, history[-1], evaluated_part(source), "none; the last epoch")
+            write_weights(out / WEIGHTS, trainee.network, metadata)
         return history
 
 
@@ -127,14 +165,6 @@ def _share(batch_size: int, processes: int) -> int:
     return batch_size // processes
 
 
-def _open(out: Path, run: Run) -> Checkpoint | None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made a folder: {error.strerror}") from error
-    return load_checkpoint(out / "checkpoint.pt", run)
-
-
 def _prepare(
     architecture: Architecture, recipe: Recipe, seed: int, checkpoint: Checkpoint | None, world: World
 ) -> _Trainee:
@@ -172,25 +202,35 @@ def _epoch(
             dtype=dtype,
             world=world,
         )
+        world.average_buffers(trainee.network)
+        counts = evaluate(trainee.network, stream.evaluation(), dtype=dtype, world=world)
     except Diverged as error:
         raise Diverged(f"epoch {epoch + 1}: {error}") from None
-    world.average_buffers(trainee.network)
-    batches = islice(stream.evaluation(), run.limit_batches)
-    counts = evaluate(trainee.network, batches, dtype=dtype, world=world)
+    except (RuntimeError, MemoryError) as error:
+        if explain(error).kind != "out-of-memory":
+            raise
+        raise StopTraining(
+            f"epoch {epoch + 1}: memory ran out with {run.recipe.batch_size} images a step on {world.size} "
+            "processes; try a smaller --batch-size"
+        ) from error
+    if not counts.images:
+        raise InputError("data: none of the images to evaluate on can be decoded")
     top1, top5 = counts.top1 / counts.images, counts.top5 / counts.images
-    return EpochResult(epoch + 1, rates[-1], loss, top1, top5, time.monotonic() - start)
+    return EpochResult(epoch + 1, rates[-1], loss, top1, top5, time.monotonic() - start, counts.images)
 
 
-def _record(out: Path, run: Run, trainee: _Trainee, history: Sequence[EpochResult]) -> None:
+def _record(out: Path, run: Run, trainee: _Trainee, history: Sequence[EpochResult], part: str) -> None:
     latest = history[-1]
-    if latest.top1 > best_top1(history[:-1]):
-        write_weights(out / "best.safetensors", trainee.network, _metadata(run, latest))
-    write_history(out / "history.json", run.as_dict(), history)
-    save_checkpoint(out / "checkpoint.pt", run, history, trainee.parts)
+    # First, as it says whose the folder is as long as there is no checkpoint.
+    write_history(out / HISTORY, run.as_dict(), history, run.recipe.epochs)
+    if part == "validation" and latest.top1 > best_top1(history[:-1]):
+        selection = f"highest top-1 of epochs so far on the {part} images, and so biased upwards"
+        write_weights(out / BEST, trainee.network, _metadata(run, latest, part, selection))
+    save_checkpoint(out / CHECKPOINT, run, history, trainee.parts)
 
 
-def _metadata(run: Run, result: EpochResult) -> dict[str, str]:
-    """What it takes to use the weights, and how good they are."""
+def _metadata(run: Run, result: EpochResult, part: str, selection: str) -> dict[str, str]:
+    """Return what it takes to use the weights, and how good they are."""
     return {
         "architecture": run.architecture,
         "classes": json.dumps(run.classes),
@@ -198,4 +238,6 @@ def _metadata(run: Run, result: EpochResult) -> dict[str, str]:
         "std": json.dumps(STD),
         "epoch": str(result.epoch),
         "top1": str(result.top1),
+        "evaluated_on": f"{part} images",
+        "selection": selection,
     }

@@ -41,7 +41,7 @@ def assert_goes_on(storage, folders, broken):
 @pytest.mark.parametrize(
     ("sign", "status", "said", "kind"),
     [
-        (signal.SIGTERM, 130, "interrupted; the same command goes on from here", "interrupted"),
+        (signal.SIGTERM, 130, "interrupted: run the same command again to resume", "interrupted"),
         (signal.SIGKILL, -signal.SIGKILL, None, "lost"),
     ],
 )

@@ -242,7 +242,7 @@ def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, ca
             "nas_recalib.report.latency.RoundsTold.__call__", lambda _, table: interrupt(table)
         )
         assert run(quick) == 130
-    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    assert "interrupted: run the same command again to resume" in capsys.readouterr().err
     assert len(json.loads(path.read_text())["rounds"]) == 4
 
     assert run(quick) == 0

@@ -112,7 +112,7 @@ def test_an_interruption_gives_back_what_runs_and_leaves_no_process_of_ray(here,
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
         status, said = ended(process)
     assert status == 130, said
-    assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert said.splitlines()[-1] == "interrupted: run the same command again to resume"
     assert "Traceback" not in said
     wait_until(lambda: not alive(marked))
     left = trials(storage)

@@ -1,3 +1,6 @@
+import os
+import signal
+import warnings
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -10,13 +13,14 @@ from PIL import Image
 from nas_recalib.data.sources import ArrayImages, Source, open_source
 from nas_recalib.data.streaming import (
     EpochOrder,
+    default_workers,
     divide,
     evaluation_transform,
     normalise,
     open_stream,
     training_transform,
 )
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, StopTraining
 
 
 @pytest.fixture
@@ -172,7 +176,150 @@ def test_a_damaged_image_is_named_in_one_line(folder, workers):
     with pytest.raises(InputError, match="not an image that can be decoded") as caught:
         collect(chain(stream.training(0), stream.evaluation()))
     assert str(caught.value).startswith(str(broken))
+    assert str(caught.value).endswith("; --corrupt-images skip leaves such images out")
     assert "\n" not in str(caught.value)
+
+
+def spoil(source, *indices):
+    for index in indices:
+        source.train.paths[index].write_bytes(b"not a picture")
+
+
+def test_a_skipped_image_leaves_every_batch_whole_and_the_same_with_any_number_of_workers(folder):
+    train, held_out, _ = divide(folder, seed=0)
+    spoil(folder, train[4], held_out[0])
+    alone, helped = (open_stream(folder, 32, 9, seed=0, workers=n, corrupt="skip") for n in (0, 1))
+    views = [collect(stream.training(0)) for stream in (alone, helped)]
+    assert all(map(torch.equal, *views))
+    assert views[0][0].shape == (27, 3, 32, 32)
+    assert [len(labels) for _, labels in alone.evaluation()] == [2]
+    list(helped.evaluation())
+    assert alone.faults() == helped.faults()
+    names = {(purpose, fault.split(":")[0]) for (purpose, _), fault in alone.faults().items()}
+    assert names == {
+        ("train on", str(folder.train.paths[train[4]])),
+        ("evaluate on", str(folder.train.paths[held_out[0]])),
+    }
+
+
+def test_processes_that_skip_images_have_equally_many_batches_and_share_those_of_one(folder):
+    spoil(folder, *divide(folder, seed=0)[0][:9])
+    whole = open_stream(folder, 16, 8, seed=0, corrupt="skip")
+    shares = [
+        open_stream(folder, 16, 4, seed=0, rank=rank, world_size=2, corrupt="skip") for rank in range(2)
+    ]
+    batches = [list(stream.training(0)) for stream in (whole, *shares)]
+    assert [len(found) for found in batches] == [3, 3, 3]
+    for batch, *parts in zip(*batches, strict=True):
+        assert as_set(*batch) == as_set(*map(torch.cat, zip(*parts, strict=True)))
+    assert whole.faults() == shares[0].faults() | shares[1].faults()
+
+
+def test_substitutes_of_skipped_images_are_drawn_from_all_others_alike():
+    """In place of the first ten of 40 images."""
+    images = NumberedImages(40, broken=10)
+    source = Source("test", ("a", "b"), images, images, native_size=8, flips=False)
+    stream = open_stream(source, 8, 40, seed=0, corrupt="skip")
+    seen = torch.cat([collect(stream.training(epoch))[1] for epoch in range(20)])
+    counts = torch.bincount(seen, minlength=40)
+    assert counts[:10].tolist() == [0] * 10
+    assert counts.sum() == 20 * 40
+    assert counts[10:].min() >= 20
+    assert counts[10:].max() <= 20 + 7 + 12  # a third more, and four and a half deviations
+
+
+class NumberedImages(ArrayImages):
+    """Images whose labels are their numbers, of which the first cannot be decoded."""
+
+    def __init__(self, count, broken):
+        super().__init__(np.zeros((count, 8, 8), dtype=np.uint8), np.arange(count))
+        object.__setattr__(self, "broken", broken)
+
+    def open(self, index):
+        if index < self.broken:
+            raise InputError(f"{index}: not an image that can be decoded")
+        return super().open(index)
+
+
+def test_where_nothing_can_be_decoded_skipping_ends(folder):
+    spoil(folder, *range(30))
+    stream = open_stream(folder, 32, 9, seed=0, corrupt="skip")
+    with pytest.raises(InputError, match="too many images cannot be decoded, among them /"):
+        list(stream.training(0))
+    assert list(stream.evaluation()) == []
+
+
+@pytest.mark.parametrize(("part", "purpose"), [(0, "train on"), (1, "evaluate on")])
+def test_a_class_of_which_every_image_was_skipped_is_refused(folder, part, purpose):
+    indices = divide(folder, seed=0)[part]
+    of_class = indices[folder.train.labels[indices] == 1]
+    stream = open_stream(folder, 32, 9, seed=0, corrupt="skip")
+    faults = {(purpose, index): "broken" for index in of_class.tolist()}
+    with pytest.raises(InputError, match=f"of the class '1' no image to {purpose} can be decoded"):
+        stream.refuse_lost_classes(faults, folder.classes)
+    if part == 0:
+        faults.popitem()
+        stream.refuse_lost_classes(faults, folder.classes)
+    stream.refuse_lost_classes({}, folder.classes)
+
+
+def test_what_to_do_about_corrupt_images_is_one_of_two(digits):
+    with pytest.raises(InputError, match="corrupt-images: unknown 'drop'; allowed: refuse, skip"):
+        open_stream(digits, 8, 16, seed=0, corrupt="drop")
+
+
+def test_a_killed_decoding_process_is_one_line(digits):
+    class Killed(ArrayImages):
+        def open(self, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    source = replace(digits, train=Killed(digits.train.pixels, digits.train.labels))
+    stream = open_stream(source, 8, 16, seed=0, workers=1)
+    with pytest.raises(StopTraining, match=r"a process that decodes images was killed.*fewer --workers"):
+        list(stream.training(0))
+
+
+@pytest.mark.parametrize(("most", "expected"), [(20, [15, 5]), (3, [2, 1]), (500, [90, 30])])
+def test_fewer_evaluation_images_are_of_each_class_in_proportion(digits, most, expected):
+    labels = np.repeat([0, 1], [90, 30])
+    source = replace(digits, held_out=ArrayImages(np.zeros((120, 8, 8), np.uint8), labels))
+    shares = [
+        open_stream(source, 8, 8, seed=0, rank=rank, world_size=2, most_evaluated=most) for rank in range(2)
+    ]
+    seen = torch.cat([collect(share.evaluation())[1] for share in shares])
+    found = torch.bincount(seen).tolist()
+    assert sum(found) == sum(expected)
+    assert abs(found[0] - expected[0]) <= 1
+
+
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (20, 1)])
+def test_a_strip_takes_little_memory(monkeypatch, size):
+    enlarged = []
+    resize = Image.Image.resize
+
+    def note(image, size, *args, **kwargs):
+        enlarged.append(size[0] * size[1])
+        return resize(image, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", note)
+    source = source_of(np.zeros((12, *size[::-1], 3), np.uint8))
+    stream = open_stream(source, 224, 6, seed=0)
+    for images, _ in chain(stream.training(0), stream.evaluation()):
+        assert images.shape[1:] == (3, 224, 224)
+    assert max(enlarged) <= 16 * 256 * 256
+
+
+def test_decoding_processes_are_no_more_than_the_cores_that_may_be_used(monkeypatch):
+    for cores, processes, expected in ((2, 1, 2), (64, 1, 4), (16, 8, 2), (4, 8, 1), (1, 1, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert default_workers() == expected
+
+
+def test_more_decoding_processes_than_cores_are_taken_without_a_warning(digits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_stream(digits, 8, 16, seed=0, workers=500)
 
 
 def test_too_few_images_are_refused(digits):

@@ -55,6 +55,14 @@ def test_what_is_saved_comes_back(saved, parts):
     assert all(map(torch.equal, momenta, restored))
 
 
+def test_a_checkpoint_from_before_images_were_counted_is_read(saved):
+    content = torch.load(saved, weights_only=True)
+    for epoch in content["history"]:
+        del epoch["images"], epoch["skipped"]
+    torch.save(content, saved)
+    assert list(load_checkpoint(saved, RUN).history) == HISTORY
+
+
 def test_saving_again_replaces_and_leaves_nothing_else(saved, parts):
     save_checkpoint(saved, RUN, HISTORY[:1], parts)
     assert len(load_checkpoint(saved, RUN).history) == 1
@@ -151,8 +159,11 @@ def test_parts_of_another_shape_are_refused(saved, parts):
 
 
 def test_history_is_readable_json(tmp_path):
-    write_history(tmp_path / "history.json", RUN.as_dict(), HISTORY)
+    history = [HISTORY[0], replace(HISTORY[1], skipped=("a.png: broken",))]
+    write_history(tmp_path / "history.json", RUN.as_dict(), history, epochs=2)
     content = json.loads((tmp_path / "history.json").read_text())
+    assert content["result"] == content["epochs"][-1]
+    assert content["skipped"] == ["a.png: broken"]
     assert content["run"]["recipe"]["milestones"] == [30, 60, 90]
     assert [epoch["top1"] for epoch in content["epochs"]] == [0.2, 0.1]
     assert best_top1(HISTORY) == 0.2

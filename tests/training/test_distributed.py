@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 
 from nas_recalib.architecture import build
 from nas_recalib.data.streaming import open_stream
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, OtherProcessEnded
 from nas_recalib.training.distributed import World, join_world
 from nas_recalib.training.epoch import evaluate
 
@@ -20,7 +21,7 @@ ALONE = World(0, 1, CPU)
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """What two processes left in a folder, and the folder."""
+    """What two processes left in a folder, the folder, and what they printed."""
     out = tmp_path_factory.mktemp("together")
     launch = [
         "-m",
@@ -38,7 +39,8 @@ def together(tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
-    return [torch.load(out / f"process{rank}.pt", weights_only=True) for rank in range(2)], out
+    left = [torch.load(out / f"process{rank}.pt", weights_only=True) for rank in range(2)]
+    return left, out, result
 
 
 def count(state):
@@ -49,7 +51,7 @@ def count(state):
 
 
 def test_both_processes_hold_the_same_network(together):
-    (first, second), _ = together
+    (first, second), *_ = together
     assert first["state"].keys() == second["state"].keys()
     assert all(torch.equal(first["state"][name], second["state"][name]) for name in first["state"])
     assert first["loss"] == second["loss"]
@@ -58,14 +60,14 @@ def test_both_processes_hold_the_same_network(together):
 
 
 def test_counts_of_an_odd_number_of_images_equal_one_processs(together):
-    (first, second), _ = together
+    (first, second), *_ = together
     alone = count(first["state"])
     assert alone.images == 33
     assert first["counts"] == second["counts"] == asdict(alone)
 
 
 def test_all_return_what_the_main_one_wrote(together):
-    (first, second), out = together
+    (first, second), out, _ = together
     assert without_seconds(first) == without_seconds(second)
     last = first["histories"][0][-1]
     alone = count(load_file(out / "whole" / "weights.safetensors"))
@@ -74,7 +76,7 @@ def test_all_return_what_the_main_one_wrote(together):
 
 
 def test_together_they_go_on_as_if_never_stopped(together):
-    (first, _), out = together
+    (first, _), out, _ = together
     whole, resumed = without_seconds(first)
     assert whole == resumed
     expected, actual = (load_file(out / name / "weights.safetensors") for name in ("whole", "resumed"))
@@ -86,9 +88,45 @@ def test_the_main_processs_refusal_reaches_all(together):
 
 
 def test_sums_and_order(together):
-    (first, second), _ = together
+    (first, second), *_ = together
     assert first["sum"] == second["sum"] == [2, 1]
     assert (first["order"], second["order"]) == ([], ["saw-0"])
+
+
+def test_interrupted_they_say_so_once_and_the_same_command_resumes(together):
+    left, out, printed = together
+    assert [process["statuses"] for process in left] == [[130, 0], [130, 0]]
+    assert "Traceback" not in printed.stderr
+    said = printed.stderr.splitlines()
+    assert said.count("interrupted: run the same command again to resume") == 1
+    assert [line.split(":")[0] for line in said if line.startswith("epoch ")] == [
+        "epoch 1/3",
+        "epoch 2/3",
+        "epoch 3/3",
+    ]
+    assert len(printed.stdout.splitlines()) == 2
+    assert printed.stdout.splitlines()[-1].startswith(
+        f"{out}/commanded/weights.safetensors: epoch 3, the last: "
+    )
+
+
+def test_together_they_skip_an_image_that_cannot_be_decoded_and_name_it_once(together):
+    _, out, printed = together
+    written = json.loads((out / "commanded" / "history.json").read_text())
+    (skipped,) = written["skipped"]
+    assert skipped.startswith(f"{out}/pictures/train/a/3.png: not an image that can be decoded")
+    assert printed.stderr.count("skipped ") == 1
+    assert [epoch["images"] for epoch in written["epochs"]] == [2, 2, 2]
+
+
+def test_what_the_collectives_say_of_a_process_that_ended_is_one_line(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(OtherProcessEnded, match="another of the 2 processes ended early"), join_world(CPU):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1234")
+    with pytest.raises(RuntimeError, match="shapes"), join_world(CPU):
+        raise RuntimeError("shapes differ")
 
 
 def test_alone_nothing_is_joined():
@@ -97,6 +135,7 @@ def test_alone_nothing_is_joined():
         assert world.is_main
         assert world.sum(torch.ones(2)).tolist() == [1, 1]
         assert world.from_main(lambda: 3) == 3
+        assert world.union({1: "a"}) == {1: "a"}
         assert not torch.distributed.is_initialized()
         network = torch.nn.Linear(1, 1)
         assert world.replicate(network) is network

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from safetensors import safe_open
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.data.sources import ArrayImages
 from nas_recalib.data.streaming import open_stream
-from nas_recalib.errors import Diverged, InputError
+from nas_recalib.errors import Diverged, InputError, StopTraining
+from nas_recalib.training import loop
 from nas_recalib.training.distributed import World
 from nas_recalib.training.epoch import evaluate
 
@@ -33,12 +35,11 @@ def read_weights(path):
 def assert_same(out, history, whole):
     expected_history, expected_out = whole
     assert history == expected_history
-    for name in ("weights.safetensors", "best.safetensors"):
-        weights, metadata = read_weights(out / name)
-        expected, expected_metadata = read_weights(expected_out / name)
-        assert metadata == expected_metadata
-        assert weights.keys() == expected.keys()
-        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+    weights, metadata = read_weights(out / "weights.safetensors")
+    expected, expected_metadata = read_weights(expected_out / "weights.safetensors")
+    assert metadata == expected_metadata
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
 
 
 class StopError(Exception):
@@ -55,6 +56,7 @@ def test_epochs_are_reported_and_written_as_they_come(tmp_path):
     def look(result):
         content = json.loads((tmp_path / "history.json").read_text())
         assert content["epochs"][-1]["epoch"] == result.epoch
+        assert (content["result"] == content["epochs"][-1]) == (result.epoch == 3)
         assert (tmp_path / "checkpoint.pt").exists()
         assert not (tmp_path / "weights.safetensors").exists()
         reported.append(result)
@@ -63,7 +65,7 @@ def test_epochs_are_reported_and_written_as_they_come(tmp_path):
     assert reported == history
     assert [result.epoch for result in history] == [1, 2, 3]
     assert [result.rate for result in history] == pytest.approx([0.1, 0.1, 0.01])
-    names = ["best.safetensors", "checkpoint.pt", "history.json", "weights.safetensors"]
+    names = ["checkpoint.pt", "history.json", "weights.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
@@ -104,7 +106,10 @@ def test_killed_it_goes_on_as_if_never_killed(tmp_path, whole):
 
 def test_finished_it_trains_no_more(whole):
     out = whole[1]
+    written = json.loads((out / "history.json").read_text())
+    (out / "history.json").unlink()
     assert_same(out, train(out, progress=stop), whole)
+    assert json.loads((out / "history.json").read_text()) == written
 
 
 @pytest.mark.parametrize(
@@ -132,14 +137,20 @@ def test_weights_say_what_they_are(whole):
     assert counts.images == 33
     assert (counts.top1 / 33, counts.top5 / 33) == (history[-1].top1, history[-1].top5)
     assert metadata["epoch"] == "3"
+    assert metadata["evaluated_on"] == "held-out images"
+    assert metadata["selection"] == "none; the last epoch"
     assert json.loads(metadata["classes"]) == list("0123456789")
 
 
-def test_best_weights_are_of_the_first_best_epoch(whole):
-    history, out = whole
-    _, metadata = read_weights(out / "best.safetensors")
+def test_best_weights_are_selected_on_validation_images_and_say_so(tmp_path):
+    history = train(tmp_path, source=replace(small_digits(), held_out=None), limit_batches=1)
+    _, metadata = read_weights(tmp_path / "best.safetensors")
     best = max(history, key=lambda result: result.top1)
     assert (metadata["epoch"], metadata["top1"]) == (str(best.epoch), str(best.top1))
+    assert metadata["evaluated_on"] == "validation images"
+    assert metadata["selection"].startswith("highest top-1")
+    _, metadata = read_weights(tmp_path / "weights.safetensors")
+    assert (metadata["epoch"], metadata["selection"]) == ("3", "none; the last epoch")
 
 
 def test_a_loss_that_is_not_finite_is_told(tmp_path):
@@ -174,6 +185,76 @@ def test_a_file_in_the_folders_place_is_told(tmp_path):
         train(tmp_path / "out")
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_training(tmp_path):
+    with pytest.raises(InputError, match="/proc: cannot be written"):
+        train("/proc", source=interrupted_digits(0, stop))
+    (tmp_path / "weights.safetensors").mkdir()
+    (tmp_path / "history.json").write_text("{}")
+    with pytest.raises(InputError, match=r"history\.json: belongs to another training"):
+        train(tmp_path, source=interrupted_digits(0, stop))
+    (tmp_path / "history.json").unlink()
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"checkpoint\.pt: damaged"):
+        train(tmp_path, source=interrupted_digits(0, stop))
+    assert {path.name for path in tmp_path.iterdir()} == {"weights.safetensors", "checkpoint.pt"}
+
+
+def test_files_of_another_training_are_not_written_over_for_want_of_its_checkpoint(whole, tmp_path):
+    for name in ("weights.safetensors", "history.json"):
+        (tmp_path / name).write_bytes((whole[1] / name).read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"history\.json: belongs to another training: seed was 0, now 1"):
+        train(tmp_path, seed=1)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(StopError):
+        train(tmp_path, source=interrupted_digits(0, stop))  # the same training begins from its start
+    (tmp_path / "history.json").unlink()
+    with pytest.raises(InputError, match=r"weights\.safetensors: .* there is no checkpoint\.pt"):
+        train(tmp_path)
+
+
+LOCK = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, 2); print(flush=True); input()"
+
+
+@contextmanager
+def another_process_locks(path):
+    command = [sys.executable, "-S", "-c", LOCK, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield
+        process.communicate()
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    with another_process_locks(tmp_path / "lock"):
+        with pytest.raises(InputError, match="another training runs in this folder"):
+            train(tmp_path, source=interrupted_digits(0, stop))
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    with pytest.raises(StopError):
+        train(tmp_path, source=interrupted_digits(0, stop))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_training_resumes(tmp_path, monkeypatch):
+    def fail(path, *_):
+        raise InputError(f"{path}: cannot be written: No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(loop, "save_checkpoint", fail)
+        with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written: No space"):
+            train(tmp_path, limit_batches=1)
+    assert len(train(tmp_path, limit_batches=1)) == 3
+
+
+def test_memory_that_runs_out_is_one_line(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(loop, "train_epoch", fail)
+    with pytest.raises(StopTraining, match=r"epoch 1: memory ran out with 16 images .* smaller --batch-size"):
+        train(tmp_path)
+
+
 def test_three_classes_are_all_in_the_top_five(tmp_path):
     source = small_digits()
     images = ArrayImages(source.train.pixels, source.train.labels % 3)
@@ -189,6 +270,7 @@ def test_limited_batches_in_bfloat16_at_the_architectures_own_size(tmp_path):
     history = train(tmp_path, recipe=RECIPE.with_epochs(1), **settings)
     _, metadata = read_weights(tmp_path / "weights.safetensors")
     assert metadata["architecture"].startswith("resnet20@32/10")
+    assert history[0].images == 16
     assert round(history[0].top1 * 16, 6) % 1 == 0
     assert np.isfinite(history[0].loss)
 
