@@ -16,6 +16,7 @@ from nas_recalib.errors import InputError, whole_number
 from nas_recalib.files import StrictModel, dump_yaml, path_argument, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
 from nas_recalib.operators import BlockChoice
+from nas_recalib.operators.catalog import UnknownOperator
 from nas_recalib.plugins import load_installed, require_plugins
 
 _TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
@@ -137,8 +138,9 @@ class Architecture:
             cost = architecture.cost()
         except ValueError as error:
             plugins = (file.origin or {}).get("plugins")
-            if isinstance(plugins, list) and all(type(plugin) is str for plugin in plugins):
-                require_plugins(str(path), plugins)
+            unknown = isinstance(error.__cause__, UnknownOperator)
+            if unknown and isinstance(plugins, list) and all(type(plugin) is str for plugin in plugins):
+                require_plugins(f"{path}: it", plugins)
             raise InputError(f"{path}: {error}") from error
         for key, given in file.cost.model_dump().items() if file.cost else ():
             counted = getattr(cost, key)

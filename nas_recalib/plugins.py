@@ -61,14 +61,14 @@ def load_study_plugins(study: str, stored: Sequence[str], asked: Sequence[str]) 
     """
     load_plugins(asked)
     if not asked:
-        require_plugins(f"study {study!r}", stored)
+        require_plugins(f"plugin: study {study!r}", stored)
 
 
-def require_plugins(made: str, stored: Sequence[str]) -> None:
+def require_plugins(subject: str, stored: Sequence[str]) -> None:
     """Refuse what was made with plugins that are not loaded, and say how to load them.
 
     Args:
-        made: Name of the study or file that was made with them.
+        subject: Beginning of the sentence, which names the study or file that was made with them.
         stored: Names of the plugins, as the study or file has them.
 
     Raises:
@@ -78,7 +78,7 @@ def require_plugins(made: str, stored: Sequence[str]) -> None:
     if unknown:
         trust = " ".join(f"--plugin {plugin!r}" for plugin in unknown)
         raise InputError(
-            f"plugin: {made} was made with operators that are not loaded; "
+            f"{subject} was made with operators that are not loaded; "
             f"a plugin is a program: if you trust it, give {trust}"
         )
 

@@ -90,9 +90,13 @@ def test_the_whole_job_with_an_operator_of_ones_own(here, forget, capsys, told):
     for command in (["cost", "best.yaml"], ["train", "best.yaml", "--data=digits"]):
         assert run(command) == 2
         assert told() == (
-            "error: plugin: best.yaml was made with operators that are not loaded; "
+            "error: best.yaml: it was made with operators that are not loaded; "
             "a plugin is a program: if you trust it, give --plugin 'own_halve'"
         )
+    whole = (here / "best.yaml").read_text()
+    (here / "torn.yaml").write_text(whole.replace("layer1.0:", "layer9.9:"))
+    assert run(["cost", "torn.yaml"]) == 2
+    assert told().startswith("error: torn.yaml: resnet20 has no block 'layer9.9'"), "no plugin would help"
     assert run(["cost", "best.yaml", "--plugin", "own_halve"]) == 0
     train = "train best.yaml --data digits --epochs 1 --batch-size 32 --limit-batches 1 --workers 0"
     forget()

@@ -50,6 +50,10 @@ _GIVEN = {
 }
 
 
+class UnknownOperator(ValueError):
+    """No operator of that name, or of that kind, is registered."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """A registered operator.
@@ -212,7 +216,7 @@ def _operator(name: str, kind: Kind | None = None) -> Operator:
     if operator is None or (kind is not None and operator.kind != kind):
         allowed = names(kind) if kind else list(_operators)
         told = f"unknown {kind or 'operator'} {name!r}; allowed: {', '.join(allowed)}"
-        raise ValueError(f"{told}; {_hint(name, operator, allowed)}")
+        raise UnknownOperator(f"{told}; {_hint(name, operator, allowed)}")
     return operator
 
 
