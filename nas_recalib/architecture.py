@@ -249,7 +249,8 @@ def build(
         seed: Seed of the initial weights. torch's global generator is left as it was.
 
     Returns:
-        A module from (N, in_channels, H, W) to (N, num_classes) under torchvision's names.
+        A module from (N, in_channels, H, W) to (N, num_classes) under torchvision's names; for no classes, to
+        the features that the classifier would take, (N, C), as timm's networks give them.
 
     Raises:
         InputError: If an argument is of another type or out of range; it is named.

@@ -48,7 +48,11 @@ class Backbone(Protocol):
         """The network with the given choice at each of its blocks, by torch's global generator.
 
         Returns:
-            A module from images (N, in_channels, H, W) to logits (N, num_classes).
+            A module from images (N, in_channels, H, W) to logits (N, num_classes), or, where num_classes is
+            0, to the features that a classifier would take, (N, C).
+
+        Raises:
+            ValueError: If num_classes is negative.
         """
         ...
 
@@ -75,6 +79,19 @@ def halving_maps(modules: Sequence[str], channels: Sequence[int], stride: int) -
     """Maps each half as large as the one before it, the first smaller than the images by `stride`."""
     pairs = zip(modules, channels, strict=True)
     return [FeatureMap(module, width, stride * 2**index) for index, (module, width) in enumerate(pairs)]
+
+
+def classifier(channels: int, num_classes: int) -> nn.Module:
+    """Return the last layer of a network: linear, or an identity for no classes, as in timm.
+
+    Raises:
+        ValueError: If num_classes is negative.
+    """
+    if num_classes < 0:
+        raise ValueError(
+            f"num_classes: {num_classes} is not at least 0 (0 builds a network without classifier)"
+        )
+    return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
 
 def initialise(network: nn.Module) -> None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.fx import wrap
 from torch.nn import functional as F
 
-from nas_recalib.networks.backbone import halving_maps, initialise
+from nas_recalib.networks.backbone import classifier, halving_maps, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration, takes_source
+from nas_recalib.operators._tracing import shape_at_hand
 
 BOTTLENECK = 4
 
@@ -109,7 +111,7 @@ class DenseNet(nn.Module):
     """A DenseNet-BC of the given shape with the given choice in every step.
 
     Shape:
-        (N, in_channels, H, W) to (N, num_classes).
+        (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
 
     Raises:
         ValueError: If an image has too few pixels to be halved at every transition.
@@ -141,17 +143,23 @@ class DenseNet(nn.Module):
         self.features.add_module("relu5", nn.ReLU(inplace=True))
         blocks = [f"features.denseblock{stage}" for stage in range(1, len(shape.depths))]
         self.maps = halving_maps([*blocks, "features.relu5"], widths, stride=1)
-        self.classifier = nn.Linear(width, num_classes)
+        self.classifier = classifier(width, num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if min(height, width) < self.least_side:
-            least = f"{self.least_side}x{self.least_side}"
-            raise ValueError(f"{self.name}: an image of {height}x{width} pixels is smaller than {least}")
+        x = require_pixels(self.name, x, self.least_side)
         y = F.adaptive_avg_pool2d(self.features(x), 1)
         logits: Tensor = self.classifier(torch.flatten(y, 1))
         return logits
+
+
+@wrap
+def require_pixels(network: str, x: Tensor, least: int) -> Tensor:
+    """Return x, or raise ValueError if its images are too small; torch.fx takes this as one node."""
+    height, width = shape_at_hand(x)[-2:]
+    if height < least or width < least:
+        raise ValueError(f"{network}: an image of {height}x{width} pixels is smaller than {least}x{least}")
+    return x
 
 
 def cifar_densenet(name: str, growth: int, depth: int) -> DenseNetBackbone:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, halving_maps, initialise
+from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps, initialise
 from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
@@ -69,7 +69,7 @@ class PreActResNet(nn.Module):
     """A pre-activation network of the given shape with the given choice in every block.
 
     Shape:
-        (N, in_channels, H, W) to (N, num_classes).
+        (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PreActResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(shape.outputs[-1])
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(shape.outputs[-1], num_classes)
+        self.fc = classifier(shape.outputs[-1], num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, halving_maps, initialise
+from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -122,7 +122,7 @@ class ShuffleNet(nn.Module):
     """A ShuffleNet of the given shape with the given choice in every unit.
 
     Shape:
-        (N, in_channels, H, W) to (N, num_classes).
+        (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class ShuffleNet(nn.Module):
         widths = [shape.stem_channels, *shape.channels]
         self.maps = halving_maps(["maxpool", *self.stages], widths, stride=4 if large else 1)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(shape.channels[-1], num_classes)
+        self.fc = classifier(shape.channels[-1], num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from nas_recalib.operators._tracing import shape_at_hand
+
 
 def require(condition: bool, operator: str, argument: str, value: object, allowed: str) -> None:
     """Raises ValueError naming the operator, the argument, its value and what is allowed."""
@@ -45,19 +47,25 @@ def whole_numbers(operator: str, argument: str, value: object, allowed: str) -> 
 
 def require_residual(operator: str, x: Tensor, residual: Tensor | None) -> None:
     """Raises ValueError unless what is to be added has the shape of the map."""
-    if residual is not None and residual.shape != x.shape:
-        raise ValueError(f"{operator}: expected a residual {tuple(x.shape)}, got {tuple(residual.shape)}")
+    if residual is None:
+        return
+    expected, got = shape_at_hand(x), shape_at_hand(residual)
+    if got != expected:
+        raise ValueError(f"{operator}: expected a residual {tuple(expected)}, got {tuple(got)}")
 
 
 def require_channels(operator: str, x: Tensor, channels: int) -> None:
     """Raises ValueError unless x is (N, channels, H, W)."""
-    if x.dim() != 4 or x.shape[1] != channels:
-        raise ValueError(f"{operator}: expected (N, {channels}, H, W), got {tuple(x.shape)}")
+    if x.dim() != 4 or shape_at_hand(x)[1] != channels:
+        raise ValueError(f"{operator}: expected (N, {channels}, H, W), got {tuple(shape_at_hand(x))}")
 
 
 def require_statistics(operator: str, x: Tensor, layers: nn.Module) -> None:
     """Raises ValueError where a batch norm in training, among the layers, would see one value a channel."""
-    if not layers.training or x.shape[0] * x.shape[2] * x.shape[3] != 1:
+    if not layers.training:
+        return
+    images, _, height, width = shape_at_hand(x)
+    if images * height * width != 1:
         return
     if any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in layers.modules()):
         raise ValueError(

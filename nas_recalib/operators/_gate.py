@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nas_recalib.operators._eager import differentiates_eagerly
 from nas_recalib.operators._layout import laid_out
+from nas_recalib.operators._tracing import clamped, sizes_vary
 
 Weigh = Callable[[list[Tensor]], Tensor]
 
@@ -31,7 +32,8 @@ def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor 
         residual: Added to the product, (N, C, H, W).
     """
     if not differentiates_eagerly():  # a compiler fuses passes itself
-        return multiply(x, weigh(averages(x, grids)), residual)
+        weights = weigh(averages(x, grids)).to(x.dtype)
+        return _product(x, weights if max(grids) == 1 else _repeat_over(x, weights), residual)
     if residual is not None and residual.dtype != x.dtype:
         return residual + recalibrate(x, grids, weigh)
     if not torch.is_grad_enabled():
@@ -45,8 +47,7 @@ def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor 
 
 def multiply(x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
     """The map times weights (N, C, a, b) of any origin: x * weights + residual."""
-    weights = repeat(weights.to(x.dtype), (x.shape[-2], x.shape[-1]))
-    return x * weights if residual is None else residual + x * weights
+    return _product(x, _repeat_over(x, weights.to(x.dtype)), residual)
 
 
 def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
@@ -55,6 +56,8 @@ def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
     Where k does not divide the map, regions overlap as those of adaptive pooling do; where it exceeds the
     map, every row or column is a region of its own.
     """
+    if sizes_vary(x.shape[-2], x.shape[-1]):
+        return [_mean(x, k) for k in grids]
     found: dict[int, Tensor] = {}
     for k in sorted(set(grids), reverse=True):
         finer = [other for other in found if other % k == 0 and _divides(other, x)]
@@ -64,11 +67,27 @@ def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
 
 def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest upsampling of (N, C, a, b) to (N, C, *size)."""
+    if sizes_vary(*x.shape[-2:], *size):
+        return F.interpolate(x, size=size, mode="nearest")
     if tuple(x.shape[-2:]) == size:
         return x
     if tuple(x.shape[-2:]) == (1, 1):
         return x.expand(-1, -1, *size)
     return F.interpolate(x, size=size, mode="nearest")
+
+
+def _product(x: Tensor, weights: Tensor, residual: Tensor | None) -> Tensor:
+    return x * weights if residual is None else residual + x * weights
+
+
+def _repeat_over(x: Tensor, weights: Tensor) -> Tensor:
+    return repeat(weights, (x.shape[-2], x.shape[-1]))
+
+
+def average_by(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Averages of (N, C, H, W) over the rows and columns that masks (a, H) and (b, W) mark, (N, C, a, b)."""
+    down, across = (mask.to(x.dtype) / mask.sum(1, keepdim=True) for mask in (rows, columns))
+    return torch.matmul(torch.matmul(down, x), across.T)
 
 
 class _Halves:
@@ -133,9 +152,19 @@ def _mean(x: Tensor, k: int) -> Tensor:
     if k == 1:  # unlike that of mean, the gradient of sum is a broadcast that is never written out
         wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         return (x.sum((2, 3), keepdim=True, dtype=wide) / (height * width)).to(x.dtype)
+    if sizes_vary(height, width):
+        rows, columns = clamped(k, x)
+        return average_by(x, _regions(height, rows, x.device), _regions(width, columns, x.device))
     if _divides(k, x):
         return F.avg_pool2d(x, (height // k, width // k))
     return F.adaptive_avg_pool2d(x, (min(k, height), min(k, width)))
+
+
+def _regions(side: int, k: int, device: torch.device) -> Tensor:
+    """The rows that each of k regions of adaptive pooling covers, (k, side), for any side when it runs."""
+    start = torch.arange(k, device=device)[:, None] * side
+    row = torch.arange(side, device=device)[None, :] * k
+    return (row + k > start) & (row < start + side)
 
 
 def _fit(weights: Tensor, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require
+from nas_recalib.operators._tracing import shape_at_hand
 
 
 def fit_whole_map(operator: str, x: Tensor, size: int, clamp: bool) -> Tensor:
@@ -21,6 +22,6 @@ def fit_whole_map(operator: str, x: Tensor, size: int, clamp: bool) -> Tensor:
     """
     if clamp:
         return F.adaptive_avg_pool2d(x, size)
-    height, width = x.shape[-2:]
+    height, width = shape_at_hand(x)[-2:]
     require(height == width == size, operator, "size", size, f"the side of a {height}x{width} map")
     return x

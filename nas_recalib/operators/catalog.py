@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from nas_recalib.operators._signature import require_buildable
+from nas_recalib.operators._tracing import as_one_node
 from nas_recalib.operators.booster import AccuracyBooster
 from nas_recalib.operators.booster_designs import BoosterDesign
 from nas_recalib.operators.choice import Part, Value, read_part, split_parts
@@ -121,6 +122,8 @@ _operators: dict[str, Operator] = {}
 def register(name: str, kind: Kind, reduce: Reduce = lambda _: None) -> Callable[[Constructor], Constructor]:
     """Adds a constructor to the catalog under a name.
 
+    A class becomes one node of every torch.fx trace, whatever its forward decides by sizes.
+
     Raises:
         ValueError: If the name is taken or the kind unknown, or if a block could not build it.
     """
@@ -133,6 +136,9 @@ def register(name: str, kind: Kind, reduce: Reduce = lambda _: None) -> Callable
         require_buildable(name, construct, kind)
         hints, defaults = _writable(construct, kind)
         _operators[name] = Operator(name, kind, construct, hints, defaults, reduce)
+        function = construct.func if isinstance(construct, partial) else construct
+        if inspect.isclass(function) and issubclass(function, nn.Module):
+            as_one_node(function)
         return construct
 
     return add

@@ -91,7 +91,8 @@ class GatherExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_channels("ge", x, self.channels)
         source = x if self.size is None else fit_whole_map("ge", x, self.size, self.clamp)
-        require_statistics("ge", source[..., :: self.extent, :: self.extent], self)
+        if self.training:
+            require_statistics("ge", source[..., :: self.extent, :: self.extent], self)
         weights = torch.sigmoid(self.excite(self.gather(source)))
         return multiply(x, weights)
 

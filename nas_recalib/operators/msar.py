@@ -15,8 +15,9 @@ from nas_recalib.operators._checks import (
     require_statistics,
     whole_numbers,
 )
-from nas_recalib.operators._gate import averages, multiply, recalibrate, repeat
+from nas_recalib.operators._gate import average_by, averages, multiply, recalibrate, repeat
 from nas_recalib.operators._pointwise import Pointwise
+from nas_recalib.operators._tracing import shape_at_hand, sizes_vary
 
 
 class MSSAR(nn.Module):
@@ -99,15 +100,23 @@ class MSSAR(nn.Module):
 
     def _require_source(self, x: Tensor, source: Tensor) -> None:
         require_channels("msar", source, self.source_channels)
-        if source.shape[0] != x.shape[0]:
-            raise ValueError(f"msar: expected a source of {x.shape[0]} images, got {source.shape[0]}")
-        height, width = source.shape[-2:]
-        fits = self.clamp or self.strategy == "sliding" or max(self.scales) <= min(height, width)
-        require(fits, "msar", "scales", self.scales, f"within a {height}x{width} map")
+        images, (got, _, height, width) = shape_at_hand(x)[0], shape_at_hand(source)
+        if got != images:
+            raise ValueError(f"msar: expected a source of {images} images, got {got}")
+        least = max(self.scales)
+        fits = self.clamp or self.strategy == "sliding" or (least <= height and least <= width)
+        if not fits:  # writing sizes into a message would fix them in an export
+            require(False, "msar", "scales", self.scales, f"within a {height}x{width} map")
 
     def _windows(self, source: Tensor) -> list[Tensor]:
         """Averages over a window of half-width sqrt(H W) / K around every position, for each scale K."""
-        reaches = [int(math.sqrt(source.shape[-2] * source.shape[-1]) / scale) for scale in self.scales]
+        height, width = source.shape[-2:]
+        if sizes_vary(height, width):
+            masks = [
+                [_near(n, height * width, scale, source) for n in (height, width)] for scale in self.scales
+            ]
+            return [average_by(source, rows, columns) for rows, columns in masks]
+        reaches = [int(math.sqrt(height * width) / scale) for scale in self.scales]
         return [F.avg_pool2d(source, 2 * r + 1, 1, r, count_include_pad=False) for r in reaches]
 
     def _weigh(self, averaged: list[Tensor]) -> Tensor:
@@ -116,9 +125,19 @@ class MSSAR(nn.Module):
         for weigh, pooled in pairs:
             require_statistics("msar", pooled, weigh)
         maps = [weigh(pooled) for weigh, pooled in pairs]
-        common = (math.lcm(*(m.shape[-2] for m in maps)), math.lcm(*(m.shape[-1] for m in maps)))
+        if self.strategy == "sliding":
+            return torch.stack(maps).mean(0)
+        grids = [shape_at_hand(m)[-2:] for m in maps]
+        common = (math.lcm(*(rows for rows, _ in grids)), math.lcm(*(columns for _, columns in grids)))
         return torch.stack([repeat(m, common) for m in maps]).mean(0)
 
     def extra_repr(self) -> str:
         scales = "-".join(map(str, self.scales))
         return f"{self.channels}, scales={scales}, strategy={self.strategy}, shared={len(self.weights) == 1}"
+
+
+def _near(side: int, positions: int, scale: int, like: Tensor) -> Tensor:
+    """Which rows lie within sqrt(positions) / scale of each, (side, side), for sizes known when it runs."""
+    row = torch.arange(side, device=like.device)
+    distance = row[:, None] - row[None, :]
+    return distance * distance * (scale * scale) <= positions

@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
+from nas_recalib.operators._tracing import shape_at_hand
+
 # The kernels have been run in Triton's interpreter and compiled for GPUs, but not yet run on one.
 ENABLED = os.environ.get("NAS_RECALIB_TRITON") == "1"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -43,14 +45,14 @@ def usable(x: Tensor, weight: Tensor, pattern: Sequence[int], groups: int) -> bo
     It is off but with NAS_RECALIB_TRITON=1 in the environment, until a GPU has confirmed it. With
     TRITON_INTERPRET=1, tensors on the CPU pass, too: slow, for tests.
     """
-    block = min(weight.shape[0] // groups, weight.shape[1]) // len(pattern)
+    outputs, inputs = shape_at_hand(weight)[:2]
     return (
         _INSTALLED
         and (ENABLED and _ampere(x) if x.is_cuda else INTERPRETED and x.device.type == "cpu")
         and x.device == weight.device
         and {x.dtype, weight.dtype} <= _DTYPES
         and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type))
-        and block >= _LEAST_BLOCK
+        and min(outputs // groups, inputs) // len(pattern) >= _LEAST_BLOCK
     )
 
 

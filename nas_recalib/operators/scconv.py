@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, require_statistics
 from nas_recalib.operators._layout import laid_out
+from nas_recalib.operators._tracing import clamped
 
 
 class SCConv2d(nn.Module):
@@ -89,12 +90,13 @@ class SCConv2d(nn.Module):
         context = F.interpolate(self.k2(self._pool(x1)), size=x1.shape[-2:], mode=self.upsample)
         gate = (x1 + context if self.identity else context).sigmoid_()
         y1 = self.k3(x1)
-        keep = torch.is_grad_enabled() or gate.dtype != y1.dtype  # the gradient needs both factors
+        # The gradient needs both factors, and a trace is one for all modes.
+        keep = torch.is_grad_enabled() or torch.jit.is_tracing() or gate.dtype != y1.dtype
         y1 = y1 * gate if keep else gate.mul_(y1)
         return torch.cat((self.k4(y1), self.k1(x2)), dim=1)
 
     def _pool(self, x: Tensor) -> Tensor:
-        window = (min(self.r, x.shape[-2]), min(self.r, x.shape[-1]))
+        window = clamped(self.r, x)
         pooled = F.avg_pool2d(x, window) if self.pooling == "avg" else F.max_pool2d(x, window)
         require_statistics("scconv", pooled, self.k2)
         return pooled
