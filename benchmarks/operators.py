@@ -23,12 +23,23 @@ from nas_recalib.device import default_threads, pick_device
 from nas_recalib.errors import InputError
 from nas_recalib.operators import BlockChoice, psconv_triton
 from nas_recalib.report.terminal import print_table
-from nas_recalib.timing import Case, Mean, Result, Settings, geometric_means, list_cases, report, run
+from nas_recalib.timing import (
+    MSAR,
+    SIZES,
+    Case,
+    Mean,
+    Result,
+    Settings,
+    geometric_means,
+    list_cases,
+    report,
+    run,
+)
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LAYERS = ("scconv", "psconv", "psconv(pattern=1-2)")
-BLOCKS = ("scconv", "psconv", "msar", "ab", "ab-plus", "se")
-NETWORKS = ("scconv", "psconv", "msar", "ab")
+BLOCKS = {sizes: ("scconv", "psconv", MSAR[sizes], "ab", "ab-plus", "se") for sizes in SIZES}
+NETWORKS = {sizes: ("scconv", "psconv", MSAR[sizes], "ab") for sizes in SIZES}
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,18 @@ class Target:
         return (self.set, self.sizes, self.mode, self.batch, str(BlockChoice.parse(self.choice)))
 
 
-TRAINED = tuple(
-    Part(kind, sizes, "train", choices)
-    for kind, choices in (("layers", LAYERS), ("blocks", BLOCKS))
-    for sizes in ("imagenet", "cifar")
+TRAINED = (
+    *(Part("layers", sizes, "train", LAYERS) for sizes in SIZES),
+    *(Part("blocks", sizes, "train", BLOCKS[sizes]) for sizes in SIZES),
 )
-INFERENCE = tuple(Part("networks", sizes, "forward", NETWORKS) for sizes in ("imagenet", "cifar"))
+INFERENCE = tuple(Part("networks", sizes, "forward", NETWORKS[sizes]) for sizes in SIZES)
 PARTS = {
     "cpu": (*TRAINED, *INFERENCE),
-    "cuda": (*TRAINED, *INFERENCE, Part("networks", "imagenet", "train", NETWORKS, batch_size=128)),
+    "cuda": (
+        *TRAINED,
+        *INFERENCE,
+        Part("networks", "imagenet", "train", NETWORKS["imagenet"], batch_size=128),
+    ),
 }
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 TARGETS = {
@@ -77,15 +91,16 @@ TARGETS = {
         Target("layers", "imagenet", "train", 32, "psconv", 1.25),
         Target("layers", "imagenet", "train", 32, "scconv", 1.05),
         Target("blocks", "imagenet", "train", 32, "ab", 1.05),
-        Target("blocks", "imagenet", "train", 32, "msar", 1.05),
+        Target("blocks", "imagenet", "train", 32, MSAR["imagenet"], 1.05),
         Target("blocks", "cifar", "train", 128, "ab", 1.05),
-        Target("blocks", "cifar", "train", 128, "msar", 1.25),
+        Target("blocks", "cifar", "train", 128, MSAR["cifar"], 1.25),
         Target("blocks", "cifar", "train", 128, "scconv", 1.60),
         Target("blocks", "cifar", "train", 128, "psconv", 1.60),
         Target("networks", "imagenet", "forward", 8, "psconv", 1.10),
         Target("networks", "imagenet", "forward", 8, "scconv", 1.00),
         Target("networks", "imagenet", "forward", 8, "ab", 1.03),
-        Target("networks", "imagenet", "forward", 8, "msar", 1.05),
+        Target("networks", "imagenet", "forward", 8, MSAR["imagenet"], 1.08),
+        Target("networks", "imagenet", "forward", 1, MSAR["imagenet"], 1.25),
     ),
     "cuda": (
         Target("layers", "imagenet", "train", 32, "psconv", 1.10, each=True),  # all of 64 channels or more

@@ -25,7 +25,7 @@ _HOMES = {
     "register": "nas_recalib.operators",
 }
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Architecture",
     "BlockChoice",

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,16 @@ from nas_recalib.costs.memory import network_memory
 from nas_recalib.errors import InputError, whole_number
 from nas_recalib.files import StrictModel, dump_yaml, path_argument, read_yaml, write_atomically
 from nas_recalib.networks import Backbone, get_backbone
+from nas_recalib.networks.backbone import GateFan
 from nas_recalib.operators import BlockChoice
 from nas_recalib.operators.catalog import UnknownOperator
+from nas_recalib.operators.choice_format import FORMATS, modern_text, oldest_format, write_in_format
 from nas_recalib.plugins import load_installed, require_plugins
 
-_TEXT = re.compile(r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(?P<blocks>( \S+?=\S+)*)")
+_TEXT = re.compile(
+    r"(?P<backbone>[^@\s]+)@(?P<size>\d+)/(?P<classes>\d+)(#(?P<format>[1-9]\d?))?(?P<blocks>( \S+?=\S+)*)"
+)
+_FORMAT = "nas-recalib/architecture/"
 _MOST = 1_000_000  # pixels of a side, classes and channels
 _MOST_SEED = 2**63 - 1
 
@@ -30,7 +35,7 @@ class _CostFile(StrictModel):
 
 
 class _ArchitectureFile(StrictModel):
-    format: Literal["nas-recalib/architecture/1"]
+    format: Literal["nas-recalib/architecture/1", "nas-recalib/architecture/2"]
     backbone: str
     input_size: int
     num_classes: int
@@ -119,9 +124,11 @@ class Architecture:
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise ValueError(f"the block {twice[0]!r} is given twice")
-        blocks = dict(items)
+        number = int(match["format"] or 1)
+        if number not in FORMATS:
+            raise ValueError(f"{text.split()[0]!r} was written by a later version of nas-recalib")
         sizes = {"input_size": int(match["size"]), "num_classes": int(match["classes"])}
-        return cls.of(match["backbone"], blocks, **sizes)
+        return cls._read(match["backbone"], dict(items), number, **sizes)
 
     @classmethod
     def load(cls, path: str | Path) -> "Architecture":
@@ -134,7 +141,8 @@ class Architecture:
         file = read_yaml(path, _ArchitectureFile)
         sizes = {"input_size": file.input_size, "num_classes": file.num_classes}
         try:
-            architecture = cls.of(file.backbone, file.blocks, **sizes)
+            number = int(file.format.removeprefix(_FORMAT))
+            architecture = cls._read(file.backbone, file.blocks, number, **sizes)
             cost = architecture.cost()
         except ValueError as error:
             plugins = (file.origin or {}).get("plugins")
@@ -173,11 +181,11 @@ class Architecture:
             raise InputError(f"origin: {origin!r} is not a mapping")
         cost = self.cost()
         content: dict[str, Any] = {
-            "format": "nas-recalib/architecture/1",
+            "format": f"{_FORMAT}{self._format}",
             "backbone": self.backbone,
             "input_size": self.input_size,
             "num_classes": self.num_classes,
-            "blocks": {name: str(choice) for name, choice in self.blocks.items()},
+            "blocks": self._texts(),
             "cost": {"macs": cost.macs, "params": cost.params},
         }
         if origin:
@@ -227,8 +235,32 @@ class Architecture:
         )
 
     def __str__(self) -> str:
-        blocks = " ".join(f"{name}={str(choice).replace(' ', '')}" for name, choice in self.blocks.items())
-        return f"{self.backbone}@{self.input_size}/{self.num_classes} {blocks}"
+        blocks = " ".join(f"{name}={text.replace(' ', '')}" for name, text in self._texts().items())
+        mark = "" if self._format == 1 else f"#{self._format}"
+        return f"{self.backbone}@{self.input_size}/{self.num_classes}{mark} {blocks}"
+
+    @property
+    def _format(self) -> int:
+        """Number of the oldest format that can express the choices; see `operators.choice_format`."""
+        parts = (part for choice in self.choices for part in (choice.convolution, choice.recalibration))
+        return oldest_format(parts, depthwise=self.shape.depthwise)
+
+    def _texts(self) -> dict[str, str]:
+        """The choice of each block as text, in that format."""
+        number, depthwise = self._format, self.shape.depthwise
+        return {
+            name: write_in_format(choice, number, depthwise=depthwise) for name, choice in self.blocks.items()
+        }
+
+    @classmethod
+    def _read(cls, backbone: str, texts: Mapping[str, str], number: int, **sizes: int) -> "Architecture":
+        """As `of`, from texts of a format; see `operators.choice_format`."""
+        depthwise = get_backbone(backbone).depthwise
+        blocks = {
+            name: _choice(name, text, lambda text: modern_text(text, number, depthwise=depthwise))
+            for name, text in texts.items()
+        }
+        return cls.of(backbone, blocks, **sizes)
 
 
 def cost(architecture: Architecture) -> Cost:
@@ -264,12 +296,17 @@ def build(
 
 
 def build_seeded(
-    shape: Backbone, blocks: Mapping[str, BlockChoice], num_classes: int, in_channels: int, seed: int
+    shape: Backbone,
+    blocks: Mapping[str, BlockChoice],
+    num_classes: int,
+    in_channels: int,
+    seed: int,
+    gate_fan: GateFan = "fan_in",
 ) -> nn.Module:
-    """A network whose initial weights follow from the seed alone."""
+    """Build a network whose initial weights follow from the seed alone; see `Backbone.build`."""
     with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
         torch.manual_seed(seed)
-        return shape.build(blocks, num_classes, in_channels)
+        return shape.build(blocks, num_classes, in_channels, gate_fan)
 
 
 def architecture_argument(value: object) -> Architecture:
@@ -286,13 +323,15 @@ def architecture_argument(value: object) -> Architecture:
     return value
 
 
-def _choice(block: str, choice: str | BlockChoice) -> BlockChoice:
+def _choice(
+    block: str, choice: str | BlockChoice, modern: Callable[[str], str] = lambda text: text
+) -> BlockChoice:
     if isinstance(choice, BlockChoice):
         return choice
     if not isinstance(choice, str):
         raise InputError(f"{block}: {choice!r} is not a choice; write it like psconv+ab")
     load_installed()
     try:
-        return BlockChoice.parse(choice)
+        return BlockChoice.parse(modern(choice))
     except ValueError as error:
         raise ValueError(f"{block}: {error}") from error

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message names it and says what is allowed."""
 
 
+class FormatNote(UserWarning):
+    """A file of an earlier format means something else than the same words mean today."""
+
+
 class StopSearch(RuntimeError):
     """A search cannot go on, through no fault of its input."""
 

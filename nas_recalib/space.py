@@ -1,6 +1,7 @@
 """SearchSpace: a backbone, and the choices allowed at each of its blocks."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,10 +14,20 @@ from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
 from nas_recalib.costs.memory import fixed_memory, named_block_memory
 from nas_recalib.costs.table import Integers
-from nas_recalib.errors import InputError, whole_number
+from nas_recalib.errors import FormatNote, InputError, whole_number
 from nas_recalib.files import dump_yaml, parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
-from nas_recalib.space_file import Granularity, Position, SpaceFile, find_space, read_positions
+from nas_recalib.operators import Part
+from nas_recalib.operators.choice_format import LATEST, oldest_format, write_part_in_format
+from nas_recalib.space_file import (
+    Granularity,
+    Position,
+    SpaceFile,
+    ambiguous_choices,
+    find_space,
+    read_positions,
+    space_format,
+)
 
 Limits = Budget | str | float | None
 _MOST_SEED = 2**63 - 1
@@ -55,7 +66,16 @@ class SearchSpace:
             InputError: If there is no such space or its file is wrong; file and key are named.
         """
         path = find_space(name_or_path)
-        return cls._from_file(read_yaml(path, SpaceFile), str(path))
+        file = read_yaml(path, SpaceFile)
+        space = cls._from_file(file, str(path))
+        for text, meant in ambiguous_choices(file, depthwise=get_backbone(file.backbone).depthwise).items():
+            warnings.warn(
+                f"{path}: {text} is read as version 0.1 meant it, {meant}; for what it means today, add the "
+                f"line 'format: {space_format(LATEST)}'",
+                FormatNote,
+                stacklevel=2,
+            )
+        return space
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "SearchSpace":
@@ -86,7 +106,7 @@ class SearchSpace:
             input_size=file.input_size or shape.input_size,
             num_classes=file.num_classes or shape.num_classes,
             granularity=file.granularity,
-            positions=tuple(read_positions(list(shape.blocks()), file)),
+            positions=tuple(read_positions(list(shape.blocks()), file, depthwise=shape.depthwise)),
             proxy_width=file.proxy.width,
             proxy_resolution=file.proxy.resolution,
         )
@@ -270,9 +290,26 @@ class SearchSpace:
     def _options(self) -> dict[str, tuple[str, ...]]:
         options: dict[str, tuple[str, ...]] = {}
         for position in self.positions:
-            options[f"{position.name}.convolution"] = tuple(map(str, position.convolutions))
-            options[f"{position.name}.recalibration"] = tuple(map(str, position.recalibrations))
+            options[f"{position.name}.convolution"] = self._texts(position.convolutions)
+            options[f"{position.name}.recalibration"] = self._texts(position.recalibrations)
         return options
+
+    @cached_property
+    def _format(self) -> int:
+        """Number of the oldest format that can express the options; see `operators.choice_format`."""
+        parts = (part for p in self.positions for part in (*p.convolutions, *p.recalibrations))
+        return oldest_format(parts, depthwise=get_backbone(self.backbone).depthwise)
+
+    def _texts(self, parts: Iterable[Part]) -> tuple[str, ...]:
+        """Operators as text in that format."""
+        depthwise = get_backbone(self.backbone).depthwise
+        return tuple(str(write_part_in_format(p, self._format, depthwise=depthwise)) for p in parts)
+
+    def _as_lists(self, position: Position) -> dict[str, list[str]]:
+        return {
+            "convolution": list(self._texts(position.convolutions)),
+            "recalibration": list(self._texts(position.recalibrations)),
+        }
 
     @cached_property
     def _numbers(self) -> dict[str, dict[str, int]]:
@@ -281,15 +318,19 @@ class SearchSpace:
 
     def describe(self) -> str:
         """The whole space as text; equal for equal spaces, and a file that can be loaded again."""
+        first = self.positions[0]
         content = {
+            **({"format": space_format(self._format)} if self._format > 1 else {}),
             "name": self.name,
             "backbone": self.backbone,
             "input_size": self.input_size,
             "num_classes": self.num_classes,
             "granularity": self.granularity,
-            **_as_lists(self.positions[0]),
+            **self._as_lists(first),
             "overrides": {
-                p.name: _as_lists(p) for p in self.positions if _as_lists(p) != _as_lists(self.positions[0])
+                other.name: self._as_lists(other)
+                for other in self.positions
+                if self._as_lists(other) != self._as_lists(first)
             },
             "proxy": {"width": self.proxy_width, "resolution": self.proxy_resolution},
         }
@@ -303,10 +344,3 @@ def _generator(seed: int) -> np.random.Generator:
 @lru_cache(maxsize=2)  # the grid is made once for all draws, but is large
 def _feasible(space: SearchSpace, budget: Budget) -> Feasible:
     return Feasible(space.table, budget)
-
-
-def _as_lists(position: Position) -> dict[str, list[str]]:
-    return {
-        "convolution": [str(part) for part in position.convolutions],
-        "recalibration": [str(part) for part in position.recalibrations],
-    }

@@ -11,6 +11,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, path_argument
 from nas_recalib.operators import BlockChoice, Part
 from nas_recalib.operators.catalog import Kind, parse_part
+from nas_recalib.operators.choice_format import modern_text
 from nas_recalib.plugins import load_installed
 
 Granularity = Literal["block", "stage", "network"]
@@ -27,8 +28,13 @@ class _Proxy(StrictModel):
 
 
 class SpaceFile(StrictModel):
-    """What search_spaces/*.yaml hold."""
+    """What search_spaces/*.yaml hold.
 
+    Without a format a file is one of version 0.1 and means the operators of its time, as a package without an
+    edition does in Rust.
+    """
+
+    format: Literal["nas-recalib/space/1", "nas-recalib/space/2"] | None = None
     name: str = Field(max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     backbone: str
     input_size: int | None = Field(default=None, ge=1, le=10_000)
@@ -89,8 +95,13 @@ def find_space(name_or_path: str | Path) -> Path:
     return _folder() / f"{name_or_path}.yaml"
 
 
-def read_positions(blocks: list[str], file: SpaceFile) -> list[Position]:
+def read_positions(blocks: list[str], file: SpaceFile, *, depthwise: bool) -> list[Position]:
     """Where a file lets choices be made among the blocks of its backbone, and between what.
+
+    Args:
+        blocks: Names of the backbone's blocks.
+        file: Content of the file.
+        depthwise: Whether the backbone's 3x3 convolutions are depthwise.
 
     Raises:
         ValueError: If an operator or an override is not allowed; the key is named.
@@ -106,7 +117,11 @@ def read_positions(blocks: list[str], file: SpaceFile) -> list[Position]:
     positions = []
     for owner, names in groups.items():
         allowed = {
-            (_allowed(name, "convolution", file), _allowed(name, "recalibration", file)) for name in names
+            (
+                _allowed(name, "convolution", file, depthwise=depthwise),
+                _allowed(name, "recalibration", file, depthwise=depthwise),
+            )
+            for name in names
         }
         if len(allowed) > 1:
             raise ValueError(
@@ -116,7 +131,23 @@ def read_positions(blocks: list[str], file: SpaceFile) -> list[Position]:
     return positions
 
 
-def _allowed(block: str, kind: Kind, file: SpaceFile) -> tuple[Part, ...]:
+def space_format(number: int) -> str:
+    """Return the `format` of files whose choices are written in a format of `operators.choice_format`."""
+    return f"nas-recalib/space/{number}"
+
+
+def ambiguous_choices(file: SpaceFile, *, depthwise: bool) -> dict[str, str]:
+    """Return what means another operator in a file without a format than today, and how that is written."""
+    if file.format is not None:
+        return {}
+    lists = [file.convolution, file.recalibration]
+    for options in file.overrides.values():
+        lists += [options.convolution or [], options.recalibration or []]
+    modern = {text: modern_text(text, 1, depthwise=depthwise) for texts in lists for text in texts}
+    return {text: meant for text, meant in modern.items() if text != meant}
+
+
+def _allowed(block: str, kind: Kind, file: SpaceFile, *, depthwise: bool) -> tuple[Part, ...]:
     """Options of a block: the space's, a stage's override before it, a block's before that."""
     texts: list[str] = getattr(file, kind)
     key: str = kind
@@ -125,10 +156,11 @@ def _allowed(block: str, kind: Kind, file: SpaceFile) -> tuple[Part, ...]:
         told = getattr(override, kind) if override else None
         if told is not None:
             texts, key = told, f"overrides.{owner}.{kind}"
+    number = int(file.format.rpartition("/")[2]) if file.format else 1
     parts: dict[Part, str] = {}
     for text in texts:
         try:
-            part = parse_part(text, kind)
+            part = parse_part(modern_text(text, number, depthwise=depthwise), kind)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
         if part in parts:

@@ -130,7 +130,7 @@ BLOCKS = dict.fromkeys(get_backbone("resnet20").blocks(), "psconv+ab")
     [
         ({"colour": "red"}, "unknown key 'colour'; allowed: format, backbone, input_size, num_classes"),
         ({"backbone": None}, "missing key 'backbone'"),
-        ({"format": "nas-recalib/architecture/2"}, "format: .*'nas-recalib/architecture/1'"),
+        ({"format": "nas-recalib/architecture/3"}, "format: .*'nas-recalib/architecture/1' or '.*/2'"),
         ({"backbone": ["resnet20"]}, "backbone: .*string, found a list"),
         ({"backbone": "resnet21"}, "unknown backbone 'resnet21'"),
         ({"input_size": "32"}, "input_size: .*integer, found '32'"),

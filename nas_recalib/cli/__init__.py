@@ -9,7 +9,7 @@ from typer.exceptions import TyperException
 
 from nas_recalib.cli import correlate, latency, measure, search, storage, study, train
 from nas_recalib.cli.interruption import interrupted_by_sigterm
-from nas_recalib.cli.output import OutputLost, complain, say, standard_streams
+from nas_recalib.cli.output import OutputLost, complain, notes, say, standard_streams
 from nas_recalib.errors import Diverged, InputError, OtherProcessEnded, StopSearch, StopTraining
 
 app = typer.Typer(
@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with interrupted_by_sigterm():
+        with interrupted_by_sigterm(), notes():
             status = app(arguments or ["--help"], prog_name="nas-recalib", standalone_mode=False)
         if status == 130:  # Typer's answer to an interruption
             resumes = arguments[0] in ("search", "train", "latency", "correlate")

@@ -79,16 +79,30 @@ def tables(
         typer.Option(help="scnet, psconv, ms-sar or booster (default: all).", metavar="NAME"),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(help="Write this row's network as an architecture file, for 'train'.", metavar="ROW"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File that --export writes (default: ROW.yaml).", metavar="FILE"),
+    ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the papers' parameters and MACs with ours.
-
-    Where a figure differs, what explains the difference is named.
-    """
+    """Show the papers' accuracies and complexity, with our counts beside them, or export a row's network."""
+    from nas_recalib.errors import InputError
     from nas_recalib.report.paper_figures import compare, read_rows
     from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table
     from nas_recalib.report.terminal import print_table
 
+    if export is not None:
+        if paper is not None or markdown or as_json:
+            raise InputError("--export: not together with --paper, --markdown or --json")
+        _export_row(export, output, force)
+        return
+    if output is not None or force:
+        raise InputError("--output and --force: only together with --export")
     compared = compare(read_rows(paper))
     if as_json:
         print_json(as_dict(compared))
@@ -96,6 +110,18 @@ def tables(
         print(paper_page(compared))
     else:
         print_table(paper_table(compared))
+
+
+def _export_row(key: str, output: Path | None, force: bool) -> None:
+    from nas_recalib.report.paper_figures import export_row, find_row
+
+    row = find_row(key)
+    path = output or Path(f"{row.key}.yaml")
+    require_output(path, force)
+    cost = export_row(row, path).cost()
+    recipes = dict.fromkeys(accuracy.recipe for accuracy in row.accuracies if accuracy.recipe)
+    hint = "".join(f"; trained by --recipe {recipe}" for recipe in recipes)
+    say(f"wrote {path}: {row.network}, {cost.macs:,} MACs, {cost.params:,} params{hint}")
 
 
 def bench(

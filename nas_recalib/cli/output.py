@@ -5,13 +5,14 @@ import os
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from nas_recalib.errors import EXISTS, SUBSTITUTE, InputError, in_one_line, printable
+from nas_recalib.errors import EXISTS, SUBSTITUTE, FormatNote, InputError, in_one_line, printable
 
 _LONGEST = 2000  # of what is said at once
 
@@ -81,6 +82,25 @@ def standard_streams() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def notes() -> Iterator[None]:
+    """Print the package's own warnings as notes of one line, once each, and leave others as they are."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if not isinstance(message, FormatNote):
+                before(message, category, *where, **options)
+            elif str(message) not in said:
+                said.add(str(message))
+                say(f"note: {message}")
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", FormatNote)
+        yield
 
 
 def _prepared(stream: TextIO | None, *, raises: bool) -> TextIO:

@@ -31,7 +31,11 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         tooling.channels_last,
         tooling.torch_compile,
         tooling.torch_export,
+        tooling.export_sizes,
+        tooling.jit_trace,
+        tooling.fx_trace,
         tooling.onnx_export,
+        tooling.onnx_torchscript,
         tooling.copies,
         tooling.state_dict,
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
+from nas_recalib.networks.backbone import GateFan
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.study.config import DTYPES, MOST_SEEDS, MOST_THREADS, compared_space
 from nas_recalib.study.form import (
@@ -38,6 +39,8 @@ class Plan:
         threads: Of the CPU, for one training.
         seed: Of the draw of architectures, the split of the images and, counted on from, the trainings.
         plugins: Modules of the user's own operators.
+        gate_fan: How the convolutions of recalibrations are drawn; "fan_out" in studies of versions before
+            0.2, which do not say.
         architectures: Number of architectures to draw.
         seeds: Number of longer trainings of each.
         scores: Names of the scores as they were asked for, which may be "all" or "none".
@@ -55,6 +58,7 @@ class Plan:
     threads: int
     seed: int
     plugins: list[str] = field(default_factory=list)
+    gate_fan: GateFan = "fan_in"
     architectures: int = 40
     seeds: int = 2
     scores: list[str] = field(default_factory=lambda: ["all"])
@@ -77,6 +81,7 @@ class Plan:
         fidelities = parts["fidelities"]
         plan = cls(
             **{
+                "gate_fan": "fan_out",
                 **content,
                 "upper": read_budget(parts["upper"]),
                 "reference": read_fidelity(parts["reference"]),
@@ -89,6 +94,7 @@ class Plan:
                 "within": is_number(plan.within, 0, 1),
                 "fidelities": all(map(is_line, fidelities)),
                 "dtype": plan.dtype in DTYPES,
+                "gate_fan": plan.gate_fan in get_args(GateFan),
                 "threads": is_whole(plan.threads, 1, MOST_THREADS),
                 "seed": is_whole(plan.seed, 0, MOST_SEEDS),
                 "plugins": isinstance(plan.plugins, list) and all(map(is_text, plan.plugins)),

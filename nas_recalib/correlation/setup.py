@@ -186,6 +186,7 @@ def _plan(
         threads=threads,
         seed=seed,
         plugins=list(request.plugins),
+        gate_fan=stored.gate_fan if stored else "fan_in",
         **{**kept, **{name: value for name, value in asked.items() if value}},
     )
     return plan, (source.note, *source.remarks)

@@ -41,7 +41,14 @@ class Worker:
 
     def __init__(self, plan: Plan, images: Loader, device: str) -> None:
         self._plan = plan
-        self._trainer = Trainer(images, device, dtype=plan.dtype, threads=plan.threads, plugins=plan.plugins)
+        self._trainer = Trainer(
+            images,
+            device,
+            dtype=plan.dtype,
+            threads=plan.threads,
+            plugins=plan.plugins,
+            gate_fan=plan.gate_fan,
+        )
 
     def do(self, task: Task, architecture: Architecture) -> Done:
         start = time.monotonic()
@@ -61,7 +68,8 @@ class Worker:
         fidelity = self._plan.reference
         data = self._trainer.data(fidelity)
         shape = architecture.shape.twin(fidelity.width)
-        network = build_seeded(shape, architecture.blocks, data.num_classes, 3, task.seed)
+        given = (shape, architecture.blocks, data.num_classes, 3, task.seed, self._plan.gate_fan)
+        network = build_seeded(*given)
         network.to(self._trainer.device)
         some = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(task.seed))
         some = some[:_BATCH].to(self._trainer.device)  # in their own order they may all be of one class

@@ -15,6 +15,8 @@ _backbones: dict[str, Backbone] = {
         bottleneck_resnet("resnet50", 3, 4, 6, 3),
         bottleneck_resnet("resnet101", 3, 4, 23, 3),
         bottleneck_resnet("resnet152", 3, 8, 36, 3),
+        bottleneck_resnet("resnet50-v1", 3, 4, 6, 3, early_stride=True),
+        bottleneck_resnet("resnet152-v1", 3, 8, 36, 3, early_stride=True),
         bottleneck_resnet("resnext50-32x4d", 3, 4, 6, 3, groups=32, group_width=4),
         bottleneck_resnet("resnext101-32x4d", 3, 4, 23, 3, groups=32, group_width=4),
         bottleneck_resnet("resnext50-2x40d", 3, 4, 6, 3, groups=2, group_width=40),

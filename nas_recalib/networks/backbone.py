@@ -1,11 +1,14 @@
 """What every backbone is: a stem, named blocks that each ask which operators to use, and a classifier."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, Self, TypeVar
 
 from torch import Tensor, nn
 
 from nas_recalib.operators import BlockChoice
+
+GateFan = Literal["fan_in", "fan_out"]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class BlockSpec(Protocol):
@@ -44,8 +47,25 @@ class Backbone(Protocol):
         """Specs of the blocks under their module names, in the order they run."""
         ...
 
-    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
-        """The network with the given choice at each of its blocks, by torch's global generator.
+    @property
+    def depthwise(self) -> bool:
+        """Whether its 3x3 convolutions are depthwise."""
+        ...
+
+    def build(
+        self,
+        choices: Mapping[str, BlockChoice],
+        num_classes: int,
+        in_channels: int,
+        gate_fan: GateFan = "fan_in",
+    ) -> nn.Module:
+        """Build the network with the given choice at each of its blocks, by torch's global generator.
+
+        Args:
+            choices: The choice of each block, under its module name.
+            num_classes: Number of classes.
+            in_channels: Channels of the images.
+            gate_fan: How the convolutions of recalibrations are drawn; see `initialise`.
 
         Returns:
             A module from images (N, in_channels, H, W) to logits (N, num_classes), or, where num_classes is
@@ -94,12 +114,33 @@ def classifier(channels: int, num_classes: int) -> nn.Module:
     return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
 
-def initialise(network: nn.Module) -> None:
-    """Draws the weight of every convolution as He et al. (2015), by torch's global generator."""
+def initialise(network: Network, gate_fan: GateFan) -> Network:
+    """Draw the weight of every convolution as He et al. (2015), by torch's global generator.
+
+    The convolutions of recalibrations, the gates, are drawn by fan-in. By fan-out the depthwise 1x1
+    convolution of an Accuracy Booster over C channels has a deviation of sqrt(2 / C), so small that the
+    epsilon of the batch norm behind it damps many gates.
+
+    Args:
+        network: A network whose blocks have their recalibration in the attribute `recalibration`.
+        gate_fan: What the deviation of the gates' weights is taken from. "fan_out" is for networks that are
+            to start as versions before 0.2 had them start.
+
+    Returns:
+        The network itself.
+    """
+    gates = {module for block in network.modules() for module in _gate_modules(block)}
     for module in network.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.dim() == 4 and not weight.is_meta:
-            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+            mode = gate_fan if module in gates else "fan_out"
+            nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu")
+    return network
+
+
+def _gate_modules(block: nn.Module) -> Iterator[nn.Module]:
+    recalibration = getattr(block, "recalibration", None)
+    return recalibration.modules() if isinstance(recalibration, nn.Module) else iter(())
 
 
 def add_recalibrated(recalibration: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:

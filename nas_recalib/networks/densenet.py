@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import wrap
 from torch.nn import functional as F
 
-from nas_recalib.networks.backbone import classifier, halving_maps, initialise
+from nas_recalib.networks.backbone import GateFan, classifier, halving_maps, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration, takes_source
 from nas_recalib.operators._tracing import shape_at_hand
 
@@ -89,6 +89,10 @@ class DenseNetBackbone:
     num_classes: int
     clamp: bool = False
 
+    @property
+    def depthwise(self) -> bool:
+        return False
+
     def blocks(self) -> dict[str, DenseStep]:
         specs = {}
         width = 2 * self.growth
@@ -100,8 +104,14 @@ class DenseNetBackbone:
             width //= 2
         return specs
 
-    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
-        return DenseNet(self, choices, num_classes, in_channels)
+    def build(
+        self,
+        choices: Mapping[str, BlockChoice],
+        num_classes: int,
+        in_channels: int,
+        gate_fan: GateFan = "fan_in",
+    ) -> nn.Module:
+        return initialise(DenseNet(self, choices, num_classes, in_channels), gate_fan)
 
     def twin(self, width: float) -> "DenseNetBackbone":
         return replace(self, growth=max(4, round(self.growth * width / 4) * 4), clamp=True)
@@ -144,7 +154,6 @@ class DenseNet(nn.Module):
         blocks = [f"features.denseblock{stage}" for stage in range(1, len(shape.depths))]
         self.maps = halving_maps([*blocks, "features.relu5"], widths, stride=1)
         self.classifier = classifier(width, num_classes)
-        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = require_pixels(self.name, x, self.least_side)

@@ -7,9 +7,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from nas_recalib.networks.backbone import FeatureMap
+from nas_recalib.operators import build_convolution
+from nas_recalib.operators.catalog import VANILLA, parse_part
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -66,7 +69,13 @@ class FeatureMaps(nn.Module):
         return maps
 
 
-def pyramid(network: nn.Module, out_channels: int = 256, strides: Sequence[int] | None = None) -> nn.Module:
+def pyramid(
+    network: nn.Module,
+    out_channels: int = 256,
+    strides: Sequence[int] | None = None,
+    *,
+    convolution: str = "vanilla",
+) -> nn.Module:
     """A backbone for torchvision's detectors: the maps of a network and a feature pyramid over them.
 
     Its parameters are named as in torchvision's own backbones with a pyramid (`body...`, `fpn...`).
@@ -76,22 +85,46 @@ def pyramid(network: nn.Module, out_channels: int = 256, strides: Sequence[int] 
         out_channels: Channels of every map of the pyramid (Lin et al., CVPR 2017).
         strides: As for `FeatureMaps`. For other than four maps, a detector must be given an anchor generator
             of one size more than there are maps.
+        convolution: The convolution that takes the place of the pyramid's 3x3 convolutions, such as `psconv`
+            (PSConv paper, footnote 4), with a bias as they have.
 
     Returns:
         A module with an attribute `out_channels`, from (N, in_channels, H, W) to an OrderedDict of maps of
         the same names and sizes as those of `FeatureMaps`, and "pool", half as large as the last.
 
     Raises:
-        ValueError: As `FeatureMaps`.
+        ValueError: As `FeatureMaps`, or if there is no such convolution.
     """
     from torchvision.ops import FeaturePyramidNetwork
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
     body = FeatureMaps(network, strides)
     fpn = FeaturePyramidNetwork(body.channels, out_channels, LastLevelMaxPool())
+    part = parse_part(convolution, "convolution")
+    if part != VANILLA:
+        for block in fpn.layer_blocks:
+            block[0] = _BiasedConvolution(
+                build_convolution(part, out_channels, out_channels, 1), out_channels
+            )
     backbone = nn.Sequential(OrderedDict(body=body, fpn=fpn))
     backbone.out_channels = out_channels  # type: ignore[assignment]  # where detectors look for it
     return backbone
+
+
+class _BiasedConvolution(nn.Module):
+    """A convolution and a bias, drawn as torchvision draws those of a pyramid."""
+
+    def __init__(self, operator: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.operator = operator
+        self.bias = nn.Parameter(torch.zeros(channels))
+        for parameter in operator.parameters():
+            if parameter.dim() == 4:
+                nn.init.kaiming_uniform_(parameter, a=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.operator(x) + self.bias[:, None, None]
+        return y
 
 
 def freeze_norms(network: Module) -> Module:

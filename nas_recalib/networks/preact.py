@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps, initialise
+from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps
 from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
@@ -83,7 +83,6 @@ class PreActResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = classifier(shape.outputs[-1], num_classes)
-        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

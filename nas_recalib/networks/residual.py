@@ -7,6 +7,7 @@ from typing import Literal
 
 from torch import nn
 
+from nas_recalib.networks.backbone import GateFan, initialise
 from nas_recalib.operators import BlockChoice
 
 
@@ -22,6 +23,7 @@ class ResidualBlock:
         stride: By which its output is smaller than its input.
         groups: Groups of its 3x3 convolutions.
         clamp: Whether its maps may become smaller than an operator's regions.
+        early_stride: Whether a bottleneck carries its stride in the first 1x1 convolution.
     """
 
     module: Callable[["ResidualBlock", BlockChoice], nn.Module]
@@ -31,6 +33,7 @@ class ResidualBlock:
     stride: int
     groups: int
     clamp: bool
+    early_stride: bool = False
 
     def build(self, choice: BlockChoice) -> nn.Module:
         return self.module(self, choice)
@@ -60,6 +63,8 @@ class ResidualBackbone:
         num_classes: Classes of the data set it is made for.
         groups: Groups of every block's 3x3 convolutions (the cardinality of a ResNeXt).
         clamp: Whether its maps may become smaller than an operator's regions.
+        early_stride: Whether bottlenecks carry their stride in the first 1x1 convolution, as in the first
+            ResNets (He et al., 2016), instead of in the 3x3 one.
     """
 
     name: str
@@ -74,6 +79,11 @@ class ResidualBackbone:
     num_classes: int
     groups: int = 1
     clamp: bool = False
+    early_stride: bool = False
+
+    @property
+    def depthwise(self) -> bool:
+        return False
 
     def blocks(self) -> dict[str, ResidualBlock]:
         specs = {}
@@ -82,13 +92,20 @@ class ResidualBackbone:
         for stage, (depth, channels, outputs) in enumerate(stages, start=1):
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1
-                spec = ResidualBlock(self.block, width, channels, outputs, stride, self.groups, self.clamp)
-                specs[f"layer{stage}.{index}"] = spec
+                specs[f"layer{stage}.{index}"] = ResidualBlock(
+                    self.block, width, channels, outputs, stride, self.groups, self.clamp, self.early_stride
+                )
                 width = outputs
         return specs
 
-    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
-        return self.network(self, choices, num_classes, in_channels)
+    def build(
+        self,
+        choices: Mapping[str, BlockChoice],
+        num_classes: int,
+        in_channels: int,
+        gate_fan: GateFan = "fan_in",
+    ) -> nn.Module:
+        return initialise(self.network(self, choices, num_classes, in_channels), gate_fan)
 
     def twin(self, width: float) -> "ResidualBackbone":
         """Scales the number of groups and keeps their width, so that what fits a group still does."""

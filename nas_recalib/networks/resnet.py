@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps, initialise
+from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps
 from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
@@ -34,14 +34,18 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which carries stride and groups), 1x1, the recalibration after the last norm, the sum."""
+    """1x1, 3x3 (which carries groups), 1x1, the recalibration after the last norm, the sum.
+
+    The 3x3 convolution carries the stride, or the first 1x1 one where the shape says so.
+    """
 
     def __init__(self, spec: ResidualBlock, choice: BlockChoice) -> None:
         super().__init__()
         channels = spec.channels
-        self.conv1 = nn.Conv2d(spec.in_channels, channels, 1, bias=False)
+        first, second = (spec.stride, 1) if spec.early_stride else (1, spec.stride)
+        self.conv1 = nn.Conv2d(spec.in_channels, channels, 1, first, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = build_convolution(choice.convolution, channels, channels, spec.stride, spec.groups)
+        self.conv2 = build_convolution(choice.convolution, channels, channels, second, spec.groups)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = nn.Conv2d(channels, spec.out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(spec.out_channels)
@@ -81,7 +85,6 @@ class ResNet(nn.Module):
         self.maps = halving_maps(self.stages, shape.outputs, stride=1 if small else 4)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = classifier(shape.outputs[-1], num_classes)
-        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -103,7 +106,9 @@ def basic_resnet(name: str, *depths: int, widen: int = 1) -> ResidualBackbone:
     return _imagenet(name, block=BasicBlock, depths=depths, channels=channels, outputs=channels)
 
 
-def bottleneck_resnet(name: str, *depths: int, groups: int = 1, group_width: int = 64) -> ResidualBackbone:
+def bottleneck_resnet(
+    name: str, *depths: int, groups: int = 1, group_width: int = 64, early_stride: bool = False
+) -> ResidualBackbone:
     """ResNet of bottlenecks for ImageNet; in groups it is a ResNeXt (Xie et al., 2017, table 1).
 
     Args:
@@ -111,10 +116,19 @@ def bottleneck_resnet(name: str, *depths: int, groups: int = 1, group_width: int
         *depths: Blocks of each stage.
         groups: Groups of the 3x3 convolutions, the cardinality.
         group_width: Channels of a group in the first stage; doubled in each that follows.
+        early_stride: Whether the first 1x1 convolution of a bottleneck carries its stride.
     """
     channels = tuple(groups * group_width * 2**stage for stage in range(4))
     outputs = (256, 512, 1024, 2048)
-    return _imagenet(name, block=Bottleneck, depths=depths, channels=channels, outputs=outputs, groups=groups)
+    return _imagenet(
+        name,
+        block=Bottleneck,
+        depths=depths,
+        channels=channels,
+        outputs=outputs,
+        groups=groups,
+        early_stride=early_stride,
+    )
 
 
 def cifar_resnet(name: str, depth: int) -> ResidualBackbone:

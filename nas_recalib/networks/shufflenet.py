@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps, initialise
+from nas_recalib.networks.backbone import GateFan, add_recalibrated, classifier, halving_maps, initialise
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -94,6 +94,10 @@ class ShuffleNetBackbone:
     num_classes: int
     clamp: bool = False
 
+    @property
+    def depthwise(self) -> bool:
+        return True
+
     def blocks(self) -> dict[str, ShuffleNetBlock]:
         specs: dict[str, ShuffleNetBlock] = {}
         width = self.stem_channels
@@ -106,8 +110,14 @@ class ShuffleNetBackbone:
                 width = channels
         return specs
 
-    def build(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
-        return ShuffleNet(self, choices, num_classes, in_channels)
+    def build(
+        self,
+        choices: Mapping[str, BlockChoice],
+        num_classes: int,
+        in_channels: int,
+        gate_fan: GateFan = "fan_in",
+    ) -> nn.Module:
+        return initialise(ShuffleNet(self, choices, num_classes, in_channels), gate_fan)
 
     def twin(self, width: float) -> "ShuffleNetBackbone":
         """Channels that groups and halves divide, in every branch and its middle, as they do at full size."""
@@ -148,7 +158,6 @@ class ShuffleNet(nn.Module):
         self.maps = halving_maps(["maxpool", *self.stages], widths, stride=4 if large else 1)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = classifier(shape.channels[-1], num_classes)
-        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

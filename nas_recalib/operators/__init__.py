@@ -9,6 +9,7 @@ from nas_recalib.operators.catalog import (
     register,
     takes_source,
 )
+from nas_recalib.operators.cbam import CBAM
 from nas_recalib.operators.choice import Part
 from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
@@ -18,6 +19,7 @@ from nas_recalib.operators.scconv import SCConv2d
 from nas_recalib.operators.squeeze_excite import SqueezeExcite
 
 __all__ = [
+    "CBAM",
     "MSSAR",
     "AccuracyBooster",
     "BlockChoice",

@@ -21,8 +21,8 @@ def require_convolution(
     stride: int,
     groups: int,
     *,
-    parts: int,
-    parts_are: str,
+    parts: int = 1,
+    parts_are: str = "",
 ) -> None:
     """Raises ValueError unless a convolution can be made, each of whose groups falls into equal parts."""
     given = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
@@ -33,7 +33,8 @@ def require_convolution(
     require(groups >= 1, operator, "groups", groups, "at least 1")
     unit = groups * parts
     for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-        allowed = f"a positive multiple of groups x {parts_are} = {unit}"
+        product = f"groups x {parts_are}" if parts > 1 else "groups"
+        allowed = f"a positive multiple of {product} = {unit}"
         require(channels > 0 and channels % unit == 0, operator, name, channels, allowed)
 
 

@@ -66,14 +66,21 @@ def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
 
 
 def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest upsampling of (N, C, a, b) to (N, C, *size)."""
+    """Nearest upsampling of (N, C, a, b) to (N, C, *size): row i is that of cell floor(i a / H)."""
     if sizes_vary(*x.shape[-2:], *size):
-        return F.interpolate(x, size=size, mode="nearest")
+        rows, columns = (
+            torch.arange(side, device=x.device) * cells // side
+            for side, cells in zip(size, x.shape[-2:], strict=True)
+        )
+        return x.index_select(2, rows).index_select(3, columns)
     if tuple(x.shape[-2:]) == size:
         return x
     if tuple(x.shape[-2:]) == (1, 1):
         return x.expand(-1, -1, *size)
-    return F.interpolate(x, size=size, mode="nearest")
+    # torch's "nearest" divides in float32, and takes row 41 of 82 from the first of 2 cells. Where the cells
+    # divide the map, "nearest-exact", which looks at the middle of a row, cannot be wrong.
+    exact = size[0] % x.shape[-2] == 0 and size[1] % x.shape[-1] == 0
+    return F.interpolate(x, size=size, mode="nearest-exact" if exact else "nearest")
 
 
 def _product(x: Tensor, weights: Tensor, residual: Tensor | None) -> Tensor:

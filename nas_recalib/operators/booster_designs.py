@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nas_recalib.operators._checks import require, require_channels, require_statistics
 from nas_recalib.operators._whole_map import fit_whole_map
 
-DesignName = Literal["E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "dw3-bn", "dw9-bn", "no-bn"]
+DesignName = Literal["B", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "dw3-bn", "dw9-bn", "no-bn"]
 Convolution = Literal["depthwise", "full"]
 
 
@@ -39,6 +39,7 @@ class _Design:
 
 # G and H have no norm: the paper names one wherever a design has it, and counts W H C^2 parameters for H.
 _DESIGNS: dict[DesignName, _Design] = {
+    "B": _Design(average=True, pointwise="full"),
     "E": _Design(average=True),
     "F": _Design(average=True, norm=True),
     "G": _Design("depthwise"),
@@ -63,12 +64,13 @@ class BoosterDesign(nn.Module):
 
     Args:
         channels: Channels of the input.
-        design: Its letter. Table 11: E is the global average alone, F the average and a batch norm, G a
-            learned weight for each point of a channel, H one for each point of all channels. Table 12, a
-            weight for each point: I is a 3x3 convolution, J its depthwise form, K and L the same with 7x7
-            kernels. Table 14: M is L, then the average; N is L, then AB; O is L, then AB-Plus. Table 13:
-            "dw3-bn" and "dw9-bn" are 3x3 and 9x9 depthwise convolutions and a batch norm. Section 6.1:
-            "no-bn" is AB without its batch norm.
+        design: Its letter. Figure 2: B is the global average, one fully connected layer and the sigmoid
+            (section 4, which calls it equivalent to AB-Plus; that has a norm besides). Table 11: E is the
+            global average alone, F the average and a batch norm, G a learned weight for each point of a
+            channel, H one for each point of all channels. Table 12, a weight for each point: I is a 3x3
+            convolution, J its depthwise form, K and L the same with 7x7 kernels. Table 14: M is L, then the
+            average; N is L, then AB; O is L, then AB-Plus. Table 13: "dw3-bn" and "dw9-bn" are 3x3 and 9x9
+            depthwise convolutions and a batch norm. Section 6.1: "no-bn" is AB without its batch norm.
         size: Side of the map, which G and H need and the others do not take.
         clamp: With `size`, let maps of other sizes be averaged or repeated to it instead of refusing them;
             what a low-resolution proxy of a network needs.

@@ -26,6 +26,7 @@ from nas_recalib.operators._signature import require_buildable
 from nas_recalib.operators._tracing import as_one_node
 from nas_recalib.operators.booster import AccuracyBooster
 from nas_recalib.operators.booster_designs import BoosterDesign
+from nas_recalib.operators.cbam import CBAM
 from nas_recalib.operators.choice import Part, Value, read_part, split_parts
 from nas_recalib.operators.gather_excite import GatherExcite
 from nas_recalib.operators.msar import MSSAR
@@ -333,6 +334,7 @@ def _reduce_psconv(arguments: Arguments) -> Part | None:
     told = {**arguments, "pattern": pattern[:period]}
     if period == 1:
         told["vary"] = "both"
+        told["depthwise"] = _operators["psconv"].defaults["depthwise"]
     return _canonical(_operators["psconv"], told)
 
 
@@ -341,7 +343,7 @@ def _reduce_scconv(arguments: Arguments) -> Part | None:
     if arguments["r"] != 1:
         return None
     defaults = _operators["scconv"].defaults
-    same = {key: defaults[key] for key in ("pooling", "upsample")}
+    same = {key: defaults[key] for key in ("ceil", "pooling", "upsample")}
     return _canonical(_operators["scconv"], {**arguments, **same})
 
 
@@ -350,14 +352,15 @@ def _reduce_ab(arguments: Arguments) -> Part | None:
 
 
 def _reduce_msar(name: str, arguments: Arguments) -> Part | None:
-    """Scales are terms of a sum; one alone shares nothing, and scale 1 is the whole map either way."""
+    """Scales are terms of a sum; one alone shares nothing.
+
+    A window of scale 1 is not the whole map where that is longer than it is wide.
+    """
     scales = arguments["scales"]
     assert isinstance(scales, tuple)
     told = {**arguments, "scales": tuple(sorted(scales))}
     if len(scales) == 1:
         told["share"] = False
-    if set(scales) == {1}:
-        told["strategy"] = "regional"
     return _canonical(_operators[name], told)
 
 
@@ -392,5 +395,6 @@ register("msar-multi", "recalibration", partial(_reduce_msar, "msar-multi"))(MSS
 register("ab", "recalibration", _reduce_ab)(AccuracyBooster)
 register("ab-plus", "recalibration")(partial(AccuracyBooster, groups=1))
 register("se", "recalibration")(SqueezeExcite)
+register("cbam", "recalibration")(CBAM)
 register("ge", "recalibration", _reduce_ge)(GatherExcite)
 register("ab-design", "recalibration")(BoosterDesign)

@@ -23,19 +23,29 @@ from nas_recalib.operators._tracing import shape_at_hand, sizes_vary
 class MSSAR(nn.Module):
     """Multiplies every response by a weight computed from regions around it, at several scales.
 
-    For each scale K the map is averaged over K x K regions, passed through two 1x1 convolutions (to `hidden`
-    channels, batch norm, ReLU; back, sigmoid) and brought back to full size by repetition (eq. 1). The
-    scales' weights are averaged and multiply the input (eq. 2).
+    For each scale K the map is averaged over K x K regions, passed through two 1x1 convolutions (to a few
+    channels, batch norm, ReLU; back, batch norm, sigmoid) and brought back to full size by repetition (eq.
+    1). The scales' weights are averaged and multiply the input (eq. 2).
+
+    The sliding strategy is defined by an l1 distance, |dh| + |dw| <= sqrt(H W) / K, which is a diamond, while
+    the paper's footnotes 1 and 3 speak of squares and sum over rectangles. Both are here: "sliding" is the
+    square, "sliding-l1" the formula.
 
     Args:
         channels: Channels of the tensor to be recalibrated.
         scales: The K of each scale; (1,) is squeeze-and-excitation.
-        strategy: "regional" pools K x K regions; "sliding" pools a window of half-width sqrt(H W) / K around
-            every position.
-        hidden: Width between the two convolutions (default channels // len(scales), at least 1).
-        share: One pair of convolutions for all scales, instead of one each. The paper's CIFAR ResNets then
-            have the parameters it prints, but more multiply-accumulates (table 2); with a pair for each
-            scale and a hidden width of a ninth of the channels they have both.
+        strategy: "regional" pools K x K regions; "sliding" pools a square window of half-width sqrt(H W) / K
+            around every position, cut off at the borders; "sliding-l1" pools the positions within that l1
+            distance.
+        hidden: Absolute width between the two convolutions, in channels; leave it out for a relative one.
+        reduction: The relative width is channels / (reduction x len(scales)), rounded to the nearest and at
+            least 1, so that it follows a network that is made narrower. 1 is the text's D' = D / L (section
+            3.5); the parameters and multiply-accumulates that the paper prints are those of 3 in its ResNets
+            (tables 2, 3 and 5) and of 16 in its ResNeXt-50 (table 5).
+        norm: "both" follows each convolution by a batch norm, as section 3.2 defines sigma_1 and sigma_2.
+            "hidden" leaves out the second one and rounds relative widths down: the operator of versions
+            before 0.2, for networks that were made with them.
+        share: One pair of convolutions for all scales, instead of one each.
         source_channels: Channels of the tensor that weights are computed from, where it is not the input
             itself (multi-stage recalibration).
         clamp: On a map of fewer than K rows or columns, let every position be a region of its own instead of
@@ -56,8 +66,10 @@ class MSSAR(nn.Module):
         channels: int,
         scales: tuple[int, ...] = (1, 2, 4),
         *,
-        strategy: Literal["regional", "sliding"] = "regional",
+        strategy: Literal["regional", "sliding", "sliding-l1"] = "regional",
         hidden: int | None = None,
+        reduction: int = 1,
+        norm: Literal["both", "hidden"] = "both",
         share: bool = False,
         source_channels: int | None = None,
         clamp: bool = False,
@@ -65,26 +77,34 @@ class MSSAR(nn.Module):
         super().__init__()
         require(channels >= 1, "msar", "channels", channels, "at least 1")
         scales = whole_numbers("msar", "scales", scales, "a list of scales of at least 1")
-        require(strategy in ("regional", "sliding"), "msar", "strategy", strategy, "regional or sliding")
-        require(
-            hidden is None or (type(hidden) is int and hidden >= 1), "msar", "hidden", hidden, "at least 1"
-        )
+        allowed = "regional, sliding or sliding-l1"
+        require(strategy in ("regional", "sliding", "sliding-l1"), "msar", "strategy", strategy, allowed)
+        for name, value in (("hidden", hidden), ("reduction", reduction)):
+            require(value is None or (type(value) is int and value >= 1), "msar", name, value, "at least 1")
+        absolute = f"1, its default, where hidden = {hidden} is given"
+        require(hidden is None or reduction == 1, "msar", "reduction", reduction, absolute)
+        require(norm in ("both", "hidden"), "msar", "norm", norm, "both or hidden")
         sourced = source_channels is None or source_channels >= 1
         require(sourced, "msar", "source_channels", source_channels, "at least 1")
         self.channels = channels
         self.source_channels = source_channels or channels
         self.scales = scales
         self.strategy = strategy
+        self.norm = norm
         self.clamp = clamp
-        width = hidden or max(1, channels // len(scales))
+        divisor = reduction * len(scales)
+        nearest = (2 * channels + divisor) // (2 * divisor)
+        width = hidden or max(1, nearest if norm == "both" else channels // divisor)
         self.weights = nn.ModuleList(self._pair(width) for _ in range(1 if share else len(scales)))
 
     def _pair(self, width: int) -> nn.Sequential:
+        second = [nn.BatchNorm2d(self.channels)] if self.norm == "both" else []
         return nn.Sequential(
             Pointwise(self.source_channels, width),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
             Pointwise(width, self.channels),
+            *second,
             nn.Sigmoid(),
         )
 
@@ -104,20 +124,21 @@ class MSSAR(nn.Module):
         if got != images:
             raise ValueError(f"msar: expected a source of {images} images, got {got}")
         least = max(self.scales)
-        fits = self.clamp or self.strategy == "sliding" or (least <= height and least <= width)
+        fits = self.clamp or self.strategy != "regional" or (least <= height and least <= width)
         if not fits:  # writing sizes into a message would fix them in an export
             require(False, "msar", "scales", self.scales, f"within a {height}x{width} map")
 
     def _windows(self, source: Tensor) -> list[Tensor]:
-        """Averages over a window of half-width sqrt(H W) / K around every position, for each scale K."""
+        """Averages over the positions within sqrt(H W) / K of every position, for each scale K."""
         height, width = source.shape[-2:]
         if sizes_vary(height, width):
-            masks = [
-                [_near(n, height * width, scale, source) for n in (height, width)] for scale in self.scales
-            ]
-            return [average_by(source, rows, columns) for rows, columns in masks]
+            average = _average_square if self.strategy == "sliding" else _average_diamond
+            return [average(source, scale) for scale in self.scales]
         reaches = [int(math.sqrt(height * width) / scale) for scale in self.scales]
-        return [F.avg_pool2d(source, 2 * r + 1, 1, r, count_include_pad=False) for r in reaches]
+        if self.strategy == "sliding":
+            return [F.avg_pool2d(source, 2 * r + 1, 1, r, count_include_pad=False) for r in reaches]
+        ones = torch.ones_like(source[:1, :1])
+        return [_diamond_sums(source, r) / _diamond_sums(ones, r) for r in reaches]
 
     def _weigh(self, averaged: list[Tensor]) -> Tensor:
         """The scales' weights on a grid that all of theirs divide, averaged (eq. 2)."""
@@ -125,7 +146,7 @@ class MSSAR(nn.Module):
         for weigh, pooled in pairs:
             require_statistics("msar", pooled, weigh)
         maps = [weigh(pooled) for weigh, pooled in pairs]
-        if self.strategy == "sliding":
+        if self.strategy != "regional":
             return torch.stack(maps).mean(0)
         grids = [shape_at_hand(m)[-2:] for m in maps]
         common = (math.lcm(*(rows for rows, _ in grids)), math.lcm(*(columns for _, columns in grids)))
@@ -133,11 +154,42 @@ class MSSAR(nn.Module):
 
     def extra_repr(self) -> str:
         scales = "-".join(map(str, self.scales))
-        return f"{self.channels}, scales={scales}, strategy={self.strategy}, shared={len(self.weights) == 1}"
+        shared = len(self.weights) == 1
+        return (
+            f"{self.channels}, scales={scales}, strategy={self.strategy}, norm={self.norm}, shared={shared}"
+        )
 
 
-def _near(side: int, positions: int, scale: int, like: Tensor) -> Tensor:
-    """Which rows lie within sqrt(positions) / scale of each, (side, side), for sizes known when it runs."""
+def _diamond_sums(x: Tensor, reach: int) -> Tensor:
+    """Sums of (N, C, H, W) over |dh| + |dw| <= reach around every position: one run of columns a row."""
+    height = x.shape[-2]
+    total = torch.zeros_like(x)
+    for shift in range(-min(reach, height - 1), min(reach, height - 1) + 1):
+        half = reach - abs(shift)
+        rows = F.avg_pool2d(x, (1, 2 * half + 1), 1, (0, half), divisor_override=1)
+        moved = rows[..., max(0, shift) : height + min(0, shift), :]
+        total = total + F.pad(moved, (0, 0, max(0, -shift), max(0, shift)))
+    return total
+
+
+def _average_square(x: Tensor, scale: int) -> Tensor:
+    """Averages over the sliding square, for sizes known when it runs."""
+    height, width = x.shape[-2:]
+    rows, columns = (_distances(side, x) for side in (height, width))
+    near = height * width
+    return average_by(x, (rows * scale) ** 2 <= near, (columns * scale) ** 2 <= near)
+
+
+def _average_diamond(x: Tensor, scale: int) -> Tensor:
+    """Averages over the sliding l1 ball, for sizes known when it runs."""
+    height, width = x.shape[-2:]
+    rows, columns = (_distances(side, x) for side in (height, width))
+    distance = rows[:, None, :, None] + columns[None, :, None, :]
+    near = ((distance * scale) ** 2 <= height * width).to(x.dtype)
+    return torch.einsum("hwij,ncij->nchw", near, x) / near.sum((2, 3))
+
+
+def _distances(side: int, like: Tensor) -> Tensor:
+    """Distance of each row to each, (side, side)."""
     row = torch.arange(side, device=like.device)
-    distance = row[:, None] - row[None, :]
-    return distance * distance * (scale * scale) <= positions
+    return (row[:, None] - row[None, :]).abs()

@@ -2,38 +2,51 @@
 
 import math
 from collections.abc import Iterator
+from functools import reduce
+from itertools import accumulate
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from nas_recalib.operators._blocks import inverse
 from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
 from nas_recalib.operators._dilated import dilated_conv2d
 from nas_recalib.operators._lattice import Lattice, Term
+from nas_recalib.operators._layout import laid_out
 from nas_recalib.operators.psconv_triton import poly_scale, usable
 
 
 class PSConv2d(nn.Module):
     """Convolution whose kernels have different dilations, laid out in a cyclic lattice.
 
-    Within each group the input and the output channels fall into t = len(pattern) consecutive blocks, b(i) =
-    i // (C / t), and the kernel from input channel k to output channel c has dilation D(c, k) =
+    Within each group the input and the output channels fall into t = len(pattern) consecutive blocks, and
+    the kernel from input channel k of block b(k) to output channel c of block b(c) has dilation D(c, k) =
     pattern[(b(k) - b(c)) mod t] (eq. 3). This is the paper's lattice with its channels relabelled (appendix
     B). It has the weights and the multiply-accumulates of nn.Conv2d: kernels that share a dilation are
     gathered into grouped convolutions, and their outputs are summed. For the backward pass it keeps about
     three maps of the input's size, where nn.Conv2d keeps one.
 
+    Where t does not divide the channels of a group, the last of the paper's partitions is left incomplete
+    (t is the ceiling of channels by partitions, section 3.2): the first blocks have one channel more. The
+    numbers are as exact, but a convolution for each output block makes this form slower.
+
     Args:
-        in_channels: Channels of the input, a multiple of groups x t.
-        out_channels: Channels of the output, a multiple of groups x t.
+        in_channels: Channels of the input, at least t in each group.
+        out_channels: Channels of the output, at least t in each group.
         kernel_size: Side of the square kernels, odd.
         stride: Stride of the convolution.
         groups: Groups as in nn.Conv2d; the lattice stands in each. Where every input channel is a group of
-            its own (depthwise), the pattern runs across the groups: D(c, c) = pattern[b(c)] (appendix A).
+            its own (depthwise), the pattern runs across the groups instead (appendix A).
         pattern: Dilations, one for each block of channels.
         vary: Where dilations vary: from input to input and output to output ("both"), with the input channel
             alone ("in": D = pattern[b(k)]) or with the output channel alone ("out": D = pattern[b(c)]); the
             paper's table 5. Depthwise, an output channel has one input, and only "both" is allowed.
+        depthwise: Where the pattern stands in a depthwise convolution. "interleaved" lays one pattern across
+            every t consecutive groups, as appendix A has it: the kernel of input channel i has the dilation
+            pattern[i mod t]. "blocks" gives each of t consecutive blocks of channels one dilation: the
+            operator of versions before 0.2, which is another one where the convolution before it has groups.
+            Other convolutions are the same either way.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
@@ -52,16 +65,26 @@ class PSConv2d(nn.Module):
         *,
         pattern: tuple[int, ...] = (1, 2, 1, 4),
         vary: Literal["both", "in", "out"] = "both",
+        depthwise: Literal["interleaved", "blocks"] = "interleaved",
     ) -> None:
         super().__init__()
         dilations = whole_numbers("psconv", "pattern", pattern, "a list of dilations of at least 1")
         require(vary in ("both", "in", "out"), "psconv", "vary", vary, "both, in or out")
-        depthwise = groups == in_channels > 1
-        require(vary == "both" or not depthwise, "psconv", "vary", vary, "both, for a depthwise convolution")
-        shape = (in_channels, out_channels, kernel_size, stride, 1 if depthwise else groups)
-        require_convolution("psconv", *shape, parts=len(dilations), parts_are="len(pattern)")
-        divides = f"a multiple of groups = {groups}"
-        require(out_channels % groups == 0, "psconv", "out_channels", out_channels, divides)
+        require(
+            depthwise in ("interleaved", "blocks"), "psconv", "depthwise", depthwise, "interleaved or blocks"
+        )
+        self.depthwise = groups == in_channels > 1
+        varies = vary == "both" or not self.depthwise
+        require(varies, "psconv", "vary", vary, "both, for a depthwise convolution")
+        t = len(dilations)
+        shape = (in_channels, out_channels, kernel_size, stride, groups)
+        require_convolution("psconv", *shape)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            least = t if self.depthwise else groups * t
+            require(channels >= least, "psconv", name, channels, f"at least {least}, for {t} dilations")
+        blocks = f"a multiple of len(pattern) = {t}, which depthwise = blocks needs"
+        whole = not self.depthwise or depthwise == "interleaved" or groups % t == 0
+        require(whole, "psconv", "in_channels", in_channels, blocks)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
@@ -69,49 +92,115 @@ class PSConv2d(nn.Module):
         self.groups = groups
         self.pattern = dilations
         self.vary = vary
-        self.depthwise = depthwise
+        self.interleaved = depthwise == "interleaved"
+        self.even = in_channels % (groups * t) == 0 == out_channels % (groups * t)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self._lattice = Lattice(tuple(_terms(dilations, vary)), len(dilations), groups, stride)
+        self._lattice = Lattice(tuple(_terms(dilations, vary)), t, groups, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         require_channels("psconv", x, self.in_channels)
-        t = len(self.pattern)
         if len(set(self.pattern)) == 1:
             return dilated_conv2d(x, self.weight, self.stride, self.pattern[0], self.groups)
         if self.depthwise:
-            blocks = zip(x.chunk(t, 1), self.weight.chunk(t), self.pattern, strict=True)
-            each = [dilated_conv2d(a, w, self.stride, d, self.groups // t) for a, w, d in blocks]
-            return torch.cat(each, dim=1)
+            return self._convolve_depthwise(x)
+        if not self.even:
+            return self._convolve_uneven(x)
         if usable(x, self.weight, self.pattern, self.groups):
             return poly_scale(x, self.weight, self.pattern, self.vary, self.stride, self.groups)
         return self._lattice.convolve(x, self.weight)
+
+    def _convolve_depthwise(self, x: Tensor) -> Tensor:
+        """One depthwise convolution for each place of the pattern."""
+        t = len(self.pattern)
+        weights = self.weight.unflatten(0, (self.groups, -1))
+        if not self.interleaved:
+            parts = zip(x.chunk(t, 1), weights.chunk(t), self.pattern, strict=True)
+            return torch.cat([self._convolve_each(*part) for part in parts], dim=1)
+        maps = [self._convolve_each(x[:, i::t], weights[i::t], d) for i, d in enumerate(self.pattern)]
+        each = [y.unflatten(1, (-1, self.out_channels // self.groups)) for y in maps]
+        if self.groups % t == 0:
+            return laid_out(torch.stack(each, dim=2).flatten(1, 3), x)
+        order = [group for i in range(t) for group in range(i, self.groups, t)]
+        return laid_out(torch.cat(each, dim=1)[:, inverse(order)].flatten(1, 2), x)
+
+    def _convolve_each(self, x: Tensor, weights: Tensor, dilation: int) -> Tensor:
+        """A depthwise convolution by weights (groups, multiplier, 1, k, k)."""
+        return dilated_conv2d(x, weights.flatten(0, 1), self.stride, dilation, len(weights))
+
+    def _convolve_uneven(self, x: Tensor) -> Tensor:
+        """A grouped convolution for each output block and each dilation of its kernels.
+
+        What torch.jit.trace records is one whole convolution for each dilation instead, the kernels of others
+        zero in it: the exporter to ONNX that reads such traces loses channels of uneven pieces.
+        """
+        if torch.jit.is_tracing():
+            lattice = self._lattice_of_a_group().repeat(self.groups, 1)[:, :, None, None].to(x.device)
+            given = [(d, self.weight * (lattice == d)) for d in sorted(set(self.pattern))]
+            maps = [dilated_conv2d(x, weight, self.stride, d, self.groups) for d, weight in given]
+            return reduce(torch.add, maps)
+        t, maps, like = len(self.pattern), [], x
+        x = x.unflatten(1, (self.groups, -1))
+        weight = self.weight.unflatten(0, (self.groups, -1))
+        ends_in, ends_out = _block_ends(x.shape[2], t), _block_ends(weight.shape[1], t)
+        for out in range(t):
+            rows = weight[:, ends_out[out] : ends_out[out + 1]]
+            total: Tensor | None = None
+            for dilation in sorted(set(self.pattern)):
+                columns = [
+                    channel
+                    for block in range(t)
+                    if self._dilation(out, block) == dilation
+                    for channel in range(ends_in[block], ends_in[block + 1])
+                ]
+                if columns:
+                    index = torch.tensor(columns, device=x.device)
+                    source = x.index_select(2, index).flatten(1, 2)
+                    kernels = rows.index_select(2, index).flatten(0, 1)
+                    y = dilated_conv2d(source, kernels, self.stride, dilation, self.groups)
+                    total = y if total is None else total + y
+            assert total is not None
+            maps.append(total.unflatten(1, (self.groups, ends_out[out + 1] - ends_out[out])))
+        return laid_out(torch.cat(maps, dim=2).flatten(1, 2), like)
+
+    def _dilation(self, out: int, block: int) -> int:
+        """Dilation of the kernels from a block of input channels to a block of output channels."""
+        index = {"both": block - out, "in": block, "out": out}[self.vary]
+        return self.pattern[index % len(self.pattern)]
 
     def dilation_matrix(self) -> Tensor:
         """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""
         t = len(self.pattern)
         if self.depthwise:
-            rows = torch.tensor(self.pattern).repeat_interleave(self.groups // t)
-            kernels: Tensor = rows[:, None, None].expand(-1, self.out_channels // self.groups, 1)
+            each = self.groups // t
+            places = [i % t if self.interleaved else i // each for i in range(self.groups)]
+            column = torch.tensor([self.pattern[place] for place in places])
+            kernels: Tensor = column[:, None, None].expand(-1, self.out_channels // self.groups, 1)
             diagonal: Tensor = torch.block_diag(*kernels)
             return diagonal
-        block_in = torch.arange(self.in_channels // self.groups) // (self.in_channels // self.groups // t)
-        block_out = torch.arange(self.out_channels // self.groups) // (self.out_channels // self.groups // t)
-        if self.vary == "both":
-            index = (block_in[None, :] - block_out[:, None]) % t
-        elif self.vary == "in":
-            index = block_in[None, :].expand(len(block_out), -1)
-        else:
-            index = block_out[:, None].expand(-1, len(block_in))
-        lattice: Tensor = torch.block_diag(*[torch.tensor(self.pattern)[index]] * self.groups)
+        lattice: Tensor = torch.block_diag(*[self._lattice_of_a_group()] * self.groups)
         return lattice
+
+    def _lattice_of_a_group(self) -> Tensor:
+        """Dilation of every kernel of a group, (out_channels / groups, in_channels / groups)."""
+        t = len(self.pattern)
+        rows, columns = (
+            [block for block in range(t) for _ in range(ends[block], ends[block + 1])]
+            for ends in (_block_ends(n // self.groups, t) for n in (self.out_channels, self.in_channels))
+        )
+        return torch.tensor([[self._dilation(out, block) for block in columns] for out in rows])
 
     def extra_repr(self) -> str:
         pattern = "-".join(map(str, self.pattern))
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"groups={self.groups}, pattern={pattern}, vary={self.vary}"
+            f"groups={self.groups}, pattern={pattern}, vary={self.vary}, interleaved={self.interleaved}"
         )
+
+
+def _block_ends(channels: int, t: int) -> list[int]:
+    """Where the t blocks of a group's channels begin, and where the last one ends."""
+    return [0, *accumulate(-(-(channels - block) // t) for block in range(t))]
 
 
 def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[Term]:

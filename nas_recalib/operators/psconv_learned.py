@@ -14,7 +14,10 @@ class LearnedPSConv2d(nn.Module):
     """Convolution in which a learned binary mask gives every kernel one of two dilations.
 
     The mask is the Kronecker product of small matrices, 1 where an entry is positive and 0 elsewhere;
-    gradients pass straight through that step. It starts as the static lattice of the pattern (small, large).
+    gradients pass straight through that step (the straight-through estimator). It starts as the static
+    lattice of the pattern (small, large). The paper takes the estimator from XNOR-Net, where it stops the
+    gradient of entries beyond 1 and -1, and says no more; `clip` is that reading.
+
     Kernels are applied at both dilations, masked, so that this form costs twice the multiply-accumulates of
     nn.Conv2d; the paper, too, says that its own costs more.
 
@@ -25,6 +28,7 @@ class LearnedPSConv2d(nn.Module):
         stride: Stride of the convolution.
         groups: Groups as in nn.Conv2d; one mask for all.
         dilations: The small and the large one; the paper's are 1 and 2.
+        clip: Whether an entry of the mask's matrices beyond 1 or -1 has no gradient, as in XNOR-Net.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
@@ -42,6 +46,7 @@ class LearnedPSConv2d(nn.Module):
         groups: int = 1,
         *,
         dilations: tuple[int, ...] = (1, 2),
+        clip: bool = False,
     ) -> None:
         super().__init__()
         allowed = "a small and a large dilation, like 1-2"
@@ -56,6 +61,7 @@ class LearnedPSConv2d(nn.Module):
         self.stride = stride
         self.groups = groups
         self.dilations = dilations
+        self.clip = clip
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         rows, columns = _primes(out_channels // groups // 2), _primes(in_channels // groups // 2)
@@ -68,7 +74,10 @@ class LearnedPSConv2d(nn.Module):
         product = torch.ones(1, 1, dtype=self.weight.dtype, device=self.weight.device)
         for factor in self.factors:
             binary = (factor > 0).to(factor.dtype)
-            product = torch.kron(product, binary.detach() + factor - factor.detach())
+            passed = factor.clamp(-1, 1) if self.clip else factor
+            hard = binary.detach() + passed - passed.detach()
+            # The Kronecker product, which an exporter to ONNX does not know by name.
+            product = (product[:, None, :, None] * hard[None, :, None, :]).flatten(2, 3).flatten(0, 1)
         return product.repeat(self.groups, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ class LearnedPSConv2d(nn.Module):
         small, large = self.dilations
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"groups={self.groups}, dilations={small}-{large}"
+            f"groups={self.groups}, dilations={small}-{large}, clip={self.clip}"
         )
 
 

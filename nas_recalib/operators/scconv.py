@@ -34,6 +34,9 @@ class SCConv2d(nn.Module):
         groups: Groups of each of the four convolutions (SCNeXt); where every input channel is a group of its
             own, so is each of half of them in K1 to K4.
         r: Side and stride of the pooling window; clamped to the map where that is smaller.
+        ceil: Whether a window that reaches over the edge of a map is pooled from what it has. Without it, as
+            in the released network, rows and columns left over by r drop out: at 7x7 and r = 4, 16 of 49
+            positions reach the context.
         pooling: How a window becomes one value.
         identity: Whether X1 itself is added under the sigmoid (off in the paper's table 2 ablation).
         upsample: How X1' is brought back to the size of X1. The paper says bilinear, the released network
@@ -55,6 +58,7 @@ class SCConv2d(nn.Module):
         groups: int = 1,
         *,
         r: int = 4,
+        ceil: bool = False,
         pooling: Literal["avg", "max"] = "avg",
         identity: bool = True,
         upsample: Literal["nearest", "bilinear"] = "nearest",
@@ -69,6 +73,7 @@ class SCConv2d(nn.Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.r = r
+        self.ceil = ceil
         self.pooling = pooling
         self.identity = identity
         self.upsample = upsample
@@ -97,9 +102,13 @@ class SCConv2d(nn.Module):
 
     def _pool(self, x: Tensor) -> Tensor:
         window = clamped(self.r, x)
-        pooled = F.avg_pool2d(x, window) if self.pooling == "avg" else F.max_pool2d(x, window)
+        pool = F.avg_pool2d if self.pooling == "avg" else F.max_pool2d
+        pooled: Tensor = pool(x, window, ceil_mode=self.ceil)
         require_statistics("scconv", pooled, self.k2)
         return pooled
 
     def extra_repr(self) -> str:
-        return f"r={self.r}, pooling={self.pooling}, identity={self.identity}, upsample={self.upsample}"
+        return (
+            f"r={self.r}, ceil={self.ceil}, pooling={self.pooling}, identity={self.identity}, "
+            f"upsample={self.upsample}"
+        )

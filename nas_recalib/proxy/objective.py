@@ -59,7 +59,8 @@ class Proxy:
     def course(self) -> str:
         """What decides the course of a training besides the architecture, as text."""
         images = (*self.data.train_images.shape, len(self.data.val_labels), self.data.split)
-        return f"{images} {self.width} {self.epochs} {self.recipe} {self.dtype} {self.seed}"
+        gates = "" if self.recipe.gate_fan == "fan_out" else f" {self.recipe.gate_fan}"  # as in 0.1
+        return f"{images} {self.width} {self.epochs} {self.recipe}{gates} {self.dtype} {self.seed}"
 
     def on(self, device: torch.device) -> "Proxy":
         """The same, with its images on another device."""
@@ -119,7 +120,8 @@ class Proxy:
 
     def _training(self, architecture: Architecture, parts: int) -> Training:
         shape = architecture.shape.twin(self.width)
-        network = build_seeded(shape, architecture.blocks, self.data.num_classes, 3, self.seed)
+        given = (shape, architecture.blocks, self.data.num_classes, 3, self.seed, self.recipe.gate_fan)
+        network = build_seeded(*given)
         return Training(
             network,
             self.data,

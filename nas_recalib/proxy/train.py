@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nas_recalib.data import Resident
 from nas_recalib.errors import Diverged
+from nas_recalib.networks.backbone import GateFan
 from nas_recalib.proxy.augment import augment_epoch
 
 State = Mapping[str, Any]  # tensors and plain values, by name
@@ -30,6 +31,8 @@ class Recipe:
         momentum: Of Nesterov's kind.
         weight_decay: On every parameter.
         label_smoothing: Of the cross-entropy.
+        gate_fan: How the convolutions of recalibrations are drawn; see `networks.backbone.initialise`.
+            Studies of versions before 0.2 do not say; theirs is "fan_out".
     """
 
     batch_size: int = 64
@@ -38,6 +41,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
+    gate_fan: GateFan = field(default="fan_in", repr=False)
 
 
 def default_recipe(images: int) -> Recipe:

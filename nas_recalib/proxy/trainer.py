@@ -1,7 +1,7 @@
 """Trains one architecture after the other, at any fidelity; their images are read once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 from nas_recalib.architecture import Architecture
 from nas_recalib.data import Resident, load_resident, open_source
 from nas_recalib.device import keep_freed_memory
+from nas_recalib.networks.backbone import GateFan
 from nas_recalib.plugins import load_plugins
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
@@ -52,19 +53,28 @@ class Trainer:
         dtype: Of convolutions and products, by name.
         threads: Of the CPU.
         plugins: Modules of the user's own operators.
+        gate_fan: How the convolutions of recalibrations are drawn.
 
     Attributes:
         device: Of the trainings.
     """
 
     def __init__(
-        self, images: Loader, device: str, *, dtype: str, threads: int, plugins: Sequence[str] = ()
+        self,
+        images: Loader,
+        device: str,
+        *,
+        dtype: str,
+        threads: int,
+        plugins: Sequence[str] = (),
+        gate_fan: GateFan = "fan_in",
     ) -> None:
         load_plugins(plugins)
         torch.set_num_threads(threads)
         keep_freed_memory()
         self.device = torch.device(device)
         self._dtype = getattr(torch, dtype)
+        self._gate_fan = gate_fan
         self._resident = cache(lambda fidelity: images.load(fidelity).to(self.device))
 
     def data(self, fidelity: Fidelity) -> Resident:
@@ -84,7 +94,7 @@ class Trainer:
             data=data,
             width=fidelity.width,
             epochs=fidelity.epochs,
-            recipe=default_recipe(len(data.train_labels)),
+            recipe=replace(default_recipe(len(data.train_labels)), gate_fan=self._gate_fan),
             dtype=self._dtype,
             seed=seed,
         )

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs.macs import count_cost
 from nas_recalib.costs.meta import run_on_meta
-from nas_recalib.networks.resnet import Bottleneck
 from nas_recalib.operators import GatherExcite
 
 Counting = Callable[[Architecture], int]
@@ -39,19 +37,11 @@ def biased_outputs(architecture: Architecture) -> int:
 
 def no_transitions(architecture: Architecture) -> int:
     """MACs, less those of the 1x1 convolutions between dense blocks."""
-    outputs = _outputs(architecture, nn.Conv2d)
+    sizes = {"input_size": architecture.input_size, "num_classes": architecture.num_classes}
+    plain = Architecture.of(architecture.backbone, "vanilla", **sizes)  # no choice reaches a transition
+    outputs = _outputs(plain, nn.Conv2d)
     between = sum(conv.in_channels * values for name, conv, values in outputs if "transition" in name)
     return architecture.cost().macs - between
-
-
-def early_stride(architecture: Architecture) -> int:
-    """MACs, bottlenecks carrying their stride in the first 1x1 convolution instead of the 3x3 one."""
-    network = _network(architecture)
-    for block in network.modules():
-        if isinstance(block, Bottleneck):
-            assert isinstance(block.conv2, nn.Conv2d)
-            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    return count_cost(network, _image(architecture)).macs
 
 
 def hundred_classes(architecture: Architecture) -> int:
@@ -75,7 +65,7 @@ def gather_bias(architecture: Architecture) -> int:
 COUNTINGS: Mapping[str, Counting] = {
     counting.__name__.replace("_", "-"): counting
     for counting in (
-        *(norms_and_relus, convolution_outputs, biased_outputs, no_transitions, early_stride),
+        *(norms_and_relus, convolution_outputs, biased_outputs, no_transitions),
         *(hundred_classes, no_gate_norms, gather_bias),
     )
 }
@@ -99,7 +89,12 @@ def _outputs(architecture: Architecture, kind: type[Module]) -> list[tuple[str, 
 
 @lru_cache(maxsize=1)
 def _calls(architecture: Architecture) -> Sequence[tuple[str, nn.Module, int]]:
-    network = _network(architecture)
+    return _record_calls(_network(architecture), _image(architecture))
+
+
+def _record_calls(
+    network: nn.Module, input_shape: tuple[int, int, int, int]
+) -> Sequence[tuple[str, nn.Module, int]]:
     calls: list[tuple[str, nn.Module, int]] = []
 
     def watch(name: str, module: nn.Module) -> None:
@@ -111,5 +106,5 @@ def _calls(architecture: Architecture) -> Sequence[tuple[str, nn.Module, int]]:
     for name, module in network.named_modules():
         if not list(module.children()):
             watch(name, module)
-    run_on_meta(network, _image(architecture))
+    run_on_meta(network, input_shape)
     return calls

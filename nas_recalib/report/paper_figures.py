@@ -1,15 +1,20 @@
-"""The papers' complexity figures, and whether ours are the same.
+"""The papers' printed figures, and whether our complexity is the same.
 
-What the papers print is in complexity.csv beside this file, with what of ours stands for each row, the
-counting that its table seems to follow, and what is to be said of it.
+complexity.csv beside this file has one line for each row of the papers' classification tables: the printed
+complexity, what of ours stands for it, the counting that its table seems to follow, and what is to be said of
+it. accuracies.csv has one line for each result of a row: a row may have been trained on two data sets, and
+many rows print an accuracy but no complexity.
 """
 
 import csv
+import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from functools import cache
 from importlib.resources import files
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
@@ -24,8 +29,35 @@ PAPERS = {
     "ms-sar": "MS-SAR, ECCV 2018",
     "booster": "Accuracy Booster, WACV 2020",
 }
-QUANTITIES = ("params", "macs")
+QUANTITIES = ("params", "macs", "flops")
 POWERS = {"M": 6, "G": 9}
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A printed accuracy or error of one row on one data set, in per cent; what is not printed is empty.
+
+    Attributes:
+        dataset: Name of the data set: "imagenet", "cifar10" or "cifar100".
+        kind: Whether the figures are accuracies or errors.
+        top1: Top-1 figure with all printed digits.
+        top1_std: Standard deviation of the top-1 figure over the runs.
+        top5: Top-5 figure with all printed digits.
+        runs: Number of runs that the figure is the mean of, where the paper says it.
+        test: Crop or image size of the test.
+        schedule: Training schedule, as the paper's text or table names it.
+        recipe: Name of our recipe with the same schedule.
+    """
+
+    dataset: str
+    kind: Literal["accuracy", "error"]
+    top1: str
+    top1_std: str
+    top5: str
+    runs: int | None
+    test: str
+    schedule: str
+    recipe: str
 
 
 @dataclass(frozen=True)
@@ -33,24 +65,30 @@ class Row:
     """One row of a paper's table.
 
     Attributes:
+        key: Name of the row that stays the same from version to version, such as "scnet-t1-scnet50".
         paper: A key of `PAPERS`.
-        table: Its number in the paper.
-        network: As the paper names it.
+        table: Number of the table in the paper, or "section 4.2" for what only the text prints.
+        network: Name of the network as the paper has it.
+        dataset: Data set that the complexity is for.
         choice: What of ours stands for it: of all blocks, or of each stage, set apart by bars.
-        architecture: The same, on the backbone.
+        architecture: The same, on the backbone; None where our backbones and operators cannot build it.
         printed: The printed figures, such as "25.6M", by quantity; empty where there is none.
         countings: By quantity the counting that its table seems to follow, empty where that is ours.
         note: What is to be said of what stands for it, or of a figure that nothing explains.
+        accuracies: The printed results, one for each data set.
     """
 
+    key: str
     paper: str
     table: str
     network: str
+    dataset: str
     choice: str
-    architecture: Architecture
+    architecture: Architecture | None
     printed: Mapping[str, str]
     countings: Mapping[str, str]
     note: str
+    accuracies: tuple[Accuracy, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +97,7 @@ class Cell:
 
     Attributes:
         printed: As the paper has it.
-        ours: By our own counting.
+        ours: The figure by our own counting; None where the network cannot be built.
         agrees: How the counting named gives the printed figure to its every digit; None where nothing does.
         counting: "ours"; another one's name, where ours does not agree but that does; "difference" where
             no figure agrees, but its difference to that of the plain network.
@@ -67,7 +105,7 @@ class Cell:
     """
 
     printed: str
-    ours: int
+    ours: int | None = None
     agrees: Agreement | None = None
     counting: str | None = None
     counted: int | None = None
@@ -82,31 +120,44 @@ class Compared:
 
 
 def read_rows(paper: str | None = None) -> list[Row]:
-    """The rows of all papers, or of one.
+    """Return the rows of all papers, or of one, in the order in which they are printed.
 
     Raises:
         InputError: If there is no such paper.
     """
     if paper not in (None, *PAPERS):
         raise InputError(f"paper: {paper!r} is not one of {', '.join(PAPERS)}")
-    with (files("nas_recalib.report") / "complexity.csv").open(encoding="utf-8") as file:
-        return [_row(record) for record in csv.DictReader(file) if paper in (None, record["paper"])]
+    results: dict[str, list[Accuracy]] = {}
+    for record in _read_csv("accuracies.csv"):
+        results.setdefault(record.pop("row"), []).append(_accuracy(record))
+    return [
+        _row(record, tuple(results.get(record["key"], ())))
+        for record in _read_csv("complexity.csv")
+        if paper in (None, record["paper"])
+    ]
 
 
-def _row(record: dict[str, str]) -> Row:
+def _read_csv(name: str) -> list[dict[str, str]]:
+    with (files("nas_recalib.report") / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _accuracy(record: Mapping[str, Any]) -> Accuracy:
+    return Accuracy(**{**record, "runs": int(record["runs"]) if record["runs"] else None})
+
+
+def _row(record: Mapping[str, str], accuracies: tuple[Accuracy, ...]) -> Row:
     return Row(
-        paper=record["paper"],
-        table=record["table"],
-        network=record["network"],
-        choice=record["choice"],
-        architecture=_architecture(record),
+        **{name: record[name] for name in ("key", "paper", "table", "network", "dataset", "choice")},
+        architecture=_architecture(record) if record["backbone"] else None,
         printed={quantity: record[quantity] for quantity in QUANTITIES},
         countings={quantity: record[f"{quantity}_counting"] for quantity in QUANTITIES},
         note=record["note"],
+        accuracies=accuracies,
     )
 
 
-def _architecture(record: dict[str, str]) -> Architecture:
+def _architecture(record: Mapping[str, str]) -> Architecture:
     names = list(get_backbone(record["backbone"]).blocks())
     stages = list(dict.fromkeys(_stage(name) for name in names))
     texts = [text.strip() for text in record["choice"].split("|")]
@@ -119,45 +170,93 @@ def _stage(block: str) -> str:
     return block.rpartition(".")[0]
 
 
-def compare(rows: Sequence[Row]) -> list[Compared]:
-    """Counts every row and compares it with what is printed."""
-    plain = {
-        (row.paper, row.architecture.backbone): row
-        for row in reversed(rows)
-        if set(map(str, row.architecture.choices)) == {"vanilla"}
-    }
-    return [
-        Compared(
-            row,
-            {
-                quantity: _cell(row, plain[row.paper, row.architecture.backbone], quantity)
-                for quantity in QUANTITIES
-                if row.printed[quantity]
-            },
+def find_row(key: str) -> Row:
+    """Return the row of that key.
+
+    Raises:
+        InputError: If there is none; the nearest keys are named.
+    """
+    rows = {row.key: row for row in read_rows()}
+    if key not in rows:
+        nearest = difflib.get_close_matches(key[:100], rows, cutoff=0)
+        raise InputError(
+            f"row: {key!r} is not a row of the papers' tables; the nearest are {', '.join(nearest)}"
         )
+    return rows[key]
+
+
+def export_row(row: Row, path: Path) -> Architecture:
+    """Write the architecture of a row, with the table it is from and what the paper prints for it.
+
+    Args:
+        row: Row to export.
+        path: File to write.
+
+    Returns:
+        The architecture that was written.
+
+    Raises:
+        InputError: If the network cannot be built or the file cannot be written.
+    """
+    if row.architecture is None:
+        raise InputError(f"row: {row.key} is {row.network}, which no backbone and operator here can build")
+    printed = [
+        {name: value for name, value in asdict(one).items() if value not in ("", None)}
+        for one in row.accuracies
+    ]
+    complexity = {quantity: figure for quantity, figure in row.printed.items() if figure}
+    origin = {
+        "row": row.key,
+        "paper": PAPERS[row.paper],
+        "table": row.table,
+        "network": row.network,
+        **({"printed_complexity": complexity} if complexity else {}),
+        **({"printed_accuracy": printed} if printed else {}),
+    }
+    row.architecture.save(path, origin)
+    return row.architecture
+
+
+@cache
+def count(architecture: Architecture, quantity: str, counting: str = "") -> int:
+    """Return a quantity by our own counting, or by another one that is named; a MAC is two FLOPs."""
+    if quantity == "flops":
+        return 2 * count(architecture, "macs", counting)
+    return int(COUNTINGS[counting](architecture) if counting else getattr(architecture.cost(), quantity))
+
+
+def compare(rows: Sequence[Row]) -> list[Compared]:
+    """Count every row and compare it with what is printed."""
+    plain: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        if row.architecture and set(map(str, row.architecture.choices)) == {"vanilla"}:
+            plain.setdefault((row.paper, row.table, row.architecture.backbone), row)
+    return [
+        Compared(row, {name: _cell(row, plain, name) for name in QUANTITIES if row.printed[name]})
         for row in rows
     ]
 
 
-def _cell(row: Row, plain: Row, quantity: str) -> Cell:
-    printed, ours = row.printed[quantity], _ours(row, quantity)
+def _cell(row: Row, plain: Mapping[tuple[str, str, str], Row], quantity: str) -> Cell:
+    printed, architecture = row.printed[quantity], row.architecture
+    if architecture is None:
+        return Cell(printed)
+    ours = count(architecture, quantity)
     agrees = agreement(ours, printed)
     if agrees:
         return Cell(printed, ours, agrees, "ours", ours)
     counting = row.countings[quantity]
     if counting:
-        counted = COUNTINGS[counting](row.architecture)
+        counted = count(architecture, quantity, counting)
         agrees = agreement(counted, printed)
         if agrees:
             return Cell(printed, ours, agrees, counting, counted)
-    difference = ours - _ours(plain, quantity)
-    if row is not plain and _differ_by(difference, printed, plain.printed[quantity]):
-        return Cell(printed, ours, "rounded", "difference", difference)
+    base = plain.get((row.paper, row.table, architecture.backbone))
+    if base and base is not row and base.architecture and base.printed[quantity]:
+        difference = ours - count(base.architecture, quantity)
+        if _differ_by(difference, printed, base.printed[quantity]):
+            return Cell(printed, ours, "rounded", "difference", difference)
     return Cell(printed, ours)
-
-
-def _ours(row: Row, quantity: str) -> int:
-    return int(getattr(row.architecture.cost(), quantity))
 
 
 def agreement(value: int, printed: str) -> Agreement | None:
@@ -176,9 +275,9 @@ def _differ_by(difference: int, printed: str, plain: str) -> bool:
 
 
 def summary(compared: Sequence[Compared]) -> dict[str, int]:
-    """How many figures there are, and how many of them agree in which way."""
+    """Return how many figures of complexity there are, and how many of them agree in which way."""
     cells = [cell for one in compared for cell in one.cells.values()]
-    countings = [cell.counting for cell in cells]
+    countings = [cell.counting for cell in cells if cell.ours is not None]
     return {
         "figures": len(cells),
         "ours": countings.count("ours"),
@@ -186,4 +285,5 @@ def summary(compared: Sequence[Compared]) -> dict[str, int]:
         "other_counting": sum(counting in COUNTINGS for counting in countings),
         "difference": countings.count("difference"),
         "unexplained": countings.count(None),
+        "not_built": len(cells) - len(countings),
     }

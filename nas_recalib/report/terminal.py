@@ -27,7 +27,8 @@ class PlainTable:
 
     Attributes:
         headings: Headings of the columns.
-        layout: One letter for each column: "r" for numbers, aligned on the right, and "l" for text.
+        layout: One letter for each column: "r" for numbers, aligned on the right, "l" for text, and "w" for
+            words that a reader copies, which are not wrapped either.
         rows: Cells, in the order of the headings.
         title: Line above the headings, if there is one.
     """
@@ -64,7 +65,7 @@ class PlainTable:
         groups: list[list[int]] = [[]]
         used = 0
         for index, wanted in enumerate(widths):
-            needed = wanted if self.layout[index] == "r" else min(wanted, _READABLE)
+            needed = wanted if self.layout[index] in "rw" else min(wanted, _READABLE)
             if groups[-1] and used + needed > width:
                 groups.append([])
                 used = _INDENT
@@ -74,7 +75,7 @@ class PlainTable:
 
     def _shared(self, group: Sequence[int], widths: Sequence[int], width: int) -> dict[int, int]:
         """Return the widths of columns side by side; what numbers leave is shared among those of text."""
-        room = width - _GAP * (len(group) - 1) - sum(widths[i] for i in group if self.layout[i] == "r")
+        room = width - _GAP * (len(group) - 1) - sum(widths[i] for i in group if self.layout[i] in "rw")
         text = sorted((i for i in group if self.layout[i] == "l"), key=lambda i: widths[i])
         shares = {}
         for place, index in enumerate(text):
@@ -84,7 +85,7 @@ class PlainTable:
 
     def _row(self, row: Sequence[str], groups: Sequence[dict[int, int]]) -> Iterator[str]:
         for number, group in enumerate(groups):
-            cells = {i: [row[i]] if self.layout[i] == "r" else _wrapped(row[i], group[i]) for i in group}
+            cells = {i: [row[i]] if self.layout[i] in "rw" else _wrapped(row[i], group[i]) for i in group}
             for line in range(max(map(len, cells.values()))):
                 parts = []
                 for index, width in group.items():

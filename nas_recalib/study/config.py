@@ -4,13 +4,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml
+from nas_recalib.networks.backbone import GateFan
 from nas_recalib.proxy.train import Recipe
 from nas_recalib.study.form import is_line, is_text, is_whole, read_budget, read_fidelity, require_form
 from nas_recalib.study.trials import ACCURACY, ATTRIBUTES
@@ -110,7 +111,8 @@ class SearchConfig:
         """
         if not all(isinstance(content[key], dict) for key in ("budget", "fidelity", "recipe")):
             raise TypeError("budget, fidelity and recipe are not of their form")
-        config = cls(**{**content, "budget": read_budget(content["budget"])})
+        recipe = {"gate_fan": "fan_out", **content["recipe"]}  # versions before 0.2 did not say
+        config = cls(**{**content, "budget": read_budget(content["budget"]), "recipe": recipe})
         require_form(
             {
                 **{key: is_text(getattr(config, key)) for key in _TEXTS},
@@ -136,9 +138,9 @@ class SearchConfig:
             }
         )
         require_form({"objectives": set(costs) <= ATTRIBUTES.keys() and len(set(costs)) == len(costs)})
-        recipe, default = Recipe(**config.recipe), asdict(Recipe())
-        same = all(type(value) is type(default[key]) for key, value in asdict(recipe).items())
-        require_form({"recipe": same and recipe.batch_size >= 1})
+        read, default = Recipe(**config.recipe), asdict(Recipe())
+        same = all(type(value) is type(default[key]) for key, value in asdict(read).items())
+        require_form({"recipe": same and read.batch_size >= 1 and read.gate_fan in get_args(GateFan)})
         read_fidelity(config.fidelity)
         return config
 

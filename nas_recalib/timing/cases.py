@@ -1,6 +1,6 @@
 """Where operators are timed: layers alone, blocks and whole networks, at the papers' sizes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -20,7 +20,10 @@ Sizes = Literal["imagenet", "cifar"]
 SETS: tuple[Set, ...] = ("layers", "blocks", "networks")
 SIZES: tuple[Sizes, ...] = ("imagenet", "cifar")
 MODES = ("forward", "train")
-CHOICES = ("scconv", "psconv", "psconv(pattern=1-2)", "msar", "ab", "ab-plus", "se")
+MSAR: Mapping[Sizes, str] = {"imagenet": "msar(reduction=16)", "cifar": "msar(reduction=3)"}  # as printed
+CHOICES: Mapping[Sizes, tuple[str, ...]] = {
+    sizes: ("scconv", "psconv", "psconv(pattern=1-2)", MSAR[sizes], "ab", "ab-plus", "se") for sizes in SIZES
+}
 
 _BACKBONES: dict[Sizes, str] = {"imagenet": "resnet50", "cifar": "resnet20"}
 _LAYERS: dict[Sizes, tuple[tuple[int, int], ...]] = {
@@ -129,7 +132,8 @@ def list_cases(
     Args:
         which: One of `SETS`, or "all".
         sizes: One of `SIZES`, or "all".
-        choices: Written as in a search space (default: `CHOICES`, the papers' operators).
+        choices: Written as in a search space (default: `CHOICES`, the papers' operators at the widths that
+            they have in the papers' networks of these sizes).
         mode: One of `MODES`; a ResNet-50 is timed at batch 1, 8 and 32 forward, at 32 in training.
         batch_size: For all cases (default: 32 of ImageNet's size, 128 of CIFAR's).
 
@@ -139,7 +143,6 @@ def list_cases(
     require_one_of("set", which, (*SETS, "all"))
     require_one_of("sizes", sizes, (*SIZES, "all"))
     require_one_of("mode", mode, MODES)
-    chosen = _parse(choices or CHOICES)
     cases = [
         Case(place, choice, batch)
         for kind in SETS
@@ -148,7 +151,7 @@ def list_cases(
         if sizes in (size, "all")
         for batch in _batches(kind, size, mode, batch_size)
         for place in _PLACES[kind](size)
-        for choice in chosen
+        for choice in _parse(choices or CHOICES[size])
         if kind != "layers" or choice.recalibration == NONE
     ]
     nowhere = [choice for choice in _parse(choices) if choice not in {case.choice for case in cases}]

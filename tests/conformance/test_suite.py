@@ -9,7 +9,7 @@ from nas_recalib.conformance import ConformanceError, check_operator
 from nas_recalib.conformance.suite import CHECKS
 from nas_recalib.operators import catalog
 
-DEAR = {"torch_compile", "torch_export", "onnx_export"}
+DEAR = {"torch_compile", "torch_export", "export_sizes", "jit_trace", "onnx_export", "onnx_torchscript"}
 
 
 class Gate(nn.Module):
@@ -192,6 +192,31 @@ class HiddenAverage(Gate):
         return super().gate(x) + self.average
 
 
+class Specialises(Gate):
+    def gate(self, x):
+        return super().gate(x + 0 if x.shape[-1] == x.shape[-2] + 1 else x)
+
+
+class LooksAtTheMode(Gate):
+    def gate(self, x):
+        return super().gate(x) if torch.is_grad_enabled() else x.mul(torch.sigmoid(self.weight + 0))
+
+
+class ForwardsByItself(Gate):
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.forward = self.other
+
+    def other(self, x):
+        return super().forward(x)
+
+
+class UnknownToTorchScript(Gate):
+    def gate(self, x):
+        weight = torch.kron(self.weight[:, :, 0], torch.ones(1, 1, dtype=x.dtype))
+        return x * torch.sigmoid(weight[:, :, None])
+
+
 BROKEN = [
     (KeepsStride, "shape", {"map_sizes", "small_maps"}),
     (LosesGroups, "groups", set()),
@@ -211,9 +236,13 @@ BROKEN = [
     (MixesImages, "images_apart", set()),
     (DropsTheFormat, "channels_last", set()),
     (BreaksTheGraph, "torch_compile", set()),
-    (LooksAtNumbers, "torch_export", {"torch_compile", "onnx_export", "costs"}),
-    (OneBatchSize, "torch_export", {"onnx_export"}),
-    (UnknownToOnnx, "onnx_export", set()),
+    (LooksAtNumbers, "torch_export", {"torch_compile", "export_sizes", "onnx_export", "costs"}),
+    (OneBatchSize, "torch_export", {"export_sizes", "onnx_export"}),
+    (Specialises, "export_sizes", set()),
+    (LooksAtTheMode, "jit_trace", set()),
+    (ForwardsByItself, "fx_trace", set()),
+    (UnknownToOnnx, "onnx_export", {"onnx_torchscript"}),
+    (UnknownToTorchScript, "onnx_torchscript", set()),
     (HoldsALambda, "copies", set()),
     (HiddenState, "state_dict", set()),
     (HiddenAverage, "state_dict", set()),
@@ -263,6 +292,7 @@ def test_reports_what_was_checked(registered, monkeypatch, sound):
         "torch_compile": "as asked",
         "copies": "as asked",
         "onnx_export": "onnx and onnxscript and onnxruntime not installed",
+        "onnx_torchscript": "onnx and onnxscript and onnxruntime not installed",
     }
     if report.operator == "gate":
         skipped["groups"] = "only convolutions have groups"
@@ -277,7 +307,7 @@ def test_reports_what_was_checked(registered, monkeypatch, sound):
     [
         ("gates", {}, "unknown operator 'gates'; allowed: vanilla"),
         ("psconv+ab", {}, r"'psconv\+ab' is not an operator"),
-        ("psconv(pattern=1-2-1-2-1)", {}, "psconv: in_channels = 24 is not a positive multiple"),
+        ("ab(groups=7)", {}, "ab: groups = 7 is not a divisor of the channels"),
         (3, {}, "choice: 3 is not an operator; write it like 'psconv"),
         ("ab", {"channels": 0}, "channels: 0 is not a whole number from 1 to"),
         ("ab", {"channels": 24.0}, r"channels: 24\.0 is not a whole number"),

@@ -103,7 +103,8 @@ def test_thop_agrees_on_a_vanilla_network(name):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ("psconv(pattern=1-2-3)", r"layer1\.0: psconv: in_channels = 64 is not a positive multiple"),
+        ("ge(size=9)", r"layer1\.0: ge: size = 9 is not the side of a 56x56 map"),
+        ("psconv(pattern=1-2-3)+ab(groups=3)", r"layer1\.0: ab: groups = 3 is not a divisor of the channels"),
         ("msar(scales=1-8)", r"layer4\.0: msar: scales = \(1, 8\) is not within a 7x7 map"),
         ("ab(groups=80)", r"layer1\.0: ab: groups = 80 is not a divisor of the channels \(256\)"),
     ],

@@ -17,7 +17,7 @@ from nas_recalib.operators import BlockChoice
 BOTTLENECKS = (256, 512, 1024, 2048)
 CHANNELS = {
     **dict.fromkeys(["resnet18", "resnet34"], (64, 128, 256, 512)),
-    **dict.fromkeys(["resnet50", "resnet101", "resnet152"], BOTTLENECKS),
+    **dict.fromkeys(["resnet50", "resnet101", "resnet152", "resnet50-v1", "resnet152-v1"], BOTTLENECKS),
     **dict.fromkeys(["resnext50-32x4d", "resnext101-32x4d", "resnext50-2x40d"], BOTTLENECKS),
     "wrn18-2": (128, 256, 512, 1024),
     **dict.fromkeys(["resnet20", "resnet32", "resnet56", "resnet110"], (16, 32, 64)),
@@ -262,3 +262,19 @@ def test_norms_that_are_not_frozen_need_two_images(normal):
     with pytest.raises(ValueError, match=r"^ab: training needs a batch of at least 2 images"):
         backbone(x[:1])
     assert all(m.isfinite().all() for m in backbone(x).values())
+
+
+def test_a_pyramid_may_have_poly_scale_convolutions():
+    """PSConv, footnote 4: it replaces the 3x3 convolutions of the pyramid, too, in their places."""
+    network = build(Architecture.of("resnet18", "psconv"))
+    plain, poly = pyramid(network, 16), pyramid(network, 16, convolution="psconv")
+    convolutions = [block[0].operator for block in poly.fpn.layer_blocks]
+    assert [type(c).__name__ for c in convolutions] == ["PSConv2d"] * 4
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in poly.parameters())
+    x = torch.rand(1, 3, 64, 64)
+    maps = poly(x)
+    assert {name: m.shape for name, m in maps.items()} == {name: m.shape for name, m in plain(x).items()}
+    sum(m.sum() for m in maps.values()).backward()
+    assert all(block[0].bias.grad is not None for block in poly.fpn.layer_blocks)
+    with pytest.raises(ValueError, match="unknown convolution 'ab'; allowed: vanilla"):
+        pyramid(network, convolution="ab")

@@ -1,4 +1,4 @@
-"""Networks with every operator pass through torch.fx, torch.jit.trace and torch.export, and without classes."""
+"""Networks with every operator pass torch.fx, torch.jit.trace and torch.export, also without a classifier."""
 
 import warnings
 from dataclasses import replace
@@ -115,7 +115,7 @@ def test_build_takes_no_classes_and_refuses_less(normal):
     architecture = Architecture.of("resnet20", "scconv+ab")
     assert build(architecture, num_classes=0)(normal(2, 3, 8, 8).float()).shape == (2, 64)
     assert build(architecture).fc.out_features == 10
-    with pytest.raises(ValueError, match="num_classes: -3 is not at least 0"):
+    with pytest.raises(ValueError, match="num_classes: -3 is not a whole number from 0"):
         build(architecture, num_classes=-3)
 
 

@@ -60,6 +60,7 @@ def combined(x, module):
 
 
 REFERENCES = {
+    "B": lambda x, m: convolve(average(x), *kernels(m), 0),
     "E": lambda x, m: average(x),
     "F": lambda x, m: normalise(average(x), m),
     "G": lambda x, m: convolve(x, *kernels(m), 0),
@@ -162,7 +163,7 @@ def test_without_a_norm_one_image_is_enough(normal, make, letter):
     ("arguments", "message"),
     [
         ({"channels": 0, "design": "E"}, "channels = 0 is not at least 1"),
-        ({"design": "D"}, "design = 'D' is not one of E, F, G, .*, O, dw3-bn, dw9-bn, no-bn$"),
+        ({"design": "D"}, "design = 'D' is not one of B, E, F, G, .*, O, dw3-bn, dw9-bn, no-bn$"),
         ({"design": "G"}, "size = None is not the side of the map, which design G needs$"),
         ({"design": "H", "size": 0}, "size = 0 is not the side of the map, which design H needs$"),
         ({"design": "E", "size": 8}, "size = 8 is not an argument of design E$"),
@@ -186,8 +187,8 @@ def test_every_design_can_be_written(normal, letter):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("ab-design", "ab-design needs an argument 'design', one of E, F, .*, no-bn$"),
-        ("ab-design(design=e)", "ab-design: design=e is not one of E, F, "),
+        ("ab-design", "ab-design needs an argument 'design', one of B, E, F, .*, no-bn$"),
+        ("ab-design(design=e)", "ab-design: design=e is not one of B, E, F, "),
         ("ab-design(design=G)", "ab-design: size = None is not the side of the map, which design G needs"),
         ("ab-design(design=J, size=8)", "ab-design: size = 8 is not an argument of design J"),
     ],

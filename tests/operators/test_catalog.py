@@ -48,7 +48,10 @@ RECALIBRATIONS = [
         ("msar(scales=4-1-2)", "vanilla+msar"),
         ("msar(scales=1, share=yes)", "vanilla+msar(scales=1)"),
         ("msar-multi(scales=4-1-2, share=no)", "vanilla+msar-multi"),
-        ("msar-multi(scales=1, share=yes, strategy=sliding)", "vanilla+msar-multi(scales=1)"),
+        ("msar-multi(scales=1, share=yes)", "vanilla+msar-multi(scales=1)"),
+        ("msar(reduction=1, norm=both)", "vanilla+msar"),
+        ("psconv(pattern=2-2, depthwise=blocks)", "psconv(pattern=2)"),
+        ("scconv(r=1, ceil=yes)", "scconv(r=1)"),
         ("se(r=16)", "vanilla+se"),
     ],
 )
@@ -88,7 +91,10 @@ def test_a_choice_reads_back_what_it_writes(convolution, recalibration):
         ("vanilla(r=2)", "vanilla takes no argument 'r'; allowed: none"),
         ("psconv(r=2)", "psconv takes no argument 'r'; allowed: pattern, vary"),
         ("psconv(stride=2)", "psconv takes no argument 'stride'"),
-        ("msar(clamp=yes)", "msar takes no argument 'clamp'; allowed: scales, strategy, hidden, share"),
+        (
+            "msar(clamp=yes)",
+            "msar takes no argument 'clamp'; allowed: scales, strategy, hidden, reduction, norm, share",
+        ),
         ("msar(source_channels=4)", "msar takes no argument 'source_channels'; allowed: scales"),
         ("msar-multi(source_channels=4)", "msar-multi takes no argument 'source_channels'; allowed: scales"),
         ("msar-multi(hidden=0)", "msar: hidden = 0 is not at least 1"),

@@ -55,12 +55,13 @@ def test_frozen_norms_take_one_image_in_training(normal, operator):
 
 def test_one_norm_in_training_is_enough_to_refuse(normal, make):
     operator = make(built, "msar").train()
-    first, *others = norms(operator)
+    first, second, *others = norms(operator)  # those of scale 1 see one value
     for norm in others:
         norm.eval()
     with pytest.raises(ValueError, match=r"^msar: training needs a batch of at least 2 images"):
         operator(normal(1, 8, 4, 4))
     first.eval()
+    second.eval()
     for norm in others:  # those of the scales 2 and 4 see more than one value
         norm.train()
     assert operator(normal(1, 8, 4, 4)).isfinite().all()

@@ -12,17 +12,28 @@ VARIANTS = [
     "psconv(pattern=1-3-2)", "psconv(pattern=2)", "psconv(vary=in)", "psconv(vary=out)",
     "scconv(r=3, pooling=max, upsample=bilinear)", "scconv(r=2, identity=no)",
     "msar(scales=1-3, strategy=sliding, hidden=5, share=yes)", "ab(groups=3)",
-    "msar(scales=2-3)", "ge(excitation=ab, extent=4)", "ge(excitation=none, extent=2)",
+    "msar(scales=2-3)", "msar(strategy=sliding-l1)", "msar(norm=hidden)", "scconv(ceil=yes)",
+    "psconv(pattern=1-2-1-1-4)", "psconv-learned(clip=yes)",
+    "ge(excitation=ab, extent=4)", "ge(excitation=none, extent=2)",
     "ab-design(design=I)", "ab-design(design=O)", "ab-design(design=dw9-bn)",
 ]  # fmt: skip
 OF_ONE_SIZE = ["ge(size=8)", "ab-design(design=H, size=8)"]  # refuse maps of any other
 RECALIBRATIONS = [name for name in names("recalibration") if name != "ab-design"]  # which has no default
-TRACING = {"torch_compile", "torch_export", "onnx_export"}  # most of the time
+TRACING = {
+    "torch_compile",
+    "torch_export",
+    "export_sizes",
+    "onnx_export",
+    "onnx_torchscript",
+}  # most of the time
 NOT_RUN = {
     "vanilla": {"channels"},  # torch's own refusal is a RuntimeError
     "none": {"channels", "groups"},
     "psconv-learned": {"gradcheck"},  # gradients pass straight through a step
-    **{name: {"groups", "map_sizes", "costs", "torch_compile"} for name in OF_ONE_SIZE},
+    **{
+        name: {"groups", "map_sizes", "costs", "torch_compile", "export_sizes", "fx_trace"}
+        for name in OF_ONE_SIZE
+    },
     **{name: {"groups"} for name in names("recalibration") if name != "none"},
 }
 

@@ -156,3 +156,16 @@ def test_an_empty_batch_passes(normal, make, build):
 def test_a_residual_of_another_shape_is_refused(normal, make, build, name, shape):
     with pytest.raises(ValueError, match=rf"^{name}: expected a residual \(2, 6, 8, 8\), got"):
         make(build, 6)(normal(2, 6, 8, 8), residual=normal(*shape))
+
+
+@pytest.mark.parametrize("size", [8, 74, 82, 94, 110])
+@pytest.mark.parametrize("k", [2, 4, 12])
+def test_a_weight_is_repeated_over_its_region_alone(size, k):
+    """torch's own nearest upsampling takes the middle row of 82 from the first of two cells."""
+    cells = torch.arange(k * k, dtype=torch.float32).view(1, 1, k, k)
+    y = repeat(cells, (size, size))
+    row = torch.arange(size) * k // size
+    if size % k == 0:
+        assert torch.equal(y[0, 0], cells[0, 0][row][:, row])
+    traced = torch.jit.trace(lambda x: repeat(x, (size, size)), cells)
+    assert torch.equal(traced(cells)[0, 0], cells[0, 0][row][:, row])

@@ -41,15 +41,18 @@ def test_scconv(count, height, width, inputs, outputs, stride, groups, r, poolin
 @pytest.mark.parametrize("scales", [(1,), (1, 2, 4), (2, 2), (1, 3, 5, 7)])
 @pytest.mark.parametrize("hidden", [None, 5])
 @pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("strategy", ["regional", "sliding"])
-def test_msar(count, height, width, channels, scales, hidden, share, strategy):
+@pytest.mark.parametrize(
+    ("strategy", "norm"), [("regional", "both"), ("sliding", "both"), ("regional", "hidden")]
+)
+def test_msar(count, height, width, channels, scales, hidden, share, strategy, norm):
     """Two 1x1 convolutions for every region of a scale; sliding, for every position (section 3.2)."""
-    inner = hidden or channels // len(scales)
+    inner = hidden or (round(channels / len(scales)) if norm == "both" else channels // len(scales))
     pair = 2 * channels * inner
     visits = sum(scale**2 if strategy == "regional" else height * width for scale in scales)
     pairs = 1 if share else len(scales)
-    build = partial(MSSAR, channels, scales, strategy=strategy, hidden=hidden, share=share)
-    assert count(build, channels, height, width) == (pair * visits, pairs * (pair + 2 * inner))
+    second = 2 * channels if norm == "both" else 0
+    build = partial(MSSAR, channels, scales, strategy=strategy, hidden=hidden, norm=norm, share=share)
+    assert count(build, channels, height, width) == (pair * visits, pairs * (pair + 2 * inner + second))
 
 
 @pytest.mark.parametrize(("height", "width"), MAPS)

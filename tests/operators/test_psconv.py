@@ -87,20 +87,6 @@ def test_is_equation_3_for_any_pattern(pattern, vary, data):
         check(torch.randn(1, inputs, 5, 4, generator=generator, dtype=torch.float64), module)
 
 
-@pytest.mark.parametrize(("outputs", "stride"), [(8, 1), (8, 2), (24, 1)])
-@pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 4), (2, 2)])
-def test_depthwise_the_pattern_runs_across_the_groups(normal, make, pattern, outputs, stride):
-    """Appendix A: the kernel of channel c has the dilation of its block, b(c) = c // (C / t)."""
-    module = make(PSConv2d, 8, outputs, 3, stride, 8, pattern=pattern)
-    each = outputs // 8
-    dilations = [
-        [pattern[k // (8 // len(pattern))] if k == c // each else 0 for k in range(8)] for c in range(outputs)
-    ]
-    assert module.dilation_matrix().tolist() == dilations
-    x = normal(2, 8, 7, 6)
-    torch.testing.assert_close(module(x), equation_3(x, module.weight, dilations, stride))
-
-
 @pytest.mark.parametrize("vary", ["both", "in", "out"])
 @pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 1), (1, 2, 1, 4), (1, 2, 4), (1, 1, 2, 2, 1, 4)])
 @pytest.mark.parametrize(("groups", "stride", "size"), [(1, 1, (6, 7)), (2, 2, (5, 8)), (1, 2, (3, 9))])
@@ -228,9 +214,10 @@ def test_zeros_are_multiplied_by_where_narrow_blocks_train_and_nowhere_else(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 10}, r"in_channels = 10 is not a positive multiple of groups x len\(pattern\) = 4"),
+        ({"in_channels": 9, "groups": 2}, "in_channels = 9 is not a positive multiple of groups = 2"),
         ({"out_channels": 0}, "out_channels = 0 is not"),
-        ({"groups": 4}, r"in_channels = 8 is not a positive multiple of groups x len\(pattern\) = 16"),
+        ({"groups": 4}, "in_channels = 8 is not at least 16, for 4 dilations"),
+        ({"out_channels": 3}, "out_channels = 3 is not at least 4, for 4 dilations"),
         ({"groups": 0}, "groups = 0 is not at least 1"),
         ({"kernel_size": 2}, "kernel_size = 2 is not an odd number"),
         ({"stride": 0}, "stride = 0 is not at least 1"),
@@ -242,10 +229,15 @@ def test_zeros_are_multiplied_by_where_narrow_blocks_train_and_nowhere_else(
         ({"pattern": (1, 1.5)}, r"pattern = \(1, 1.5\) is not"),
         (
             {"out_channels": 12, "groups": 8, "pattern": (1, 2)},
-            "out_channels = 12 is not a multiple of groups",
+            "out_channels = 12 is not a positive multiple of groups = 8",
         ),
         ({"groups": 8, "vary": "in"}, "vary = 'in' is not both, for a depthwise convolution"),
-        ({"groups": 8, "pattern": (1, 2, 4)}, r"in_channels = 8 is not a positive multiple"),
+        ({"groups": 8, "pattern": (1,) * 8 + (2,)}, "in_channels = 8 is not at least 9, for 9 dilations"),
+        (
+            {"groups": 8, "pattern": (1, 2, 4), "depthwise": "blocks"},
+            r"in_channels = 8 is not a multiple of len\(pattern\) = 3, which depthwise = blocks needs",
+        ),
+        ({"depthwise": "both"}, "depthwise = 'both' is not interleaved or blocks"),
         ({"vary": "all"}, "vary = 'all' is not both, in or out"),
     ],
 )

@@ -11,10 +11,23 @@ from references import (
     psconv_learned,
     scconv,
 )
-from references_gates import Layer, ab, averaged, combined, fine_grained, ge_theta, msar, se
+from references_gates import (
+    Layer,
+    ab,
+    averaged,
+    cbam,
+    combined,
+    fine_grained,
+    ge_theta,
+    msar,
+    msar_hidden,
+    se,
+    single_fully_connected,
+)
 from torch import nn
 
 from nas_recalib.operators import (
+    CBAM,
     MSSAR,
     AccuracyBooster,
     BoosterDesign,
@@ -74,6 +87,9 @@ def way(request, monkeypatch):
         ((1, 2, 1, 4), 8, 16, 3, 2, 2),
         ((1, 3, 2), 3, 6, 5, 2, 1),
         ((2, 2), 4, 4, 3, 1, 2),
+        ((1, 2, 1, 4), 6, 5, 3, 1, 1),  # t does not divide the channels: blocks of 2, 2, 1, 1
+        ((1, 2, 3), 8, 10, 3, 2, 2),
+        ((1, 2, 1, 4), 8, 6, 3, 1, 1),
     ],
 )
 def test_psconv(normal, make, way, pattern, inputs, outputs, kernel, stride, groups, vary):
@@ -88,27 +104,35 @@ def test_psconv(normal, make, way, pattern, inputs, outputs, kernel, stride, gro
     assert torch.equal(module.dilation_matrix(), matrix)
 
 
-@pytest.mark.parametrize(("outputs", "stride"), [(8, 1), (8, 2), (16, 2)])
-def test_psconv_depthwise(normal, make, outputs, stride):
-    pattern = (1, 2, 1, 4)
-    module = make(PSConv2d, 8, outputs, 3, stride, 8, pattern=pattern)
-    lattice = psconv_depthwise_lattice(outputs, 8, pattern, layout="blocks")
+@pytest.mark.parametrize(
+    ("depthwise", "layout", "channels"),
+    [("interleaved", "cyclic", 8), ("interleaved", "cyclic", 6), ("blocks", "blocks", 8)],
+)
+@pytest.mark.parametrize(("multiplier", "stride"), [(1, 1), (1, 2), (2, 2)])
+def test_psconv_depthwise(normal, make, depthwise, layout, channels, multiplier, stride):
+    pattern, outputs = (1, 2, 1, 4), multiplier * channels
+    options = {"pattern": pattern, "depthwise": depthwise}
+    module = make(PSConv2d, channels, outputs, 3, stride, channels, **options)
+    lattice = psconv_depthwise_lattice(outputs, channels, pattern, layout=layout)
 
     def reference(_, x):
-        return psconv(x, module.weight, lattice, stride=stride, groups=8)
+        return psconv(x, module.weight, lattice, stride=stride, groups=channels)
 
-    check(module, reference, normal(2, 8, 7, 6))
+    check(module, reference, normal(2, channels, 7, 6))
+    assert module.dilation_matrix().sum(1).tolist() == [row[0] for row in lattice]
 
 
+@pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize(("outputs", "stride", "groups"), [(6, 1, 1), (12, 2, 1), (12, 1, 2)])
-def test_psconv_learned(normal, make, outputs, stride, groups):
-    module = make(LearnedPSConv2d, 6 * groups, outputs, 3, stride, groups, dilations=(1, 3))
+def test_psconv_learned(normal, make, outputs, stride, groups, clip):
+    options = {"dilations": (1, 3), "clip": clip}
+    module = make(LearnedPSConv2d, 6 * groups, outputs, 3, stride, groups, **options)
     with torch.no_grad():
         for factor in module.factors:
             factor.copy_(normal(*factor.shape) + 0.7)
 
     def reference(_, x):
-        mask = learned_mask(list(module.factors), clip=False).repeat(groups, 1)
+        mask = learned_mask(list(module.factors), clip=clip).repeat(groups, 1)
         return psconv_learned(x, module.weight, mask, (1, 3), stride=stride, groups=groups)
 
     check(module, reference, normal(2, 6 * groups, 7, 6))
@@ -117,16 +141,18 @@ def test_psconv_learned(normal, make, outputs, stride, groups):
 @TRAINING
 @pytest.mark.parametrize("size", [(8, 6), (7, 9), (2, 5)])
 @pytest.mark.parametrize(
-    ("outputs", "stride", "groups", "r", "pooling", "identity", "upsample"),
+    ("outputs", "stride", "groups", "r", "ceil", "pooling", "identity", "upsample"),
     [
-        (8, 1, 1, 4, "avg", True, "nearest"),
-        (8, 1, 2, 2, "avg", False, "bilinear"),
-        (12, 2, 1, 3, "max", True, "bilinear"),
-        (8, 2, 4, 1, "avg", True, "nearest"),
+        (8, 1, 1, 4, False, "avg", True, "nearest"),
+        (8, 1, 1, 4, True, "avg", True, "nearest"),
+        (8, 1, 2, 2, False, "avg", False, "bilinear"),
+        (12, 2, 1, 3, False, "max", True, "bilinear"),
+        (12, 2, 1, 3, True, "max", True, "bilinear"),
+        (8, 2, 4, 1, False, "avg", True, "nearest"),
     ],
 )
-def test_scconv(normal, make, size, outputs, stride, groups, r, pooling, identity, upsample, training):
-    options = {"r": r, "pooling": pooling, "identity": identity, "upsample": upsample}
+def test_scconv(normal, make, size, outputs, stride, groups, r, ceil, pooling, identity, upsample, training):
+    options = {"r": r, "ceil": ceil, "pooling": pooling, "identity": identity, "upsample": upsample}
     module = make(SCConv2d, 8, outputs, 3, stride, groups, **options).train(training)
     kernels = (module.k1.weight, module.k2[0].weight, module.k3[0].weight, module.k4.weight)
 
@@ -139,13 +165,14 @@ def test_scconv(normal, make, size, outputs, stride, groups, r, pooling, identit
 
 def scales_of(module, norm):
     pairs = [
-        (Layer(first.weight, None, norm(middle)), Layer(second.weight))
-        for first, middle, _, second, _ in module.weights
+        (Layer(first.weight, None, norm(middle)), Layer(second.weight, None, *map(norm, last)))
+        for first, middle, _, second, *last, _ in module.weights
     ]
     return pairs * (len(module.scales) // len(pairs))
 
 
 @TRAINING
+@pytest.mark.parametrize("norm", ["both", "hidden"])
 @pytest.mark.parametrize(("scales", "share"), [((1, 2, 4), False), ((2, 3), False), ((1, 2, 4), True)])
 @pytest.mark.parametrize(
     ("strategy", "reading", "size"),
@@ -154,19 +181,23 @@ def scales_of(module, norm):
         ("regional", "regional", (7, 9)),
         ("regional", "regional", (3, 5)),
         ("sliding", "square", (3, 6)),
+        ("sliding-l1", "ball", (5, 3)),
     ],
 )
-def test_msar(normal, make, size, strategy, reading, scales, share, training):
-    module = make(MSSAR, C, scales, strategy=strategy, share=share, clamp=True).train(training)
+def test_msar(normal, make, size, strategy, reading, scales, norm, share, training):
+    options = {"strategy": strategy, "norm": norm, "share": share}
+    module = make(MSSAR, C, scales, **options, clamp=True).train(training)
 
-    def reference(norm, x):
+    def reference(norm, x):  # the function that gives a norm's reference
         return msar(x, scales_of(module, norm), scales, strategy=reading, training=training)
 
     check(module, reference, normal(2, C, *size))
 
 
 @TRAINING
-@pytest.mark.parametrize(("strategy", "reading"), [("regional", "regional"), ("sliding", "square")])
+@pytest.mark.parametrize(
+    ("strategy", "reading"), [("regional", "regional"), ("sliding", "square"), ("sliding-l1", "ball")]
+)
 def test_msar_multi_stage(normal, make, strategy, reading, training):
     module = make(MSSAR, C, (1, 2), strategy=strategy, hidden=3, source_channels=7).train(training)
 
@@ -196,6 +227,21 @@ def test_se(normal, make, r, size):
     module = make(SqueezeExcite, 12, r)
     squeeze, excite = (Layer(c.weight, c.bias) for c in (module.squeeze, module.excite))
     check(module, lambda _, x: se(x, squeeze, excite), normal(2, 12, *size))
+
+
+@pytest.mark.parametrize("channels", [16, 32, 64, 256, 512, 1024, 2048])
+@pytest.mark.parametrize("reduction", [1, 3, 16])
+def test_msar_width(channels, reduction):
+    (first, *_) = MSSAR(channels, reduction=reduction).weights[0]
+    assert first.out_channels == msar_hidden(channels, 3 * reduction)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 9), (1, 2)])
+@pytest.mark.parametrize(("r", "kernel"), [(1, 7), (5, 3)])
+def test_cbam(normal, make, r, kernel, size):
+    module = make(CBAM, 12, r, kernel_size=kernel)
+    squeeze, excite = (Layer(c.weight, c.bias) for c in (module.squeeze, module.excite))
+    check(module, lambda _, x: cbam(x, squeeze, excite, module.spatial.weight), normal(2, 12, *size))
 
 
 @TRAINING
@@ -237,11 +283,11 @@ def booster_design(letter, module, norm, x):
         return fine_grained(x, spatial, None, last, training=training)
     if letter in COMBINED:
         return combined(x, spatial, layer, training=training)
-    return ab(x, layer, groups=C)
+    return single_fully_connected(x, layer) if letter == "B" else ab(x, layer, groups=C)
 
 
 @TRAINING
-@pytest.mark.parametrize("letter", [*AVERAGED, *FINE, *COMBINED, "no-bn"])
+@pytest.mark.parametrize("letter", ["B", *AVERAGED, *FINE, *COMBINED, "no-bn"])
 def test_booster_designs(normal, make, letter, training):
     side = 5 if letter in ("G", "H") else None
     module = make(BoosterDesign, C, letter, side).train(training)

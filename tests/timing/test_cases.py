@@ -64,8 +64,9 @@ def test_everything_is_timed_by_default():
     cases = list_cases()
     assert {(case.place.set, case.place.sizes) for case in cases} == {(a, b) for a in SETS for b in SIZES}
     for kind in ("blocks", "networks"):
-        chosen = {case.choice for case in cases if case.place.set == kind}
-        assert chosen == {BlockChoice.parse(text) for text in CHOICES}
+        for sizes in SIZES:
+            chosen = {c.choice for c in cases if (c.place.set, c.place.sizes) == (kind, sizes)}
+            assert chosen == {BlockChoice.parse(text) for text in CHOICES[sizes]}
     alone = {str(case.choice) for case in cases if case.place.set == "layers"}
     assert alone == {"scconv", "psconv", "psconv(pattern=1-2)"}, "a layer has no recalibration"
 
@@ -104,8 +105,8 @@ def test_vanilla_can_be_timed_against_itself():
         ({"choices": ["psconvv"]}, "choice: unknown operator 'psconvv'; allowed: vanilla"),
         ({"which": "layers", "choices": ["psconv", "ab"]}, "choice: vanilla+ab recalibrates a block"),
         (
-            {"which": "layers", "sizes": "cifar", "choices": ["psconv(pattern=1-2-3)"]},
-            "choice: layers, 16@32, batch 128, psconv(pattern=1-2-3): psconv: in_channels = 16",
+            {"which": "blocks", "sizes": "cifar", "choices": ["ab(groups=3)"]},
+            "choice: blocks, resnet20 layer1.1, batch 128, vanilla+ab(groups=3): ab: groups = 3",
         ),
         (
             {"which": "blocks", "sizes": "imagenet", "choices": ["msar(scales=8)"]},

@@ -1,0 +1,103 @@
+"""How choices were written by earlier versions, so that what is stored keeps its meaning.
+
+A default of an operator can change; a study, an architecture file or a search space that was written before
+must go on meaning the operator of its time. So texts have a format:
+
+* 1, of versions before 0.2: `msar` has no batch norm before its sigmoid, and a depthwise `psconv` gives each
+  block of channels one dilation.
+* 2: `msar` is that of the paper's section 3.2, and a depthwise `psconv` that of its appendix A.
+
+In memory a part always means what format 2 means. Texts are written in the oldest format that can express
+them, so that what was made in format 1 is written as it was.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from nas_recalib.operators.catalog import BlockChoice
+from nas_recalib.operators.choice import Part, read_part, split_parts
+
+FORMATS = (1, 2)
+LATEST = FORMATS[-1]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A default that format 2 changed.
+
+    Attributes:
+        operators: Names of the operators.
+        argument: Name of the argument, which format 1 did not have.
+        before: Value that format 1 means where the argument is not written.
+        now: Default of format 2.
+        depthwise: Whether it matters in backbones of depthwise convolutions alone.
+    """
+
+    operators: tuple[str, ...]
+    argument: str
+    before: str
+    now: str
+    depthwise: bool = False
+
+
+_CHANGES = (
+    _Change(("msar", "msar-multi"), "norm", "hidden", "both"),
+    _Change(("psconv",), "depthwise", "blocks", "interleaved", depthwise=True),
+)
+
+
+def modern_text(text: str, number: int, *, depthwise: bool) -> str:
+    """Return the text in the latest format that means what a text of another format means.
+
+    Args:
+        text: A choice, or one operator of it.
+        number: Number of the text's format.
+        depthwise: Whether the backbone's 3x3 convolutions are depthwise.
+
+    Raises:
+        ValueError: If the text is not a choice.
+    """
+    if number == LATEST:
+        return text
+    return "+".join(_modern_part(part, depthwise) for part in split_parts(text))
+
+
+def write_in_format(choice: BlockChoice, number: int, *, depthwise: bool) -> str:
+    """Return the text of a choice in a format; `modern_text` and a parser give the choice back."""
+    parts = (choice.convolution, choice.recalibration)
+    return str(BlockChoice(*(write_part_in_format(part, number, depthwise=depthwise) for part in parts)))
+
+
+def write_part_in_format(part: Part, number: int, *, depthwise: bool) -> Part:
+    """Return the part whose text in a format means the given part."""
+    change = _change(part.name, depthwise)
+    if number == LATEST or change is None:
+        return part
+    arguments = dict(part.arguments)
+    value = arguments.pop(change.argument, change.now)
+    if value != change.before:
+        arguments[change.argument] = value
+    return replace(part, arguments=tuple(sorted(arguments.items())))
+
+
+def oldest_format(parts: Iterable[Part], *, depthwise: bool) -> int:
+    """Return the number of the oldest format that can express the parts without an argument it had not."""
+    for part in parts:
+        change = _change(part.name, depthwise)
+        if change is not None and dict(part.arguments).get(change.argument) != change.before:
+            return LATEST
+    return FORMATS[0]
+
+
+def _modern_part(text: str, depthwise: bool) -> str:
+    name, given = read_part(text)
+    change = _change(name, depthwise)
+    if change is None or change.argument in given:
+        return text
+    arguments = {**given, change.argument: str(change.before)}
+    return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
+
+
+def _change(operator: str, depthwise: bool) -> _Change | None:
+    matching = (c for c in _CHANGES if operator in c.operators and (depthwise or not c.depthwise))
+    return next(matching, None)
