@@ -1,5 +1,6 @@
 """The files of search spaces: where they are, what may stand in them, and what that allows at each block."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,7 +144,10 @@ def ambiguous_choices(file: SpaceFile, *, depthwise: bool) -> dict[str, str]:
     lists = [file.convolution, file.recalibration]
     for options in file.overrides.values():
         lists += [options.convolution or [], options.recalibration or []]
-    modern = {text: modern_text(text, 1, depthwise=depthwise) for texts in lists for text in texts}
+    modern = {}
+    for text in (text for texts in lists for text in texts):
+        with suppress(ValueError):  # no choice, in a list that overrides leave unused
+            modern[text] = modern_text(text, 1, depthwise=depthwise)
     return {text: meant for text, meant in modern.items() if text != meant}
 
 

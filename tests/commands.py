@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from nas_recalib.study.storage import connect
 
 SPACE = """
+format: nas-recalib/space/2
 name: tiny
 backbone: resnet20
 granularity: stage

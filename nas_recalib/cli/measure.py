@@ -90,7 +90,11 @@ def tables(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the papers' accuracies and complexity, with our counts beside them, or export a row's network."""
+    """Compare the papers' figures with ours, or export a row.
+
+    Shows accuracies and complexity, our counts beside them, and what explains
+    each difference; --export writes the network of a row.
+    """
     from nas_recalib.errors import InputError
     from nas_recalib.report.paper_figures import compare, read_rows
     from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table

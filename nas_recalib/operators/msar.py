@@ -1,6 +1,7 @@
 """Multi-scale spatially-asymmetric recalibration (Wang et al., ECCV 2018)."""
 
 import math
+from functools import reduce
 from itertools import cycle
 from typing import Literal
 
@@ -149,7 +150,7 @@ class MSSAR(nn.Module):
         if self.strategy != "regional":
             return torch.stack(maps).mean(0)
         grids = [shape_at_hand(m)[-2:] for m in maps]
-        common = (math.lcm(*(rows for rows, _ in grids)), math.lcm(*(columns for _, columns in grids)))
+        common = (reduce(_lcm, (rows for rows, _ in grids)), reduce(_lcm, (columns for _, columns in grids)))
         return torch.stack([repeat(m, common) for m in maps]).mean(0)
 
     def extra_repr(self) -> str:
@@ -158,6 +159,14 @@ class MSSAR(nn.Module):
         return (
             f"{self.channels}, scales={scales}, strategy={self.strategy}, norm={self.norm}, shared={shared}"
         )
+
+
+def _lcm(a: int, b: int) -> int:
+    """Least common multiple, also of the symbols that torch.compile has for sizes, unlike math.lcm."""
+    x, y = a, b
+    while y:
+        x, y = y, x % y
+    return a // x * b
 
 
 def _diamond_sums(x: Tensor, reach: int) -> Tensor:

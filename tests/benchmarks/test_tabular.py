@@ -189,7 +189,7 @@ def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path, monkeypat
     monkeypatch.setattr(modules.make_table, "spread", here_alone)  # a second process would start slowly
     modules.make_table.main()
     told = capsys.readouterr()
-    assert "small: 8 different networks; macs from" in told.err
+    assert "small: 8 different networks of vanilla, scconv, gates drawn by fan_out; macs from" in told.err
     assert told.out.startswith("8 networks, 2 of them with a second seed, 0 trainings failed; ")
 
     assert journal.read_bytes().startswith(before)

@@ -7,7 +7,10 @@ from inputs import LATENCY, QUICK, TINY, edited, pictures
 from nas_recalib.cli import run
 
 BAD_INPUT = {
-    "no such space": (["search", "--space", "resnet51"], "unknown space 'resnet51'; allowed: densenet100"),
+    "no such space": (
+        ["search", "--space", "resnet51"],
+        "unknown space 'resnet51'; allowed: ablation",
+    ),
     "no such space file": (["search", "--space", "no.yaml"], "no.yaml: cannot be read"),
     "no space": (["search"], "--space"),
     "no quantity": (["search", "--space", "resnet50", "--budget", "4X"], "'4X' is not a quantity"),
@@ -83,7 +86,7 @@ BAD_INPUT = {
     ),
     "wrong key": (
         ["search", "--space", "wrong_key.yaml"],
-        "unknown key 'backbones'; allowed: name, backbone",
+        "unknown key 'backbones'; allowed: format, name, backbone",
     ),
     "list for a name": (["search", "--space", "list.yaml"], "backbone: "),
     "unknown operator": (["search", "--space", "operator.yaml"], "convolution: unknown convolution 'ps'"),
@@ -115,8 +118,8 @@ BAD_INPUT = {
     "no such choice to time": (["bench", "--choice", "psconvv"], "choice: unknown operator 'psconvv'"),
     "a gate alone": (["bench", "--set", "layers", "--choice", "ab"], "vanilla+ab recalibrates a block"),
     "a misfit to time": (
-        ["bench", "--sizes", "cifar", "--choice", "psconv(pattern=1-2-3)"],
-        "psconv: in_channels = 16",
+        ["bench", "--sizes", "cifar", "--choice", "ab(groups=3)"],
+        "ab: groups = 3 is not a divisor",
     ),
     "no place for timings": (["bench", "-o", "no/such/folder.json"], "cannot be written: No such file"),
     "latencies without a limit": (

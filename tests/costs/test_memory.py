@@ -138,5 +138,5 @@ def test_draws_no_random_numbers():
 
 
 def test_names_the_block_that_an_operator_does_not_fit():
-    with pytest.raises(ValueError, match=r"^layer1\.0: psconv: in_channels = 64 is not a positive multiple"):
-        Architecture.of("resnet50", "psconv(pattern=1-2-3)").memory()
+    with pytest.raises(ValueError, match=r"^layer1\.0: ab: groups = 3 is not a divisor"):
+        Architecture.of("resnet50", "ab(groups=3)").memory()
