@@ -255,7 +255,10 @@ class Architecture:
     @classmethod
     def _read(cls, backbone: str, texts: Mapping[str, str], number: int, **sizes: int) -> "Architecture":
         """As `of`, from texts of a format; see `operators.choice_format`."""
-        depthwise = get_backbone(backbone).depthwise
+        shape = get_backbone(backbone)
+        if not set(texts) <= set(shape.blocks()):
+            return cls.of(backbone, texts, **sizes)  # which names the block that there is not
+        depthwise = shape.depthwise
         blocks = {
             name: _choice(name, text, lambda text: modern_text(text, number, depthwise=depthwise))
             for name, text in texts.items()
