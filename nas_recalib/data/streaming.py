@@ -38,10 +38,10 @@ class EpochOrder(Sampler[Key]):
     """One process's share of an epoch's images in random order; every process has equally many.
 
     Args:
-        indices: Of the images, (N,).
-        seed: With the epoch, decides the order and every image's own seed.
+        indices: Indices of the images, (N,).
+        seed: Seed that decides, with the epoch, the order and every image's own seed.
         rank: Number of this process.
-        world_size: Processes.
+        world_size: Number of processes.
     """
 
     def __init__(self, indices: Indices, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -51,7 +51,7 @@ class EpochOrder(Sampler[Key]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next pass is."""
+        """Set the epoch that the next pass is."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[Key]:
@@ -233,7 +233,7 @@ def default_workers() -> int:
 
 
 def divide(source: Source, seed: int) -> tuple[Indices, Indices, Images]:
-    """Which images to train on, which to evaluate on, and the images that the latter are among.
+    """Return the indices to train on and to evaluate on, and the images that the latter are indices of.
 
     Raises:
         InputError: If the held-out part is empty, or there are too few images to hold some out.
@@ -255,7 +255,7 @@ def evaluated_part(source: Source) -> str:
 
 
 def training_transform(source: Source, input_size: int) -> _Transform:
-    """Random crop and flip: of any part for large images, by up to an eighth of the side for small ones."""
+    """Return a random flip and crop: any part of a large image, a small one moved by up to an eighth."""
     flip = [v2.RandomHorizontalFlip()] if source.flips else []
     if source.native_size is None:
         return _chain(v2.RandomResizedCrop(input_size), *flip)
@@ -265,14 +265,14 @@ def training_transform(source: Source, input_size: int) -> _Transform:
 
 
 def evaluation_transform(source: Source, input_size: int) -> _Transform:
-    """The centre of a large image, seven eighths of its shorter side; the whole of a small one."""
+    """Return a crop of a large image's centre, seven eighths of its shorter side; keep a small one whole."""
     if source.native_size is None:
         return _chain(v2.Resize(round(input_size * 256 / 224)), v2.CenterCrop(input_size))
     return _chain(*_scale(source.native_size, input_size))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """uint8 images (N, 3, H, W) to about zero mean and unit deviation a channel, float32, on their device."""
+    """Scale uint8 images (N, 3, H, W) to about zero mean and unit deviation a channel, as float32."""
     mean, std = _statistics(images.device)
     return (images - mean) / std
 

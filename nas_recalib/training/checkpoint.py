@@ -36,19 +36,19 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What decides the course of a training; a checkpoint of another course is refused.
+    """Everything that decides the course of a training; a checkpoint of another course is refused.
 
     All randomness is drawn afresh each epoch from the seed and the epoch's number, so no generator's state
     has to be kept.
 
     Attributes:
-        architecture: As text, with the size of the images and the classes trained on.
-        recipe: How.
-        data: The data set's name.
-        fingerprint: Of its training images; the name alone may differ, as it does when data are moved.
-        classes: Names, in the order of the labels.
-        seed: Of weights, order and augmentation.
-        limit_batches: Most batches an epoch.
+        architecture: Architecture as text, with the size of the images and the number of classes.
+        recipe: Length, learning rates and batches of the training.
+        data: Name of the data set.
+        fingerprint: Hash of the training images; the name alone may differ, as it does when data are moved.
+        classes: Names of the classes, in the order of the labels.
+        seed: Seed of weights, order and augmentation.
+        limit_batches: Most training batches an epoch.
 
     Raises:
         InputError: If the limit is below 1.
@@ -83,7 +83,7 @@ class Checkpoint:
     states: Mapping[str, dict[str, Any]]
 
     def restore(self, parts: Mapping[str, Stateful]) -> None:
-        """Gives the parts of a training their states.
+        """Load the states into the parts of a training.
 
         Raises:
             InputError: If they do not fit, as after a change of the code that builds them.
@@ -136,32 +136,32 @@ def open_folder(out: Path, run: Run) -> Checkpoint | None:
     Raises:
         InputError: If the folder holds another training, or a file cannot be written there.
     """
+    for name in (CHECKPOINT, HISTORY, BEST, WEIGHTS):
+        require_writable(out / name)
     checkpoint = load_checkpoint(out / CHECKPOINT, run)
     there = [name for name in (HISTORY, BEST, WEIGHTS) if (out / name).exists()]
     if there and not checkpoint:
         _refuse_another(out, there[0], run)
-    for name in (CHECKPOINT, HISTORY, BEST, WEIGHTS):
-        require_writable(out / name)
     return checkpoint
 
 
 def _refuse_another(out: Path, name: str, run: Run) -> None:
     """Refuse files without a checkpoint, unless a history says that they are this very training's."""
+    problem = f"there is no {CHECKPOINT} beside it to resume from"
     try:
         history = json.loads((out / HISTORY).read_text(encoding="utf-8"))
         difference = _difference(history["run"], json.loads(json.dumps(run.as_dict())))
+        problem = f"belongs to another training: {difference}" if difference else ""
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        difference = f"there is no {CHECKPOINT} to resume from"
-    if difference:
-        raise InputError(
-            f"{out / name}: belongs to another training: {difference}; choose another folder, or delete it"
-        )
+        pass  # no history, or not one of this program
+    if problem:
+        raise InputError(f"{out / name}: {problem}; choose another folder, or delete it")
 
 
 def save_checkpoint(
     path: Path, run: Run, history: Sequence[EpochResult], parts: Mapping[str, Stateful]
 ) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Write a checkpoint, whole or not at all.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -178,7 +178,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
-    """Reads a checkpoint to go on with a run; None where there is none.
+    """Read the checkpoint that a run resumes from; return None where there is none.
 
     Raises:
         InputError: If the file is damaged, is no checkpoint, or is another run's; it says what differs.
@@ -212,7 +212,7 @@ def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
 
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str | None:
-    """What differs first, in words."""
+    """Return the first difference in words, or None."""
     for key, mine in here.items():
         theirs = there.get(key)
         if theirs == mine or key == "data":
@@ -228,6 +228,6 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str =
 
 
 def _first_word(there: str, here: str) -> tuple[str, str]:
-    """The first words in which two texts differ, or the texts."""
+    """Return the first words in which two texts differ, or the texts."""
     words = zip(there.split(), here.split(), strict=False)
     return next(((a, b) for a, b in words if a != b), (there, here))

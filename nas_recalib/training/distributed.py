@@ -23,9 +23,9 @@ class World:
     """This process among those that train together; alone there is one, and nothing is sent.
 
     Attributes:
-        rank: Its number, from 0.
-        size: How many there are.
-        device: What it trains on.
+        rank: Number of this process, from 0.
+        size: Number of processes.
+        device: Device that this process trains on.
     """
 
     rank: int
@@ -38,7 +38,7 @@ class World:
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sums of all processes' values, in every process."""
+        """Return the sums of all processes' values, in every process."""
         total = values.clone()
         if self.size > 1:
             dist.all_reduce(total)
@@ -53,7 +53,7 @@ class World:
         return {key: value for entries in everyone for key, value in entries.items()}
 
     def from_main(self, produce: Callable[[], T]) -> T:
-        """What the main process produces, in every process.
+        """Return what the main process produces, in every process.
 
         Raises:
             InputError: In every process, if the main one does.
@@ -74,7 +74,7 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Lets the main process through a block before the others: one downloads, the others find."""
+        """Let the main process through a block before the others: one downloads, the others find."""
         if self.size > 1 and not self.is_main:
             dist.barrier()
         try:
@@ -84,7 +84,7 @@ class World:
                 dist.barrier()
 
     def replicate(self, network: nn.Module) -> nn.Module:
-        """The network to train: its gradients are averaged over all processes."""
+        """Return the network to train: its gradients are averaged over all processes."""
         if self.size == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -93,7 +93,7 @@ class World:
         return replica
 
     def average_buffers(self, network: nn.Module) -> None:
-        """Gives every process the mean of all processes' buffers, such as the norms' running statistics."""
+        """Give every process the mean of all processes' buffers, such as the norms' running statistics."""
         if self.size > 1:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
@@ -102,7 +102,7 @@ class World:
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """Joins the processes that torchrun started, and leaves them at the end; within another, does neither.
+    """Join the processes that torchrun started, and leave them at the end; within another, do neither.
 
     Processes can leave only once: several trainings of one start go within one `join_world`.
 

@@ -35,16 +35,16 @@ def train_epoch(
     dtype: torch.dtype,
     world: World,
 ) -> float:
-    """Trains on one batch for each learning rate.
+    """Train on one batch for each learning rate.
 
     Args:
-        network: On the world's device, replicated over its processes.
-        optimizer: Of its parameters.
-        batches: As many as rates.
+        network: Network on the world's device, replicated over its processes.
+        optimizer: Optimizer of the network's parameters.
+        batches: Batches of this process, as many as rates.
         rates: Learning rate of each step.
-        label_smoothing: Of the cross-entropy.
-        dtype: Of convolutions and products; float32 switches autocast off.
-        world: The processes.
+        label_smoothing: Label smoothing of the cross-entropy.
+        dtype: Type of convolutions and products; float32 switches autocast off.
+        world: Processes that train together.
 
     Returns:
         Mean training loss over all processes.
@@ -73,13 +73,13 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Iterable[Batch], *, dtype: torch.dtype, world: World) -> Counts:
-    """Counts what a network names right.
+    """Count the images whose class a network predicts.
 
     Args:
-        network: On the world's device, not replicated: processes may have unequal shares.
-        batches: Those of this process.
-        dtype: As for training.
-        world: The processes.
+        network: Network on the world's device, not replicated: processes may have unequal shares.
+        batches: Batches of this process.
+        dtype: Type of convolutions and products, as in training.
+        world: Processes that evaluate together.
     """
     network.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=world.device)

@@ -129,13 +129,13 @@ def train_full(
 
 @dataclass(frozen=True, eq=False)
 class _Trainee:
-    """What is trained and what trains it.
+    """Network and optimizer of a training.
 
     Attributes:
-        network: The network itself.
-        replica: The same, with its gradients averaged over the processes.
-        optimizer: Of its parameters.
-        parts: What a checkpoint keeps.
+        network: Network that is trained.
+        replica: The same network, with its gradients averaged over the processes.
+        optimizer: Optimizer of the network's parameters.
+        parts: Parts whose states a checkpoint keeps, by name.
     """
 
     network: nn.Module
@@ -145,7 +145,7 @@ class _Trainee:
 
 
 def _fit(architecture: Architecture, source: Source, input_size: int | None) -> Architecture:
-    """The architecture for the source's classes and the wanted images; refused if a map gets too small."""
+    """Return the architecture for the source's classes and image size; refuse maps that get too small."""
     size = architecture.input_size if input_size is None else input_size
     if not 1 <= size <= 10_000:
         raise InputError(f"input_size: {size} is not from 1 to 10,000")
@@ -160,7 +160,10 @@ def _fit(architecture: Architecture, source: Source, input_size: int | None) -> 
 def _share(batch_size: int, processes: int) -> int:
     if batch_size % processes or batch_size < 2 * processes:
         raise InputError(
-            f"batch_size: {batch_size} does not give {processes} processes equally many, at least 2"
+            f"batch_size: {batch_size} is not from 2 up"
+            if processes == 1
+            else f"batch_size: {batch_size} does not give each of {processes} processes equally many images, "
+            "at least 2"
         )
     return batch_size // processes
 

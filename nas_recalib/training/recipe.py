@@ -12,21 +12,21 @@ _STEP_FACTOR = 0.1
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained at full size, by SGD.
+    """Settings of a training at full size by SGD.
 
     Attributes:
         name: As the user writes it.
         epochs: Passes over the training images.
         schedule: "step" divides the rate by ten at each milestone; "cosine" lets it down to zero along half
             a cosine.
-        milestones: Of the step schedule, in epochs, ascending.
+        milestones: Epochs after which the step schedule lowers the rate, ascending.
         batch_size: Images a step, over all processes.
         base_rate: Learning rate for 256 images a step; in proportion for more or fewer.
         warmup_epochs: Epochs over which the rate climbs linearly from zero.
-        momentum: Of SGD.
+        momentum: Momentum of SGD.
         nesterov: Whether the momentum is Nesterov's.
-        weight_decay: On every parameter.
-        label_smoothing: Of the cross-entropy.
+        weight_decay: Weight decay of every parameter.
+        label_smoothing: Label smoothing of the cross-entropy.
 
     Raises:
         InputError: If a value is out of range.
@@ -62,24 +62,24 @@ class Recipe:
 
     @property
     def peak_rate(self) -> float:
-        """The learning rate where nothing lowers it."""
+        """Return the learning rate where nothing lowers it."""
         return self.base_rate * self.batch_size / _RATE_IS_FOR
 
     def rate_at(self, epoch: float) -> float:
-        """The learning rate after that many epochs, a fraction included; the first epoch runs from 0 to 1."""
+        """Return the learning rate after so many epochs, a fraction included; the first runs from 0 to 1."""
         if epoch < self.warmup_epochs:
             return self.peak_rate * epoch / self.warmup_epochs
         return self.peak_rate * _SCHEDULES[self.schedule](self, epoch)
 
     def with_epochs(self, epochs: int) -> "Recipe":
-        """The same recipe, longer or shorter: milestones and warm-up keep their share of it."""
+        """Return the same recipe, longer or shorter: milestones and warm-up keep their share of it."""
         scale = epochs / self.epochs
         milestones = tuple(milestone * scale for milestone in self.milestones)
         return replace(self, epochs=epochs, milestones=milestones, warmup_epochs=self.warmup_epochs * scale)
 
 
 def get_recipe(name: str) -> Recipe:
-    """A recipe by name.
+    """Return a recipe by name.
 
     Raises:
         InputError: If there is none; the names are listed.

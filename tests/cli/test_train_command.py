@@ -104,7 +104,7 @@ def test_sigterm_is_one_line_and_the_same_command_resumes(train, capsys, monkeyp
         ("a.yaml/below", "a.yaml/below: cannot be made a folder: Not a directory"),
         ("/proc", "/proc: cannot be written: "),
         ("other", "other/checkpoint.pt: damaged, or not a checkpoint; "),
-        ("weights", "weights/weights.safetensors: belongs to another training: there is no checkpoint.pt"),
+        ("weights", "weights/weights.safetensors: there is no checkpoint.pt beside it to resume from; "),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_one_line_and_nothing_is_lost(train, here, capsys, output, named):
@@ -145,8 +145,9 @@ def test_a_set_that_was_chosen_is_named(train, capsys, monkeypatch):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_ctrl_c_under_torchrun_is_one_line_of_the_program(here, workers):
-    """As a terminal does it, to the whole group; the traceback after it is of torchrun itself."""
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_is_one_line_of_the_program(here, sign, workers):
+    """As a terminal or a cluster sends it, to the whole group; the traceback after it is torchrun's own."""
     edited(here, "a.yaml")
     launch = "-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2 -m nas_recalib"
     options = OPTIONS.replace("--epochs 2", "--epochs 99").replace("--workers 0", f"--workers {workers}")
@@ -154,7 +155,7 @@ def test_ctrl_c_under_torchrun_is_one_line_of_the_program(here, workers):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         while not process.stderr.readline().startswith("epoch 2/99"):
             assert process.poll() is None
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, sign)
         said = process.communicate(timeout=60)[1]
     ours = [line for line in said.split("Traceback")[0].splitlines() if not line.startswith(("W", "epoch "))]
     assert ours == ["interrupted: run the same command again to resume"]
