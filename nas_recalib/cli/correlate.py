@@ -87,7 +87,7 @@ def correlate(
     score: Annotated[
         list[str] | None,
         typer.Option(
-            help="Score without training to compare with it; may be repeated; or none (default: all).",
+            help="Zero-cost proxy to compare with it; may be repeated; or none (default: all).",
             metavar="NAME",
         ),
     ] = None,
@@ -126,8 +126,8 @@ def correlate(
 ) -> None:
     """Measure how far cheap proxies agree with longer training.
 
-    Draws architectures of nearly equal cost, compares scores without training and
-    short trainings with longer ones of several seeds, and recommends a fidelity.
+    Draws architectures of nearly equal cost, compares zero-cost proxies and short
+    trainings with longer ones of several seeds, and recommends a fidelity.
     Interrupt and rerun at will; what is not given again is as the study has it.
     """
     import optuna

@@ -222,8 +222,8 @@ def _operator(name: str, kind: Kind | None = None) -> Operator:
     operator = _operators.get(name)
     if operator is None or (kind is not None and operator.kind != kind):
         allowed = names(kind) if kind else list(_operators)
-        told = f"unknown {kind or 'operator'} {name!r}; allowed: {', '.join(allowed)}"
-        raise UnknownOperator(f"{told}; {_hint(name, operator, allowed)}")
+        problem = f"unknown {kind or 'operator'} {name!r}; allowed: {', '.join(allowed)}"
+        raise UnknownOperator(f"{problem}; {_hint(name, operator, allowed)}")
     return operator
 
 

@@ -135,9 +135,9 @@ def _ceiling(judged: Judged, x: Axis, y: Axis) -> Iterator[str]:
         yield f'<text x="{x.start + 4}" y="{middle - 4:.1f}">ceiling: {expected.value:.2f}</text>'
     if cost > 0:
         yield f'<path class="v" d="M{x.at(cost):.1f} {y.start}V{y.end}"/>'
-        told = f"one longer training: {seconds_text(cost)}"
-        place = f'x="{x.at(cost):.1f}" y="{y.end - 8}" text-anchor="{_anchor(x.at(cost), told)}"'
-        yield f"<text {place}>{told}</text>"
+        label = f"one longer training: {seconds_text(cost)}"
+        place = f'x="{x.at(cost):.1f}" y="{y.end - 8}" text-anchor="{_anchor(x.at(cost), label)}"'
+        yield f"<text {place}>{label}</text>"
     if cost > 0 and _drawable(between.value):
         at, here = x.at(cost), y.at(between.value)
         yield f"<g><title>one seed of the longer training against another: tau {between}</title>"

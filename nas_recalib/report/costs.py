@@ -152,8 +152,8 @@ def cost_lines(costs: dict[str, Any]) -> Text:
             more = "".join(f", {format_cost(other, value[other])}" for other in others)
             lines.append(f"{name}: {value[macs]:,} MACs, {value[params]:,} params ({short}{more})")
         else:
-            told = f"{value:,}" if type(value) is int else value
-            lines.append(f"{name.replace('_', ' ')}: {told}")
+            text = f"{value:,}" if type(value) is int else value
+            lines.append(f"{name.replace('_', ' ')}: {text}")
     return Text("\n".join(lines))
 
 

@@ -92,9 +92,9 @@ class PlainTable:
                     part = cells[index][line] if line < len(cells[index]) else ""
                     space = " " * (width - cell_len(part))
                     parts.append(space + part if self.layout[index] == "r" else part + space)
-                told = (" " * _INDENT * bool(number) + (" " * _GAP).join(parts)).rstrip()
-                if told or not number:  # a row without a note has no line for it
-                    yield told
+                text = (" " * _INDENT * bool(number) + (" " * _GAP).join(parts)).rstrip()
+                if text or not number:  # a row without a note has no line for it
+                    yield text
 
 
 def print_table(renderable: RenderableType) -> None:

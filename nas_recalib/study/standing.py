@@ -39,8 +39,8 @@ class RunningTrial:
         epochs: Reported so far.
         accuracy: At the last of them.
         seconds: Since it was begun.
-        silent: Seconds since its worker's last sign of life, by this machine's clock; None where it gives
-            none, as a search does that has its storage to itself.
+        silent: Seconds since its worker's last heartbeat, by this machine's clock; None where there is none,
+            as of a search that has its storage to itself.
     """
 
     number: int
