@@ -94,7 +94,7 @@ def _modern_part(text: str, depthwise: bool) -> str:
     change = _change(name, depthwise)
     if change is None or change.argument in given:
         return text
-    arguments = {**given, change.argument: str(change.before)}
+    arguments = {**given, change.argument: change.before}
     return f"{name}({', '.join(f'{key}={value}' for key, value in arguments.items())})"
 
 
