@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tabular.journal import open_journal
+from tabular.journal import commit, open_journal
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.cli.output import cache_folder
@@ -70,6 +70,7 @@ def train_all(arguments: argparse.Namespace, fidelity: Fidelity) -> dict[str, An
             row = {
                 "network": name,
                 "seed": seed,
+                "commit": commit(),
                 "accuracies": [round(epoch.accuracy, 6) for epoch in curve],
                 "losses": [round(epoch.loss, 5) for epoch in curve],
                 "cpu_seconds": round(time.process_time() - begun, 1),

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,14 @@ class Journal:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.rows.append(row)
+
+
+def commit() -> str:
+    """Return the commit of the working tree, marked where files differ from it."""
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 @contextmanager

@@ -7,7 +7,6 @@ seed; every eighth, drawn by the seed, with a second one. When all is done the t
 """
 
 import argparse
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tabular.journal import open_journal
+from tabular.journal import commit, open_journal
 from tabular.table import Picks, Run, Table, every_architecture, gather, row_of, spread_of_costs
 
 from nas_recalib.architecture import Architecture
@@ -167,13 +166,6 @@ def describe(space: SearchSpace) -> str:
         f"{space.name}: {len(picks)} different networks of {', '.join(operators)}, "
         f"gates drawn by {GATE_FAN}; {'; '.join(spreads)}"
     )
-
-
-def commit() -> str:
-    """Of the working tree, marked where it has been changed."""
-    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 def summarise(table: Table, size: int) -> str:
