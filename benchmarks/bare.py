@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from nas_recalib.operators import MSSAR, AccuracyBooster, BlockChoice, PSConv2d, SCConv2d, SqueezeExcite
+from nas_recalib.operators._functional import memory_format
 from nas_recalib.operators._gate import recalibrate, repeat
-from nas_recalib.operators._layout import memory_format
 from nas_recalib.timing import Case
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from scatter import scatter
 from scipy.stats import kendalltau
 
 from nas_recalib.architecture import Architecture
@@ -30,7 +31,6 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
 from nas_recalib.latency import LatencyTable, build_table, default_path, measure_architectures, rounds_for
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.report.scatter import scatter
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position

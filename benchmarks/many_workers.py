@@ -34,7 +34,7 @@ from stand_in_worker import BUDGET, NAME  # noqa: E402
 
 from nas_recalib.device import versions  # noqa: E402
 from nas_recalib.files import write_atomically  # noqa: E402
-from nas_recalib.study.place import StudyPlace, open_study  # noqa: E402
+from nas_recalib.study.location import StudyPlace, open_study  # noqa: E402
 from nas_recalib.study.trials import ATTEMPT, CONTINUES, FAILURE, WITHDRAWN, finished  # noqa: E402
 
 MANY = 10**9

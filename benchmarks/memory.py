@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measured_memory import measured_memory
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.costs import measured_memory
 from nas_recalib.device import device_name, pick_device, versions
 from nas_recalib.errors import InputError
 from nas_recalib.networks import backbone_names, get_backbone

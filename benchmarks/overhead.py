@@ -34,7 +34,7 @@ from nas_recalib.search.pruning import DEFAULT_PRUNER
 from nas_recalib.search.samplers import DEFAULT, STRATEGIES
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import StudyPlace, create_study
+from nas_recalib.study.location import StudyPlace, create_study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LAST = 100

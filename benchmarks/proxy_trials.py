@@ -14,9 +14,9 @@ from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Source, load_resident
 from nas_recalib.device import fast_dtype
 from nas_recalib.proxy.fidelity import LADDER, Fidelity, find_fidelity
-from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Training, accuracy, default_recipe
+from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing import Settings
 

@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nas_recalib.report.axes import Axis, axis_labels, grid, linear_axis
+from nas_recalib.report.charts import Axis, axis_labels, grid, linear_axis
 
 _WIDTH, _HEIGHT = 400, 300  # of a panel
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 56

@@ -22,12 +22,12 @@ from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.lives import Beating
+from nas_recalib.search.heartbeat import Beating
 from nas_recalib.search.local import run_here
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import StudyPlace, create_study
-from nas_recalib.study.workers import enrolled
+from nas_recalib.study.location import StudyPlace, create_study
+from nas_recalib.study.worker_lock import enrolled
 
 NAME = "many"
 BUDGET = Budget(macs=41_000_000)  # about half of the space

@@ -29,12 +29,12 @@ from nas_recalib.costs import Feasible
 from nas_recalib.device import device_name, versions
 from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.heartbeat import Beating
 from nas_recalib.search.job import train
-from nas_recalib.search.ledger import Draft
-from nas_recalib.search.lives import Beating
 from nas_recalib.search.search import Search
+from nas_recalib.search.trial_writer import Draft
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import StudyPlace, create_study
+from nas_recalib.study.location import StudyPlace, create_study
 from nas_recalib.study.storage import sqlite_url
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

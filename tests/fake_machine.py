@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.latency.workbench import Sample
+from nas_recalib.latency.measure import Sample
 from nas_recalib.space import SearchSpace
 
 SPACE = """

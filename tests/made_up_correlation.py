@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from nas_recalib.correlation.report import Correlation, Signal
+from nas_recalib.correlation.recommend import Correlation, Signal
 
 COUNT = 48
 _CHOICES = ("vanilla", "scconv", "psconv", "vanilla+ab", "psconv+msar")

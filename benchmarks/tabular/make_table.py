@@ -27,11 +27,10 @@ from nas_recalib.device import default_threads, device_name, fast_dtype, pick_de
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import require_writable
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
-from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.pool import default_jobs, spread
 from nas_recalib.proxy.train import Epoch
-from nas_recalib.proxy.trainer import Loader, Trainer
+from nas_recalib.proxy.trainer import Loader, Trainer, refuse_misfits
 from nas_recalib.report.terminal import duration
 from nas_recalib.space import SearchSpace
 

@@ -3,8 +3,7 @@
 import numpy as np
 
 from nas_recalib.search.samplers import Picks, Situation, Strategy
-from nas_recalib.search.samplers.expectation import ended
-from nas_recalib.search.samplers.moves import mutants, tuples
+from nas_recalib.search.samplers.base import ended, mutants, tuples
 
 _ATTEMPTS = 16
 

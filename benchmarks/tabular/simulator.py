@@ -17,7 +17,7 @@ from tabular.table import Picks, Run
 from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
-from nas_recalib.search.lives import Alone
+from nas_recalib.search.heartbeat import Alone
 from nas_recalib.search.local import run_here
 from nas_recalib.search.samplers import STRATEGIES, Offer
 from nas_recalib.search.search import Search

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas_recalib.cli import correlate, latency, measure, search, storage, study, train
-from nas_recalib.cli.interruption import interrupted_by_sigterm
-from nas_recalib.cli.output import OutputLost, complain, notes, say, standard_streams
+from nas_recalib.cli import correlate, measure, search, storage, study, train
+from nas_recalib.cli.output import OutputLost, complain, interrupted_by_sigterm, notes, say, standard_streams
 from nas_recalib.errors import Diverged, InputError, OtherProcessEnded, StopSearch, StopTraining
 
 app = typer.Typer(
@@ -29,7 +28,7 @@ for command in (
     measure.cost,
     measure.tables,
     measure.bench,
-    latency.latency,
+    measure.latency,
     correlate.correlate,
 ):
     app.command()(command)

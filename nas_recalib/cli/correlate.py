@@ -132,10 +132,10 @@ def correlate(
     """
     import optuna
 
-    from nas_recalib.correlation.gather import gather
-    from nas_recalib.correlation.report import judge
+    from nas_recalib.correlation.recommend import judge
     from nas_recalib.correlation.run import pending, run
     from nas_recalib.correlation.setup import Request, prepared
+    from nas_recalib.correlation.signals import gather
     from nas_recalib.costs import Budget
     from nas_recalib.device import device_name, pick_device
     from nas_recalib.files import write_atomically

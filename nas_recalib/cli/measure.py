@@ -1,4 +1,4 @@
-"""Commands that count and time: cost, tables, bench."""
+"""Commands that count and time: cost, tables, bench, latency."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import typer
 
 from nas_recalib.cli.options import (
     MANY,
+    RUNS,
     AsJson,
     Batch,
     Device,
@@ -57,8 +58,16 @@ def cost(
     """Count the MACs and parameters of an architecture or a space."""
     from nas_recalib.costs import Budget
     from nas_recalib.plugins import load_plugins
-    from nas_recalib.report.cost_check import as_dict, check_lines, cost_check
-    from nas_recalib.report.costs import Asked, architecture_cost, cost_lines, space_costs, space_lines
+    from nas_recalib.report.costs import (
+        Asked,
+        architecture_cost,
+        as_dict,
+        check_lines,
+        cost_check,
+        cost_lines,
+        space_costs,
+        space_lines,
+    )
     from nas_recalib.report.terminal import print_table
 
     load_plugins(plugin or ())
@@ -96,8 +105,8 @@ def tables(
     each difference; --export writes the network of a row.
     """
     from nas_recalib.errors import InputError
-    from nas_recalib.report.paper_figures import compare, read_rows
-    from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table
+    from nas_recalib.papers.figures import compare, read_rows
+    from nas_recalib.papers.tables import as_dict, paper_page, paper_table
     from nas_recalib.report.terminal import print_table
 
     if export is not None:
@@ -117,7 +126,7 @@ def tables(
 
 
 def _export_row(key: str, output: Path | None, force: bool) -> None:
-    from nas_recalib.report.paper_figures import export_row, find_row
+    from nas_recalib.papers.figures import export_row, find_row
 
     row = find_row(key)
     path = output or Path(f"{row.key}.yaml")
@@ -218,3 +227,80 @@ def bench(
     else:
         about = Text(f"{content['device']}, {mode}, {dtype}, {memory_format}")
         print_table(Group(about, timing_tables(results)))
+
+
+def latency(
+    space: Annotated[
+        str, typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE")
+    ] = "resnet50",
+    batch: Annotated[int, typer.Option(help="Batch size.", min=1, max=65_536, metavar="N")] = 1,
+    dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
+    ] = "float32",
+    compile_first: Annotated[
+        bool, typer.Option("--compile", help="Compile each block, and each part between them.")
+    ] = False,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="Networks to time (default: as the table was begun with, or three times as many as a "
+            "position has choices).",
+            min=1,
+            max=MANY,
+            metavar="N",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            help="Time for each round; slow networks run three times, however long.", metavar="SECONDS"
+        ),
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random networks.", min=0, max=MANY, metavar="N")] = 0,
+    threads: Threads = None,
+    device: Device = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File of the table (default: in runs/latency, by space, device, batch and dtype).",
+            metavar="FILE",
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the latency of every choice in every block.
+
+    The result is a table of this machine. Each round times a whole network of
+    random choices beside the reference, the first choice everywhere. Interrupt
+    and rerun at will: the same command resumes, and with more --rounds it makes
+    a finished table more exact.
+    """
+    from nas_recalib.device import default_threads, pick_device
+    from nas_recalib.latency import build_table, default_path, rounds_for
+    from nas_recalib.plugins import load_plugins
+    from nas_recalib.report.terminal import print_table
+    from nas_recalib.report.timings import RoundsTold, latency_summary
+    from nas_recalib.space import SearchSpace
+    from nas_recalib.timing import Settings
+
+    load_plugins(plugin or ())
+    settings = Settings(
+        device=pick_device(device),
+        dtype=dtype,
+        threads=default_threads() if threads is None else threads,
+        seconds=seconds,
+        compile=compile_first,
+        seed=seed,
+    )
+    chosen = SearchSpace.load(space)
+    rounds_for(chosen, rounds)  # refuses a number that cannot be before a folder is made
+    path = output or default_path(RUNS / "latency", chosen, settings, batch)
+    table = build_table(path, chosen, settings, batch, rounds=rounds, progress=RoundsTold(say))
+    say(f"{path}: {len(table.rounds)} rounds")
+    if as_json:
+        print_json(table.as_dict())
+    else:
+        print_table(latency_summary(table))

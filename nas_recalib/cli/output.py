@@ -1,18 +1,61 @@
-"""Standard output and standard error, files that the user names, and where downloads are kept."""
+"""Standard output and error, interruptions, files that the user names, and the cache folder."""
 
 import json
 import os
+import signal
 import stat
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
 
 from nas_recalib.errors import EXISTS, SUBSTITUTE, FormatNote, InputError, in_one_line, printable
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM, by which clusters take machines away, do what Ctrl-C does, once.
+
+    Nothing disturbs the clean-up that a signal has begun: not a second SIGTERM, nor under torchrun, which may
+    send on what its processes have received already, a second SIGINT; nor torch's handler of SIGCHLD, which
+    raises an error where the same signal has ended a process that decodes images.
+    """
+    if threading.current_thread() is not threading.main_thread():  # the others cannot handle signals
+        yield
+        return
+    launched = "LOCAL_RANK" in os.environ
+    handled = [signal.SIGTERM]
+    if launched and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handled.append(signal.SIGINT)
+    interrupted = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        for number in handled:
+            signal.signal(number, _ignore)
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _ignore)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in handled}
+    try:
+        yield
+    finally:
+        if not (launched and interrupted):
+            for number, handler in before.items():
+                if handler is not None:  # not set by Python, and so not to be set by it
+                    signal.signal(number, handler)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing; Python complains of a signal that has arrived when SIG_IGN is set."""
+
 
 _LONGEST = 2000  # of what is said at once
 

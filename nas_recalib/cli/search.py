@@ -159,12 +159,11 @@ def search(
     """
     import optuna
 
-    from nas_recalib.report.tables import study_tables
+    from nas_recalib.report.study import study_tables
     from nas_recalib.report.terminal import print_table
-    from nas_recalib.search.confirm import confirm_leaders
-    from nas_recalib.search.finalists import measure_finalists
+    from nas_recalib.search.confirm import confirm_leaders, measure_finalists
+    from nas_recalib.search.options import Request
     from nas_recalib.search.progress import Progress
-    from nas_recalib.search.request import Request
     from nas_recalib.search.setup import prepared, say_baselines
     from nas_recalib.study.summary import summarise
 
@@ -236,7 +235,7 @@ def _engine(
         if confirm:
             raise InputError("confirm: not with --ray; confirm afterwards, by the same command without it")
         return on_ray(ray, device, gpus, workers)
-    from nas_recalib.search.engine import here
+    from nas_recalib.search.local import here
 
     for name, value in (("workers", workers), ("gpus-per-trial", gpus)):
         if value is not None:

@@ -28,8 +28,8 @@ def check(url: Url, as_json: AsJson = False) -> None:
     import optuna
 
     from nas_recalib.errors import StopSearch
-    from nas_recalib.study.check import check_storage
-    from nas_recalib.study.passwords import hide_password
+    from nas_recalib.study.storage import hide_password
+    from nas_recalib.study.storage_check import check_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -57,8 +57,8 @@ def serve(
     """
     import optuna
 
-    from nas_recalib.study.passwords import hide_password
-    from nas_recalib.study.serve import serve_storage
+    from nas_recalib.study.storage import hide_password
+    from nas_recalib.study.storage_check import serve_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if host not in _LOOPBACK:

@@ -27,10 +27,9 @@ def show(
     MACs and the importance of blocks.
     """
     from nas_recalib.files import write_atomically
-    from nas_recalib.report.page import study_page
-    from nas_recalib.report.tables import study_tables
+    from nas_recalib.report.study import study_tables, verdict
+    from nas_recalib.report.study_page import study_page
     from nas_recalib.report.terminal import print_table
-    from nas_recalib.report.verdict import verdict
 
     require_output(page, force)
     summary = summary_of(study, runs_dir, storage, plugin)
@@ -53,9 +52,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what a search is training, and what failed."""
-    from nas_recalib.report.status import standing_tables, trial_tables
+    from nas_recalib.report.study import standing_tables, trial_tables
     from nas_recalib.report.terminal import print_table
-    from nas_recalib.study.standing import find_trial, read_standing
+    from nas_recalib.study.status import find_trial, read_standing
 
     opened = opened_study(study, runs_dir, storage)
     if trial is None:
@@ -81,8 +80,7 @@ def export(
 ) -> None:
     """Write the architecture that a study found to a file."""
     from nas_recalib.export import export_architecture
-    from nas_recalib.report.tables import timed_text
-    from nas_recalib.report.verdict import accuracy_text
+    from nas_recalib.report.study import accuracy_text, timed_text
 
     row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial, overwrite=force)
     told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
@@ -98,7 +96,7 @@ def summary_of(study: str, runs: Path, storage: str | None, plugins: list[str] |
 def opened_study(study: str, runs: Path, storage: str | None) -> Any:
     import optuna
 
-    from nas_recalib.study.place import StudyPlace, open_study
+    from nas_recalib.study.location import StudyPlace, open_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return open_study(StudyPlace.of(study, runs, storage))

@@ -1,4 +1,4 @@
-"""Connecting to Ray: a cluster of one's own, or one that is there already."""
+"""Connection to a Ray cluster, and the resources each training takes of a node."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -16,6 +17,49 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 from ray.exceptions import RayError
 
 from nas_recalib.errors import InputError, in_one_line
+
+_LEAST_SHARE = 0.0001  # that Ray keeps the books of
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each training gets of its node.
+
+    Attributes:
+        cpus: Cores.
+        gpus: GPUs, or a share of one; Ray keeps the books of shares, but nothing enforces them.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1:
+            raise ValueError(f"cpus: {self.cpus} is not at least 1")
+        if not (_LEAST_SHARE <= self.gpus <= 1 or (self.gpus >= 0 and self.gpus % 1 == 0)):
+            least = f"a share of a GPU from {_LEAST_SHARE} to 1"
+            raise ValueError(f"gpus: {self.gpus:g} is neither {least} nor a whole number")
+
+    def places(self) -> int:
+        """How many trainings the cluster's nodes have room for at once."""
+        return sum(self._fit(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+    def require(self) -> None:
+        """Raises InputError if no node of the cluster has them."""
+        if not self.places():
+            wanted = f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+            raise InputError(f"resources: no node of the cluster has {wanted}")
+
+    def _fit(self, node: dict[str, float]) -> int:
+        fit = int(node.get("CPU", 0) // self.cpus)
+        if not self.gpus:
+            return fit
+        gpus = int(node.get("GPU", 0))
+        return min(fit, gpus * int(1 / self.gpus + 1e-6) if self.gpus <= 1 else int(gpus // self.gpus))
+
 
 # Ray would tell all of the cluster this process's command line, which may hold a storage's password.
 utils.get_entrypoint_name = lambda: "nas-recalib"

@@ -1,17 +1,16 @@
-"""A search's trainings as trials of Ray Tune, on one machine or on many.
-
-The study is the only truth: the process that runs the search alone talks to it, through a `Desk`, and what
-Tune keeps is thrown away. A training's checkpoints are its own affair, Tune knows nothing of them.
-"""
+"""A search whose trainings run on Ray Tune, on one machine or many."""
 
 import logging
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 from ray.air.execution._internal import actor_manager
@@ -22,12 +21,17 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from nas_recalib.cluster.actor import Actor, Train
-from nas_recalib.cluster.bench import Bench, Desk, Leave
-from nas_recalib.cluster.connection import environment
-from nas_recalib.cluster.resources import Resources
-from nas_recalib.errors import InputError, in_one_line
-from nas_recalib.proxy.objective import Failure
+from nas_recalib.cluster.connection import Resources, connect, environment
+from nas_recalib.cluster.dispatcher import Actor, Bench, Desk, Leave, Train
+from nas_recalib.device import Described, describe, keep_freed_memory
+from nas_recalib.errors import InputError, StopSearch, in_one_line
+from nas_recalib.proxy.objective import Failure, Proxy
+from nas_recalib.search.checkpoints import Checkpoints
+from nas_recalib.search.job import train
+from nas_recalib.search.local import Engine
+from nas_recalib.search.progress import Observer
+from nas_recalib.search.search import Search
+from nas_recalib.study.config import SearchConfig
 
 _TUNE = {
     "TUNE_MAX_PENDING_TRIALS_PG": "1000000",  # our own count of workers decides; Tune's is one at a time
@@ -186,3 +190,77 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def on_ray(address: str, device: str | None, gpus: float | None, workers: int | None) -> Iterator[Engine]:
+    """Has a cluster at hand inside.
+
+    Args:
+        address: See `connect`.
+        device: cpu or cuda (default: GPUs where the cluster has any).
+        gpus: Of each training, or a share of one (default: one, where they are trained on).
+        workers: Most trainings at once (default: as many as there is room for).
+
+    Raises:
+        InputError: If there is no such cluster, or it does not have what is asked for.
+    """
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"device: with --ray only cpu or cuda, not {device!r}; Ray chooses which")
+    if device == "cpu" and gpus:
+        raise InputError(f"gpus-per-trial: {gpus:g} is of no use with --device cpu")
+    try:
+        asked = None if gpus is None else Resources(gpus=gpus)
+    except ValueError as error:
+        raise InputError(str(error).replace("gpus", "gpus-per-trial", 1)) from error
+    with connect(address):
+        there = ray.cluster_resources().get("GPU", 0) > 0 or device == "cuda"
+        one = asked or Resources(gpus=float(there and device != "cpu"))
+        yield Engine(torch.device("cpu"), _ask(one), partial(_run, resources=one, workers=workers))
+
+
+def _ask(resources: Resources) -> Described:
+    """What trains, as a node with the resources has it."""
+    resources.require()
+    task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(describe)
+    found: Described = ray.get(task.remote(torch.device("cuda" if resources.gpus else "cpu")))
+    return replace(found, threads=1)  # more trainings side by side come to more than threads of one
+
+
+def _run(
+    search: Search,
+    config: SearchConfig,
+    trials: int,
+    observer: Observer,
+    resources: Resources,
+    workers: int | None,
+) -> bool:
+    each = replace(resources, cpus=config.threads)
+    return run_there(search, trials, observer, each, workers=workers, plugins=config.plugins)
+
+
+def run_there(
+    search: Search,
+    trials: int,
+    observer: Observer,
+    resources: Resources,
+    *,
+    workers: int | None = None,
+    plugins: Sequence[str] = (),
+) -> bool:
+    """As `run_here`, on the cluster that this process is connected to; see `run_on_ray`."""
+    search.begin(trials, observer)
+    begin = partial(_begin, search.proxy, search.checkpoints)
+    try:
+        run_on_ray(search, begin, resources, workers=workers, plugins=plugins)
+    except (KeyboardInterrupt, StopSearch):
+        search.give_back()
+        raise
+    return search.reached
+
+
+def _begin(proxy: Proxy, checkpoints: Checkpoints, device: torch.device) -> Train:
+    """What trains in an actor; images go to its device once."""
+    keep_freed_memory()
+    there = proxy.on(device)
+    return lambda job: train(there, job, checkpoints)

@@ -10,8 +10,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_recalib.conformance.require import NotRun, mode, require, require_same, require_shape
-from nas_recalib.conformance.subject import Form, Subject, call
+from nas_recalib.conformance.subject import (
+    Form,
+    NotRun,
+    Subject,
+    call,
+    mode,
+    require,
+    require_same,
+    require_shape,
+)
 from nas_recalib.costs.macs import Cost, count_cost
 from nas_recalib.errors import in_one_line
 

@@ -1,4 +1,4 @@
-"""The operator under test, built as the blocks of a network build it."""
+"""Operator under test, built as the blocks of a network build it, and assertions on it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_recalib.operators import Part, build_convolution, build_recalibration, takes_source
 from nas_recalib.operators.catalog import Kind
+
+
+class NotRun(Exception):
+    """Why a check says nothing of an operator."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +121,35 @@ def call(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def _spread(tensor: Tensor | None, low: float, high: float) -> None:
     if tensor is not None:
         nn.init.uniform_(tensor, low, high)
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def require_shape(subject: Subject, form: Form, module: nn.Module, x: Tensor) -> None:
+    y, expected = module(x), subject.shape_after(form, x)
+    told = f" ({form})" if subject.kind == "convolution" else ""
+    same = isinstance(y, Tensor) and tuple(y.shape) == expected
+    require(same, f"{tuple(x.shape)} became {_shape(y)} instead of {expected}{told}")
+    require(bool(y.isfinite().all()), f"{tuple(x.shape)} became NaN or infinity{told}")
+
+
+def require_same(got: Tensor, expected: Tensor, what: str, tolerance: float | None = None) -> None:
+    """As torch.testing.assert_close, with its tolerances for the type of the numbers unless one is given."""
+    torch.testing.assert_close(
+        got,
+        expected,
+        rtol=tolerance,
+        atol=tolerance,
+        msg=lambda details: f"{what}: {' '.join(details.split())}",
+    )
+
+
+def mode(training: bool) -> str:
+    return "in training" if training else "in evaluation"
+
+
+def _shape(y: object) -> str:
+    return str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nas_recalib.conformance import behaviour, tooling
-from nas_recalib.conformance.require import NotRun
-from nas_recalib.conformance.subject import Subject
+from nas_recalib.conformance.subject import NotRun, Subject
 from nas_recalib.errors import InputError, in_one_line, whole_number
 from nas_recalib.operators.catalog import kind_of, parse_part
 from nas_recalib.operators.choice import read_part

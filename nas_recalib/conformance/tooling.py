@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.fx import symbolic_trace
 from torch.optim.swa_utils import AveragedModel
 
-from nas_recalib.conformance.require import NotRun, mode, require, require_same
-from nas_recalib.conformance.subject import Subject, call
+from nas_recalib.conformance.subject import NotRun, Subject, call, mode, require, require_same
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 

@@ -8,8 +8,9 @@ from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.networks.backbone import GateFan
 from nas_recalib.proxy.fidelity import Fidelity
+from nas_recalib.proxy.objective import Failure
 from nas_recalib.study.config import DTYPES, MOST_SEEDS, MOST_THREADS, compared_space
-from nas_recalib.study.form import (
+from nas_recalib.study.trials import (
     is_line,
     is_number,
     is_text,
@@ -149,6 +150,27 @@ class Task:
     fidelity: str
     seed: int
     scores: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a task.
+
+    Attributes:
+        task: Which.
+        seconds: Taken, all in all.
+        accuracies: On the validation images after each epoch.
+        losses: Mean training loss of each epoch.
+        scores: Value and seconds of each.
+        failure: Why there is no value.
+    """
+
+    task: Task
+    seconds: float
+    accuracies: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+    scores: dict[str, tuple[float, float]] | None = None
+    failure: Failure | None = None
 
 
 def tasks(plan: Plan, architectures: int, seeds: int, scores: Sequence[str]) -> Iterator[Task]:

@@ -1,4 +1,4 @@
-"""From what a user asked for to a correlation study ready to run; checked before anything is written."""
+"""Set-up of a correlation study: options resolved and validated before anything is written."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,26 +6,79 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import torch
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.draw import draw, slice_of
 from nas_recalib.correlation.plan import KEPT_OPTIONS, REFERENCE, Plan
 from nas_recalib.correlation.study import read_plan, require_sound, write_plan
-from nas_recalib.costs import Budget
+from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import open_source
 from nas_recalib.device import default_threads, fast_dtype
 from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
-from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.scores import score_names
-from nas_recalib.proxy.trainer import Loader
+from nas_recalib.proxy.trainer import Loader, refuse_misfits
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.place import StudyPlace, create_study, find_study, storage_failures
-from nas_recalib.study.sound import read_all
-from nas_recalib.study.workers import enrolled
+from nas_recalib.study.location import StudyPlace, create_study, find_study, storage_failures
+from nas_recalib.study.trials import read_all
+from nas_recalib.study.worker_lock import enrolled
+
+_AT_ONCE = 10_000
+_ROUNDS = 50
+
+
+def slice_of(space: SearchSpace, budget: Budget, within: float, seed: int) -> Budget:
+    """The upper ends of a slice: of MACs and parameters, and of what else is limited.
+
+    Args:
+        space: Which.
+        budget: Upper ends where given; the others put the median architecture in the middle.
+        within: Width of the slice, as a share of its upper ends.
+        seed: Of the draws that the median is taken of.
+
+    Raises:
+        InputError: If nothing is within the budget.
+    """
+    picks = Feasible(space.table, budget).sample_many(_AT_ONCE, np.random.default_rng(seed))
+    medians = np.median(space.table.costs(picks), axis=0)
+    upper = {
+        name: round(value * (1 + within / 2)) for name, value in zip(space.table.names, medians, strict=True)
+    }
+    return Budget(**{**upper, **budget.limits()})
+
+
+def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int) -> list[Architecture]:
+    """Different architectures, each drawn uniformly from those in a slice of costs.
+
+    Args:
+        space: Which.
+        upper: Greatest costs; every one of them bounds the slice from above.
+        within: How far below, as a share, a cost may be.
+        count: How many.
+        seed: Of the draws; more are drawn after the same first ones.
+
+    Raises:
+        InputError: If so many cannot be found.
+    """
+    feasible = Feasible(space.table, upper)
+    random = np.random.default_rng(seed)
+    limits = upper.limits()
+    least = np.array([(1 - within) * limits[name] for name in space.table.names])
+    found: dict[tuple[int, ...], None] = {}
+    for _ in range(_ROUNDS):
+        picks = feasible.sample_many(_AT_ONCE, random)
+        for one in picks[(space.table.costs(picks) >= least).all(axis=1)].tolist():
+            found.setdefault(tuple(one))
+            if len(found) == count:
+                return [space.at(picks) for picks in found]
+    raise InputError(
+        f"within: of {_AT_ONCE * _ROUNDS:,} architectures within {upper}, {len(found)} different ones are "
+        f"less than {within:.0%} below it; {count} were asked for"
+    )
+
 
 WITHIN = 0.05
 

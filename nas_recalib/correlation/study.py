@@ -8,13 +8,11 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.plan import Plan, Task
-from nas_recalib.correlation.work import Done
+from nas_recalib.correlation.plan import Done, Plan, Task
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.form import is_accuracy, is_any_number, is_line, is_number, is_whole
-from nas_recalib.study.place import CORRELATION
-from nas_recalib.study.sound import read_all
+from nas_recalib.study.location import CORRELATION
+from nas_recalib.study.trials import is_accuracy, is_any_number, is_line, is_number, is_whole, read_all
 
 _SCORES = "scores of "
 _FORMS: dict[str, Callable[[object], bool]] = {

@@ -14,7 +14,6 @@ from nas_recalib.costs.budget import (
 from nas_recalib.costs.feasible import Feasible
 from nas_recalib.costs.grid import histogram
 from nas_recalib.costs.macs import Cost, count_cost
-from nas_recalib.costs.measured import measured_memory
 from nas_recalib.costs.memory import block_memory, network_memory
 from nas_recalib.costs.table import COLUMNS, CostTable
 
@@ -32,7 +31,6 @@ __all__ = [
     "format_memory",
     "format_quantity",
     "histogram",
-    "measured_memory",
     "network_memory",
     "parse_latency",
     "parse_memory",

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs.macs import Cost
-from nas_recalib.costs.meta import run_on_meta
+from nas_recalib.costs.macs import Cost, run_on_meta
 from nas_recalib.errors import InputError, in_one_line
 from nas_recalib.operators import LearnedPSConv2d, PSConv2d
-from nas_recalib.operators._pointwise import Pointwise
+from nas_recalib.operators._functional import Pointwise
 
 Shape = tuple[int, ...]
 

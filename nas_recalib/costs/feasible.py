@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_recalib.costs.budget import Budget, format_cost, format_latency, format_memory, format_quantity
-from nas_recalib.costs.front import Fronts
-from nas_recalib.costs.grid import Grid
+from nas_recalib.costs.grid import Fronts, Grid
 from nas_recalib.costs.table import CostTable, Integers
 from nas_recalib.errors import InputError
 

@@ -1,24 +1,123 @@
-"""Peak memory of activations in inference, block by block: their maximum is the network's.
+"""Peak memory of activations in inference, from the bytes alive while each block runs on fake tensors."""
 
-Blocks run one after another, so the peak of a network is the greatest of what is alive in its stem and head
-and, for each block, of what its inside holds at once with what the network holds meanwhile: the block's
-input, that of its stage, the images. The latter depends on no choice, as no block's input does.
-
-Bytes are those that torch's allocator gives out in eager mode for contiguous inputs, with as many threads as
-torch has now: activations, images, temporary copies. Weights and buffers are not counted, nor what libraries
-allocate by themselves (oneDNN's scratch, cuDNN's workspaces).
-"""
-
-from collections.abc import Callable, Mapping
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from nas_recalib.costs.live_bytes import Shape, fake_run
 from nas_recalib.networks import Backbone, BlockSpec
 from nas_recalib.operators import BlockChoice
+
+Shape = tuple[int, ...]
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows the storages that operations make until they are freed; those of weights do not count.
+
+    Attributes:
+        live: Bytes alive now.
+        peak: Most bytes alive at once so far.
+    """
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = 0
+        self.peak = 0
+        self._known = {weight.untyped_storage()._cdata for weight in weights}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        scratch = _inside_convolution(*args) if function is torch.ops.aten.convolution.default else 0
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._follow(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live + scratch)
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.live += size
+            weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.remove(key)
+        self.live -= size
+
+
+@contextmanager
+def fake_run(
+    module: nn.Module, dtype: torch.dtype, device: str
+) -> Iterator[tuple[LiveBytes, Callable[[Shape], None]]]:
+    """What follows a run of a module that is on the meta device, and what runs it on an input of a shape.
+
+    The tensors claim to be on the device, so that the ways taken are those of that device.
+    """
+    module = module.to(dtype).eval()
+    named = (*module.named_parameters(), *module.named_buffers())
+    with FakeTensorMode(), torch.no_grad():
+        weights = {name: torch.empty(t.shape, dtype=t.dtype, device=device) for name, t in named}
+        tracker = LiveBytes(weights.values())
+
+        def run(shape: Shape) -> None:
+            with tracker:
+                functional_call(module, weights, (torch.empty(shape, dtype=dtype, device=device),))
+
+        yield tracker, run
+
+
+def _inside_convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> int:
+    """Bytes that torch's allocator gives out inside a convolution, beside its result.
+
+    Inputs that are not contiguous are copied. On a CPU, oneDNN reorders weights, and the input of grouped and
+    of 1x1 convolutions, and its own result is copied to the one that is given back; what is too small for
+    oneDNN is unfolded into columns, and grouped there the groups' results are concatenated.
+    """
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    rest = {"transposed": transposed, "output_padding": output_padding, "bias_sizes": None}
+    backend = torch._C._select_conv_backend(x, weight, bias, **geometry, **rest)
+    layout = torch._C._conv_determine_backend_memory_format(x, weight, backend)
+    copies = sum(t.nbytes for t in (x, weight) if not t.is_contiguous(memory_format=layout))
+    outputs = [
+        (side + 2 * p - d * (k - 1) - 1) // s + 1
+        for side, k, s, p, d in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    ]
+    pixels = math.prod(outputs) * x.itemsize
+    result = x.shape[0] * weight.shape[0] * pixels
+    columns = weight[0].numel() * pixels
+    pointwise = math.prod(weight.shape[2:]) == 1
+    kinds = torch._C._ConvBackend  # type: ignore[attr-defined]
+    if backend == kinds.Mkldnn and layout == torch.contiguous_format:
+        return copies + max(result, weight.nbytes + (x.nbytes if groups > 1 or pointwise else 0))
+    if backend == kinds.SlowDilated2d:
+        return copies + columns  # one image at a time
+    if backend == kinds.Slow2d:
+        unfolded = 0 if pointwise and set(stride) == {1} else columns * x.shape[0]
+        return copies + unfolded + (result if groups > 1 else 0)
+    return copies
+
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,4 +1,4 @@
-"""Makes a table round by round; the file always holds what has been done."""
+"""Calibration of a latency table: round after round is measured, and the file always holds what is done."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +8,9 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.latency.rounds import most_choices, run_rounds
+from nas_recalib.latency.fit import most_choices, run_rounds
+from nas_recalib.latency.measure import Sample, Timer, Workbench
 from nas_recalib.latency.table import MOST_ROUNDS, LatencyTable
-from nas_recalib.latency.workbench import Sample, Timer, Workbench
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing import Settings
 

@@ -9,7 +9,7 @@ from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel
 from nas_recalib.timing import Settings
-from nas_recalib.timing.calls import DTYPES, MEMORY_FORMATS
+from nas_recalib.timing.cases import DTYPES, MEMORY_FORMATS
 
 Device = torch.device  # `torch` is a field below
 

@@ -16,8 +16,16 @@ from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, read_json, write_atomically
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.latency.fit import Entry, Fit, fit_networks, make_entries, reference_seconds
-from nas_recalib.latency.rounds import Round, most_choices, round_picks
+from nas_recalib.latency.fit import (
+    Entry,
+    Fit,
+    Round,
+    fit_networks,
+    make_entries,
+    most_choices,
+    reference_seconds,
+    round_picks,
+)
 from nas_recalib.space import SearchSpace
 
 MOST_ROUNDS = 100_000

@@ -1,8 +1,79 @@
-"""Dilated convolutions whose gradients are right in every precision."""
+"""Dilated convolutions on blocks of channels, with gradients that are right in every precision."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from nas_recalib.operators._functional import memory_format
+
+Blocks = tuple[int, ...]
+Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in its order
+
+
+def reader(x: Tensor, size: int) -> Callable[[Blocks], Tensor]:
+    """Takes blocks out of x, the same ones only once."""
+    return cache(lambda order: take(x, order, size))
+
+
+def take(x: Tensor, order: Sequence[int], size: int) -> Tensor:
+    """The named ones among the blocks of x, which are `size` in number, in the order given."""
+    runs = list(_runs(order))
+    if runs == [(0, 0, size)]:
+        return x
+    channels = x.shape[1] // size
+    return torch.cat([x.narrow(1, block * channels, length * channels) for _, block, length in runs], dim=1)
+
+
+def sum_up(parts: list[Part], size: int) -> Tensor:
+    """Sums parts, each at its own blocks. One that has all of them in order takes the others in."""
+    whole = [y for y, order in parts if order == tuple(range(size))]
+    total = whole[0] if whole else _empty_like(*parts[0], size)
+    channels = total.shape[1] // size
+    if whole:
+        for y, order in parts:
+            if y is total:
+                continue
+            # Adding a few numbers at a time is slow in half precision.
+            if y.dtype.itemsize == 2 and len(order) == size:
+                total.add_(take(y, inverse(order), size))
+                continue
+            for start, block, length in _runs(order):
+                place = total.narrow(1, block * channels, length * channels)
+                place.add_(y.narrow(1, start * channels, length * channels))
+        return total
+    pieces: dict[int, list[Tensor]] = {}
+    for y, order in parts:
+        for block, piece in zip(order, y.split(channels, dim=1), strict=True):
+            pieces.setdefault(block, []).append(piece)
+    for block, (first, *others) in pieces.items():
+        place = total.narrow(1, block * channels, channels)
+        if not others:
+            place.copy_(first)
+        for index, other in enumerate(others):
+            torch.add(place if index else first, other, out=place)
+    return total
+
+
+def _empty_like(part: Tensor, order: Blocks, size: int) -> Tensor:
+    shape = (part.shape[0], part.shape[1] // len(order) * size, *part.shape[2:])
+    return torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=memory_format(part))
+
+
+def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Stretches of consecutive blocks: place in the order, first block, number of blocks."""
+    start = 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or order[end] != order[end - 1] + 1:
+            yield start, order[start], end - start
+            start = end
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
 
 _SOUND = 16
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from nas_recalib.operators._eager import differentiates_eagerly
-from nas_recalib.operators._layout import laid_out
+from nas_recalib.operators._functional import differentiates_eagerly, laid_out
 from nas_recalib.operators._tracing import clamped, sizes_vary
 
 Weigh = Callable[[list[Tensor]], Tensor]

@@ -17,10 +17,17 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from nas_recalib.operators._blocks import Blocks, inverse, reader, sum_up, take
-from nas_recalib.operators._dilated import autocast_dtype, dilated_conv2d, is_sound
-from nas_recalib.operators._eager import differentiates_eagerly
-from nas_recalib.operators._layout import laid_out
+from nas_recalib.operators._dilated import (
+    Blocks,
+    autocast_dtype,
+    dilated_conv2d,
+    inverse,
+    is_sound,
+    reader,
+    sum_up,
+    take,
+)
+from nas_recalib.operators._functional import differentiates_eagerly, laid_out
 
 _LANES = 16  # channels a block needs for a bundle of its own to run quickly on a CPU ...
 _WORTH = 2**25  # ... and the multiply-accumulates of one, for its call to be worth while

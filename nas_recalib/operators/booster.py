@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_recalib.operators._checks import require, require_channels, require_residual, require_statistics
+from nas_recalib.operators._functional import Pointwise
 from nas_recalib.operators._gate import recalibrate
-from nas_recalib.operators._pointwise import Pointwise
 
 
 class AccuracyBooster(nn.Module):

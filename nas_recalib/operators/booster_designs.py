@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
-from nas_recalib.operators._whole_map import fit_whole_map
+from nas_recalib.operators._functional import fit_whole_map
 
 DesignName = Literal["B", "E", "F", "G", "H", "I", "J", "K", "L", "M", "N", "O", "dw3-bn", "dw9-bn", "no-bn"]
 Convolution = Literal["depthwise", "full"]

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import torch
 from torch import nn
 
-from nas_recalib.operators._signature import require_buildable
+from nas_recalib.operators._checks import require_buildable
 from nas_recalib.operators._tracing import as_one_node
 from nas_recalib.operators.booster import AccuracyBooster
 from nas_recalib.operators.booster_designs import BoosterDesign

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_recalib.operators._checks import require, require_channels, require_statistics
+from nas_recalib.operators._functional import Pointwise, fit_whole_map
 from nas_recalib.operators._gate import multiply
-from nas_recalib.operators._pointwise import Pointwise
-from nas_recalib.operators._whole_map import fit_whole_map
 
 
 class GatherExcite(nn.Module):

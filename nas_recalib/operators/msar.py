@@ -16,8 +16,8 @@ from nas_recalib.operators._checks import (
     require_statistics,
     whole_numbers,
 )
+from nas_recalib.operators._functional import Pointwise
 from nas_recalib.operators._gate import average_by, averages, multiply, recalibrate, repeat
-from nas_recalib.operators._pointwise import Pointwise
 from nas_recalib.operators._tracing import shape_at_hand, sizes_vary
 
 

@@ -9,11 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.operators._blocks import inverse
 from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
-from nas_recalib.operators._dilated import dilated_conv2d
+from nas_recalib.operators._dilated import dilated_conv2d, inverse
+from nas_recalib.operators._functional import laid_out
 from nas_recalib.operators._lattice import Lattice, Term
-from nas_recalib.operators._layout import laid_out
 from nas_recalib.operators.psconv_triton import poly_scale, usable
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, require_statistics
-from nas_recalib.operators._layout import laid_out
+from nas_recalib.operators._functional import laid_out
 from nas_recalib.operators._tracing import clamped
 
 

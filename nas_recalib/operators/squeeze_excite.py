@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_residual
+from nas_recalib.operators._functional import Pointwise
 from nas_recalib.operators._gate import recalibrate
-from nas_recalib.operators._pointwise import Pointwise
 
 
 class SqueezeExcite(nn.Module):

@@ -1,4 +1,4 @@
-"""Trains one architecture after the other, at any fidelity; their images are read once."""
+"""Trainer of proxy networks, one after the other at any fidelity, with images read once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,13 +8,37 @@ from pathlib import Path
 import torch
 
 from nas_recalib.architecture import Architecture
+from nas_recalib.costs.macs import fixed_cost, named_block_cost
 from nas_recalib.data import Resident, load_resident, open_source
 from nas_recalib.device import keep_freed_memory
+from nas_recalib.errors import InputError
+from nas_recalib.networks import get_backbone
 from nas_recalib.networks.backbone import GateFan
 from nas_recalib.plugins import load_plugins
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Epoch, default_recipe
+from nas_recalib.space import SearchSpace
+
+
+def refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
+    """Builds every choice once, at the proxy's width and resolution.
+
+    Raises:
+        InputError: If one that fits the full-size network does not fit its twin, which is narrower and sees
+            smaller images; it is named.
+    """
+    twin = get_backbone(space.backbone).twin(fidelity.width)
+    specs = twin.blocks()
+    _, shapes = fixed_cost(twin, fidelity.resolution, space.num_classes, 3)
+    try:
+        for position in space.positions:
+            for block in position.blocks:
+                for choice in position.choices:
+                    named_block_cost(block, specs[block], choice, shapes[block])
+    except ValueError as error:
+        told = f"the twin at {fidelity.width:g} of the channels, on images of {fidelity.resolution} pixels"
+        raise InputError(f"fidelity: {told}: {error}") from error
 
 
 @dataclass(frozen=True)

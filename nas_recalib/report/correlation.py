@@ -10,12 +10,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.recommend import Verdict, seconds_text
-from nas_recalib.correlation.report import Judged
-from nas_recalib.correlation.work import Done
+from nas_recalib.correlation.plan import Done
+from nas_recalib.correlation.recommend import Judged, Verdict, seconds_text
 from nas_recalib.costs import format_quantity
-from nas_recalib.report.correlation_charts import STYLE, cost_chart, panel
-from nas_recalib.report.document import document
+from nas_recalib.report.charts import STYLE, cost_chart, panel
+from nas_recalib.report.study_page import document
 from nas_recalib.report.terminal import PlainTable, duration
 
 _READING = (

@@ -1,12 +1,17 @@
-"""Trains in this process, one architecture after the other."""
+"""Trials trained in this process, one after the other."""
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
+
+from nas_recalib.device import Described, describe, keep_freed_memory, pick_device
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.job import Job, train
-from nas_recalib.search.observer import Observer
+from nas_recalib.search.progress import Observer
 from nas_recalib.search.search import Search
+from nas_recalib.study.config import SearchConfig
 
 _POLL = 1.0  # seconds between two looks at what others do
 
@@ -52,3 +57,31 @@ def _train(search: Search, job: Job) -> None:
         if search.report(job.number, step):
             break
     search.end(job.number)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where trainings run.
+
+    Attributes:
+        device: Of this process, where images are put first.
+        trains: The device that trains.
+        run: Goes on until a study has trained so many architectures; see `run_here`.
+    """
+
+    device: torch.device
+    trains: Described
+    run: Callable[[Search, SearchConfig, int, Observer], bool]
+
+
+def here(device: str | None) -> Engine:
+    """This process, on a device by name.
+
+    Raises:
+        InputError: If there is no such device.
+    """
+    chosen = pick_device(device)
+    keep_freed_memory()
+    return Engine(
+        chosen, describe(chosen), lambda search, _, trials, observer: run_here(search, trials, observer)
+    )

@@ -1,8 +1,9 @@
-"""What a search shows while it runs, on standard error."""
+"""Progress of a search: the observer that engines report to, and the lines it shows on standard error."""
 
 import sys
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,6 +17,18 @@ from nas_recalib.errors import printable
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
 from nas_recalib.study.trials import CONTINUES, TAKEN, accuracy_of, curve_of, finished, trained_here
+
+
+class Observer(Protocol):
+    """Is told what happens."""
+
+    def started(self, number: int, architecture: Architecture) -> None: ...
+
+    def epoch(self, number: int, epoch: Epoch) -> None:
+        """Take an epoch that was trained by this process; not called for those of a checkpoint."""
+
+    def ended(self, trial: FrozenTrial) -> None: ...
+
 
 _SHOWN = 3  # of the trials that run
 

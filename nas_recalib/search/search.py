@@ -1,4 +1,4 @@
-"""The search itself: what is trained next, and what becomes of it. All that it knows is in the study."""
+"""The search loop's decisions: which trial runs next, and what is written when it ends."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,17 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from nas_recalib.costs import Feasible
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.search.baselines import BASELINES
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.claims import stands, unread_wish, was_late
+from nas_recalib.search.heartbeat import Alone, Lives
 from nas_recalib.search.job import Job, Step
-from nas_recalib.search.ledger import Draft, Ledger, Running
-from nas_recalib.search.lives import Alone, Lives
-from nas_recalib.search.observer import Observer
-from nas_recalib.search.plan import Outlook, Plan
+from nas_recalib.search.progress import Observer
 from nas_recalib.search.pruning import PRUNERS
 from nas_recalib.search.samplers import STRATEGIES, Offer
-from nas_recalib.search.setbacks import Setbacks
+from nas_recalib.search.scheduler import BASELINES, Outlook, Plan
+from nas_recalib.search.trial_writer import Draft, Ledger, Running, stands, unread_wish, was_late
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import RETRIES
 from nas_recalib.study.trials import (
@@ -36,6 +33,34 @@ from nas_recalib.study.trials import (
     failure_of,
     lineage,
 )
+
+_ERRORS_IN_A_ROW = 3
+_FAILURES_IN_A_ROW = 10
+
+
+@dataclass
+class Setbacks:
+    """Failures since a training ended well."""
+
+    _failures: list[Failure] = field(default_factory=list)
+
+    def add(self, failure: Failure) -> None:
+        """Counts one.
+
+        Raises:
+            StopSearch: After too many in a row; of errors of the program the first is shown in full.
+        """
+        self._failures.append(failure)
+        errors = self._failures[-_ERRORS_IN_A_ROW:]
+        if len(errors) == _ERRORS_IN_A_ROW and all(one.kind == "error" for one in errors):
+            told = f"{len(errors)} trials in a row ended in an error; the first"
+            raise StopSearch(f"{told}:\n{errors[0].details}")
+        if len(self._failures) >= _FAILURES_IN_A_ROW:
+            raise StopSearch(f"{len(self._failures)} trials in a row failed, the last: {failure.message}")
+
+    def clear(self) -> None:
+        """Begins anew."""
+        self._failures.clear()
 
 
 @dataclass

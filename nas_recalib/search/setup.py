@@ -16,23 +16,28 @@ from nas_recalib.files import dump_yaml, write_atomically
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
-from nas_recalib.proxy.fit import refuse_misfits
 from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
-from nas_recalib.search.baselines import BASELINES
+from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.lives import Alone, Beating, Lives
-from nas_recalib.search.method import find_method, find_objectives
-from nas_recalib.search.request import KEPT_OPTIONS, Request, default_name, refuse_idle
+from nas_recalib.search.heartbeat import Alone, Beating, Lives
+from nas_recalib.search.options import (
+    KEPT_OPTIONS,
+    Request,
+    default_name,
+    find_method,
+    find_objectives,
+    refuse_idle,
+)
+from nas_recalib.search.scheduler import BASELINES
 from nas_recalib.search.search import Search
 from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
-from nas_recalib.study.passwords import hide_password, lacks_password
-from nas_recalib.study.place import StudyPlace, create_study, find_study, read_config, storage_failures
-from nas_recalib.study.sound import require_sound
-from nas_recalib.study.trials import trained_here
-from nas_recalib.study.workers import enrolled
+from nas_recalib.study.location import StudyPlace, create_study, find_study, read_config, storage_failures
+from nas_recalib.study.storage import hide_password, lacks_password
+from nas_recalib.study.trials import require_sound, trained_here
+from nas_recalib.study.worker_lock import enrolled
 
 _SEVERAL = (
     "for several processes keep the study in a database (--storage URL), for several devices take --ray local"

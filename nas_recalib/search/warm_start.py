@@ -9,12 +9,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.search.samplers import Picks
-from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.search.samplers.base import distributions
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_other_trainings
-from nas_recalib.study.place import StudyPlace, open_study, read_config
-from nas_recalib.study.sound import require_sound
+from nas_recalib.study.location import StudyPlace, open_study, read_config
 from nas_recalib.study.trials import (
     ATTRIBUTES,
     CURVE,
@@ -23,6 +22,7 @@ from nas_recalib.study.trials import (
     cost_attributes,
     curve_of,
     finished,
+    require_sound,
 )
 
 _KEPT = ("baseline", "seed", "seconds", "fidelity", "device", "versions", "strategy")

@@ -13,8 +13,16 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml
 from nas_recalib.networks.backbone import GateFan
 from nas_recalib.proxy.train import Recipe
-from nas_recalib.study.form import is_line, is_text, is_whole, read_budget, read_fidelity, require_form
-from nas_recalib.study.trials import ACCURACY, ATTRIBUTES
+from nas_recalib.study.trials import (
+    ACCURACY,
+    ATTRIBUTES,
+    is_line,
+    is_text,
+    is_whole,
+    read_budget,
+    read_fidelity,
+    require_form,
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 MOST_THREADS = 4096

@@ -14,13 +14,18 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
-from nas_recalib.study.confirmation import Confirmation, read_confirmations
-from nas_recalib.study.front import Point, front, hypervolumes
-from nas_recalib.study.place import read_config
-from nas_recalib.study.significance import told_apart
-from nas_recalib.study.sound import MEASURED, require_sound
+from nas_recalib.study.location import read_config
+from nas_recalib.study.statistics import (
+    Confirmation,
+    Point,
+    front,
+    hypervolumes,
+    read_confirmations,
+    told_apart,
+)
 from nas_recalib.study.trials import (
     ACCURACY,
+    MEASURED,
     REPLAYED,
     WITHDRAWN,
     accuracy_of,
@@ -28,6 +33,7 @@ from nas_recalib.study.trials import (
     failure_of,
     finished,
     finished_of,
+    require_sound,
     trained_here_of,
 )
 

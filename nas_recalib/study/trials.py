@@ -1,10 +1,78 @@
-"""What a study's trials say: which count, how accurate they are, and which go on from one another."""
+"""Stored attributes of trials: their keys, their validation, and which trials count or continue others."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+from nas_recalib.costs import Budget
+from nas_recalib.errors import InputError, in_one_line
+from nas_recalib.proxy.fidelity import Fidelity
+from nas_recalib.study.statistics import PREFIX
+
+_LONGEST = 100_000  # an architecture of hundreds of blocks has tens of thousands of letters
+_GREATEST = 2**62
+
+
+def is_text(value: object) -> bool:
+    return type(value) is str
+
+
+def is_line(value: object) -> bool:
+    """Whether it is text that may be shown as it is."""
+    return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST
+
+
+def is_whole(value: object, least: int = 0, most: int = _GREATEST) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def is_number(value: object, least: float = 0.0, most: float = _GREATEST) -> bool:
+    return type(value) in (int, float) and least <= value <= most  # type: ignore[operator]
+
+
+def is_any_number(value: object) -> bool:
+    """Whether it is a number, be it none that is finite."""
+    return type(value) is float or is_number(value, -_GREATEST)
+
+
+def is_accuracy(value: object) -> bool:
+    return is_number(value, 0, 1)
+
+
+def require_form(sound: Mapping[str, bool]) -> None:
+    """Raises TypeError naming the first key that is not of its form."""
+    for key, is_so in sound.items():
+        if not is_so:
+            raise TypeError(f"{key} is not of its form")
+
+
+def read_budget(content: Mapping[str, Any]) -> Budget:
+    """What a study keeps of its budget.
+
+    Raises:
+        TypeError: If it is of another form.
+    """
+    require_form({f"budget.{key}": value is None or is_whole(value, 1) for key, value in content.items()})
+    return Budget(**content)
+
+
+def read_fidelity(content: Mapping[str, Any]) -> Fidelity:
+    """What a study keeps of a fidelity.
+
+    Raises:
+        TypeError: If it is of another form.
+        InputError: If a value is out of range.
+    """
+    if not isinstance(content, Mapping):
+        raise TypeError("a fidelity is not of its form")
+    whole = ("images", "validation", "resolution", "epochs")
+    form = {f"fidelity.{key}": is_whole(content[key], 1, 2**31) for key in whole if content[key] is not None}
+    require_form({**form, "fidelity.width": is_number(content["width"])})
+    return Fidelity(**content)
+
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ACCURACY = "accuracy"  # the first objective of every search
@@ -156,3 +224,99 @@ def _last(some: Iterator[FrozenTrial], trials: Sequence[FrozenTrial]) -> list[Fr
     older = lineage(trials)
     passed = {number for trial in trained for number in older(trial)}
     return [trial for trial in trained if trial.number not in passed]
+
+
+MEASURED = "latency_ms"  # a study's attribute: milliseconds of its finalists, by their numbers
+_CONFIRMED = re.compile(rf"{PREFIX}[0-9]{{1,9}}/[0-9]{{1,10}}")
+
+
+def _is_positive(value: object) -> bool:
+    return is_number(value, 1e-9)
+
+
+def _is_curve(value: object) -> bool:
+    return isinstance(value, list) and all(map(is_accuracy, value))
+
+
+_FORMS: dict[str, Callable[[object], bool]] = {
+    "architecture": is_line,
+    "macs": lambda value: is_whole(value, 1),
+    "params": lambda value: is_whole(value, 1),
+    "predicted_latency_ms": _is_positive,
+    "memory": lambda value: is_whole(value, 1),
+    "seconds": is_number,
+    "baseline": is_line,
+    "failure": is_line,
+    "message": is_text,
+    "bracket": lambda value: is_whole(value, 0, 100),
+    "worker": is_line,
+    "node": is_line,
+    "traceback": is_text,
+    ATTEMPT: lambda value: is_whole(value, 1),
+    PARTS: lambda value: is_whole(value, 1, 2),
+    CONTINUES: is_whole,
+    REPLAYED: is_whole,
+    TAKEN: is_line,
+    CURVE: _is_curve,
+}
+_OF_TRAINED = ("architecture", "macs", "params", "seconds")
+
+
+def require_sound(study: optuna.Study) -> None:
+    """Looks at all of a search before any of it is used.
+
+    Raises:
+        InputError: If the study cannot be read, or holds what no search of this package writes; it is named.
+    """
+    attributes, trials = read_all(study)
+    for key, value in attributes.items():
+        if not _is_sound(key, value):
+            raise InputError(f"study: {study.study_name!r} holds {key!r}, which is not of its form")
+    for trial in trials:
+        if problem := _problem(trial):
+            raise InputError(
+                f"study: trial {trial.number} of {study.study_name!r} was not made by nas-recalib: {problem}"
+            )
+
+
+def read_all(study: optuna.Study) -> tuple[Mapping[str, Any], list[FrozenTrial]]:
+    """A study's attributes and trials.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        return study.user_attrs, study.get_trials(deepcopy=False)
+    except Exception as error:  # of a damaged database Optuna raises whatever it stumbles over
+        raise InputError(f"study: {study.study_name!r} cannot be read: {in_one_line(error)}") from error
+
+
+def _is_sound(key: str, value: object) -> bool:
+    if key == MEASURED:
+        return isinstance(value, dict) and all(map(_is_positive, value.values()))
+    if not key.startswith(PREFIX):
+        return True
+    if not isinstance(value, dict) or not _CONFIRMED.fullmatch(key):
+        return False
+    return is_accuracy(value["accuracy"]) if "accuracy" in value else is_line(value.get("failure"))
+
+
+def _problem(trial: FrozenTrial) -> str:
+    """What is wrong with a trial; nothing if all is well."""
+    attributes = trial.user_attrs
+    strange = [key for key, is_so in _FORMS.items() if key in attributes and not is_so(attributes[key])]
+    if strange:
+        return f"its {strange[0]} is not of its form"
+    if not all(map(is_text, trial.params.values())):
+        return "its parameters are not text"
+    values = [value for value in trial.values or () if value is not None]
+    if not all(map(is_accuracy, (*values[:1], *trial.intermediate_values.values()))):
+        return "its accuracy is not from 0 to 1"
+    if not all(map(is_number, values)):
+        return "its values are not numbers"
+    if trial.state not in FINISHED or REPLAYED in attributes:
+        return ""
+    if trial.state == TrialState.COMPLETE and not values:
+        return "it has no accuracy"
+    missing = [key for key in _OF_TRAINED if key not in attributes]
+    return f"it has no {missing[0]}" if missing else ""

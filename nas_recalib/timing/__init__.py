@@ -1,7 +1,6 @@
 """What operators cost in time, against vanilla."""
 
-from nas_recalib.timing.calls import Settings
-from nas_recalib.timing.cases import MSAR, SIZES, Case, Place, list_cases
+from nas_recalib.timing.cases import MSAR, SIZES, Case, Place, Settings, list_cases
 from nas_recalib.timing.paired import Ratio, Times, time_side_by_side
 from nas_recalib.timing.run import Mean, Result, geometric_means, report, run
 

@@ -1,9 +1,15 @@
-"""Times callables side by side, so that whatever slows the machine down slows them alike."""
+"""Timing of callables side by side, so that whatever slows the machine down slows all alike."""
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from nas_recalib.errors import InputError
 
 Call = Callable[[], object]
 
@@ -95,3 +101,27 @@ def time_side_by_side(
         samples = {index: sample(calls[index], repeats) for index in order}
         rounds.append(tuple(samples[index] for index in range(len(calls))))
     return Times(tuple(rounds), repeats)
+
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def synchronizer(device: torch.device) -> Call:
+    """Waits for what has been left running on a device."""
+    return partial(torch.get_device_module(device).synchronize, device)
+
+
+@contextmanager
+def fastest_convolutions(what: object) -> Iterator[None]:
+    """Lets cuDNN try its convolutions and keep the fastest, as full-size training does.
+
+    Raises:
+        InputError: If memory runs out inside; what was timed is named.
+    """
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise
+        raise InputError(f"batch-size: {what}: does not fit into the memory there is") from error

@@ -9,10 +9,8 @@ import torch
 
 from nas_recalib import __version__
 from nas_recalib.device import device_name, keep_freed_memory
-from nas_recalib.timing.calls import Settings, vanilla_and_choice
-from nas_recalib.timing.cases import Case
-from nas_recalib.timing.machine import fastest_convolutions, set_up, synchronizer
-from nas_recalib.timing.paired import Times, time_side_by_side
+from nas_recalib.timing.cases import Case, Settings, set_up, vanilla_and_choice
+from nas_recalib.timing.paired import Times, fastest_convolutions, synchronizer, time_side_by_side
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, ca
                 raise KeyboardInterrupt
 
         interrupted.setattr(
-            "nas_recalib.report.latency.RoundsTold.__call__", lambda _, table: interrupt(table)
+            "nas_recalib.report.timings.RoundsTold.__call__", lambda _, table: interrupt(table)
         )
         assert run(quick) == 130
     assert "interrupted: run the same command again to resume" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from postgres import free_port, served
 
 from nas_recalib.cli import run
-from nas_recalib.study import check
+from nas_recalib.study import storage_check
 from nas_recalib.study.storage import open_storage
 
 
@@ -63,7 +63,7 @@ def test_an_interruption_leaves_nothing_behind(here, database, capsys, monkeypat
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr(check, stage, interrupt)
+    monkeypatch.setattr(storage_check, stage, interrupt)
     url = database if url == "postgresql" else url
     before = signal.getsignal(signal.SIGTERM)
     assert run(["storage", "check", url]) == 130
@@ -74,7 +74,7 @@ def test_an_interruption_leaves_nothing_behind(here, database, capsys, monkeypat
 
 
 def test_a_storage_that_loses_what_is_written_is_found_out(here, capsys, monkeypatch):
-    monkeypatch.setattr(check, "_write", lambda storage, study: storage.create_new_trial(study))
+    monkeypatch.setattr(storage_check, "_write", lambda storage, study: storage.create_new_trial(study))
     assert run(["storage", "check", "sqlite:///s.db"]) == 1
     assert "of 10 trials written, 0 were read back as written" in capsys.readouterr().err
 

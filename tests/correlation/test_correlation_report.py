@@ -10,8 +10,7 @@ import pytest
 from made_up_correlation import COUNT, TRUTH, baseline, correlation, noisy, score, training
 from scipy import stats
 
-from nas_recalib.correlation.recommend import seconds_text
-from nas_recalib.correlation.report import judge
+from nas_recalib.correlation.recommend import judge, seconds_text
 
 GOOD, POOR, USELESS = 0.3, 1.5, 30.0
 

@@ -16,13 +16,12 @@ import pytest
 import torch
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.gather import gather
 from nas_recalib.correlation.plan import REFERENCE, Task
-from nas_recalib.correlation.report import judge
-from nas_recalib.correlation.run import pending, run
+from nas_recalib.correlation.recommend import judge
+from nas_recalib.correlation.run import Worker, pending, run
 from nas_recalib.correlation.setup import Request, prepared
+from nas_recalib.correlation.signals import gather
 from nas_recalib.correlation.study import scored, trained
-from nas_recalib.correlation.work import Worker
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
@@ -179,7 +178,7 @@ def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatc
         worker = Worker(ready.plan, ready.images, "cpu")
         monkeypatch.setattr(worker._trainer, "data", lambda _: by_class)
         monkeypatch.setattr(
-            "nas_recalib.correlation.work.score_network",
+            "nas_recalib.correlation.run.score_network",
             lambda name, network, images, labels, seed: seen.append(labels) or 0.0,
         )
         worker.do(Task(0, "", 0, ("snip",)), ready.drawn[0])
@@ -196,7 +195,7 @@ def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch
 
     monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
     with monkeypatch.context() as patched:
-        patched.setattr("nas_recalib.correlation.work.score_network", fail)
+        patched.setattr("nas_recalib.correlation.run.score_network", fail)
         with pytest.raises(StopSearch, match=told):
             go_on(request(files, **FEW))
     count, ready, _ = go_on(request(files, **FEW))

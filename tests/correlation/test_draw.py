@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from nas_recalib.correlation.draw import draw, slice_of
+from nas_recalib.correlation.setup import draw, slice_of
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
@@ -53,8 +53,8 @@ def test_more_are_drawn_after_the_same_first_ones(space):
 def test_each_of_the_slice_is_as_likely_as_any_other(space, monkeypatch):
     upper = slice_of(space, Budget(), 0.01, seed=0)
     prepared_once = Feasible(space.table, upper)
-    monkeypatch.setattr("nas_recalib.correlation.draw.Feasible", lambda *_: prepared_once)
-    monkeypatch.setattr("nas_recalib.correlation.draw._AT_ONCE", 500)
+    monkeypatch.setattr("nas_recalib.correlation.setup.Feasible", lambda *_: prepared_once)
+    monkeypatch.setattr("nas_recalib.correlation.setup._AT_ONCE", 500)
     limits = np.array([upper.macs, upper.params])
     every = np.stack(np.meshgrid(*[np.arange(9)] * 3), axis=-1).reshape(-1, 3)
     costs = space.table.costs(every)

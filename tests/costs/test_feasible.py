@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from nas_recalib.costs import COLUMNS, Budget, CostTable, Feasible
-from nas_recalib.costs.front import Fronts, undominated
-from nas_recalib.costs.grid import Grid, histogram
+from nas_recalib.costs.grid import Fronts, Grid, histogram, undominated
 from nas_recalib.errors import InputError
 
 costs = st.integers(0, 20)

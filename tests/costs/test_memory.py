@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from measured_memory import measured_memory
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.costs import block_memory, measured_memory
-from nas_recalib.costs.live_bytes import fake_run
+from nas_recalib.costs import block_memory
+from nas_recalib.costs.memory import fake_run
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import BlockChoice
 from nas_recalib.space import SearchSpace

@@ -5,7 +5,7 @@ from small_study import small_study
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.export import export_architecture
-from nas_recalib.study.confirmation import keep_confirmation
+from nas_recalib.study.statistics import keep_confirmation
 from nas_recalib.study.summary import summarise
 
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from nas_recalib.errors import InputError
 from nas_recalib.export import export_architecture
-from nas_recalib.report.tables import study_tables
+from nas_recalib.report.study import study_tables
 from nas_recalib.report.terminal import print_table
 from nas_recalib.study.config import SearchConfig, refuse_difference
 from nas_recalib.study.summary import summarise

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_recalib.costs.budget import parse_latency, parse_memory, parse_quantity
 from nas_recalib.data import open_source
 from nas_recalib.errors import InputError
-from nas_recalib.study.place import StudyPlace
+from nas_recalib.study.location import StudyPlace
 
 QUANTITY = "0123456789.eE+-_ kKmMgGtTbBiIsSuUnN\u212a\u017f٣²\n\x00,"
 words = st.sampled_from(TEXTS) | st.text(max_size=20) | st.text("ab./\\:@?#%&=~ {}[]\0\n", max_size=30)

@@ -5,7 +5,7 @@ import pytest
 from fake_machine import FakeMachine, space
 
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.latency.rounds import most_choices, round_picks, run_rounds
+from nas_recalib.latency.fit import most_choices, round_picks, run_rounds
 from nas_recalib.latency.table import LatencyTable
 
 CONDITIONS = Conditions(

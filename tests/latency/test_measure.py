@@ -8,7 +8,7 @@ from torch._dynamo import config
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.latency import measure_architectures
-from nas_recalib.latency.workbench import Workbench
+from nas_recalib.latency.measure import Workbench
 from nas_recalib.timing import Settings
 
 CPU = torch.device("cpu")
@@ -93,6 +93,6 @@ def test_too_little_memory_is_told_in_one_line(monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("nas_recalib.latency.workbench.build_quickly", full)
+    monkeypatch.setattr("nas_recalib.latency.measure.build_quickly", full)
     with pytest.raises(InputError, match="batch-size: resnet20, batch 7: does not fit"):
         workbench.time(CHOSEN[0])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.latency.network import BlockClock, build_quickly
+from nas_recalib.latency.measure import BlockClock, build_quickly
 from nas_recalib.timing import Settings
 
 CPU = torch.device("cpu")

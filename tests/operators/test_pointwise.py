@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas_recalib.operators._pointwise import Pointwise
+from nas_recalib.operators._functional import Pointwise
 
 
 @pytest.mark.parametrize("bias", [False, True])

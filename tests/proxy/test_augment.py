@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas_recalib.proxy.augment import augment_epoch
+from nas_recalib.proxy.train import augment_epoch
 
 
 def noise(count, side, channels=3):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from nas_recalib.errors import InputError
 from nas_recalib.operators import catalog, register
 from nas_recalib.proxy.fidelity import Fidelity
-from nas_recalib.proxy.fit import refuse_misfits
+from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.space import SearchSpace
 
 SPACE = """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_recalib.report.axes import grid, linear_axis, logarithmic_axis
+from nas_recalib.report.charts import grid, linear_axis, logarithmic_axis
 
 MOST = st.integers(3, 9)
 

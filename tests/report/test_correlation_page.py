@@ -11,9 +11,8 @@ import pytest
 from made_up_correlation import COUNT, architecture, baseline, correlation, score, training
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.plan import Task
-from nas_recalib.correlation.report import judge
-from nas_recalib.correlation.work import Done
+from nas_recalib.correlation.plan import Done, Task
+from nas_recalib.correlation.recommend import judge
 from nas_recalib.report.correlation import (
     WorkTold,
     correlation_markdown,

@@ -4,8 +4,8 @@ import torch
 from fake_machine import FakeMachine, space
 
 from nas_recalib.latency import build_table
-from nas_recalib.report.latency import RoundsTold, latency_summary
 from nas_recalib.report.terminal import print_table
+from nas_recalib.report.timings import RoundsTold, latency_summary
 from nas_recalib.timing import Settings
 
 

@@ -1,7 +1,7 @@
 from small_study import CONFIG, small_study
 
-from nas_recalib.report.page import study_page
-from nas_recalib.study.confirmation import keep_confirmation
+from nas_recalib.report.study_page import study_page
+from nas_recalib.study.statistics import keep_confirmation
 from nas_recalib.study.summary import summarise
 
 

@@ -8,7 +8,7 @@ import yaml
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.cli import run
 from nas_recalib.errors import EXISTS
-from nas_recalib.report.paper_figures import PAPERS, POWERS, find_row, read_rows
+from nas_recalib.papers.figures import PAPERS, POWERS, find_row, read_rows
 from nas_recalib.training.recipe import RECIPES
 
 

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.cli import run
-from nas_recalib.report.countings import COUNTINGS
-from nas_recalib.report.paper_figures import agreement, compare, count, read_rows, summary
-from nas_recalib.report.paper_tables import as_dict, paper_page, paper_table
+from nas_recalib.papers.countings import COUNTINGS
+from nas_recalib.papers.figures import agreement, compare, count, read_rows, summary
+from nas_recalib.papers.tables import as_dict, paper_page, paper_table
 from nas_recalib.report.terminal import print_table
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "results" / "complexity.md"
@@ -40,7 +40,7 @@ LATER_NETWORKS = {"ResNet-152", "ResNet-50+CBAM", "WRN-18-2+CBAM"}
 
 
 def test_the_figures_are_those_that_were_taken_from_the_papers():
-    with (files("nas_recalib.report") / "complexity.csv").open(encoding="utf-8") as file:
+    with (files("nas_recalib.papers") / "complexity.csv").open(encoding="utf-8") as file:
         rows = [record[:7] for record in csv.reader(file)][1:]
     ablation = [row for row in rows if row[:2] == ["ms-sar", "3"] and "K=" in row[2]]
     rest = [

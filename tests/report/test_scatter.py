@@ -3,8 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
-
-from nas_recalib.report.scatter import scatter
+from scatter import scatter
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 POINTS = [(10.0, 10.0), (12.0, 14.0), (20.0, 20.0)]

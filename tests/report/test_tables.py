@@ -5,7 +5,7 @@ import optuna
 import pytest
 from small_study import CONFIG, small_study, trial
 
-from nas_recalib.report.tables import study_tables
+from nas_recalib.report.study import study_tables
 from nas_recalib.report.terminal import print_table
 from nas_recalib.study.summary import summarise
 

@@ -15,22 +15,20 @@ from rich.cells import cell_len
 from small_study import small_study
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.report import judge
+from nas_recalib.correlation.recommend import judge
 from nas_recalib.costs import Budget
 from nas_recalib.errors import encodable
 from nas_recalib.latency import build_table
 from nas_recalib.operators import BlockChoice
+from nas_recalib.papers.figures import Cell, Compared, read_rows
+from nas_recalib.papers.tables import paper_table
 from nas_recalib.report.correlation import correlation_tables
 from nas_recalib.report.costs import Asked, cost_lines, space_costs, space_lines
-from nas_recalib.report.latency import latency_summary
-from nas_recalib.report.paper_figures import Cell, Compared, read_rows
-from nas_recalib.report.paper_tables import paper_table
-from nas_recalib.report.status import standing_tables
-from nas_recalib.report.tables import study_tables
+from nas_recalib.report.study import standing_tables, study_tables
 from nas_recalib.report.terminal import UNFOLDED, PlainTable, print_table
-from nas_recalib.report.timings import timing_tables
-from nas_recalib.study.confirmation import Confirmation
-from nas_recalib.study.standing import RunningTrial, Standing
+from nas_recalib.report.timings import latency_summary, timing_tables
+from nas_recalib.study.statistics import Confirmation
+from nas_recalib.study.status import RunningTrial, Standing
 from nas_recalib.study.summary import summarise
 from nas_recalib.timing import Case, Place, Result, Settings, Times
 

@@ -3,10 +3,9 @@
 import pytest
 from small_study import small_study
 
-from nas_recalib.report.tables import study_tables
+from nas_recalib.report.study import confirmation_text, study_tables, verdict
 from nas_recalib.report.terminal import print_table
-from nas_recalib.report.verdict import confirmation_text, verdict
-from nas_recalib.study.confirmation import keep_confirmation
+from nas_recalib.study.statistics import keep_confirmation
 from nas_recalib.study.summary import summarise
 
 

@@ -8,7 +8,7 @@ from stand_in import (
     make_search,
 )
 
-from nas_recalib.search.lives import Beating
+from nas_recalib.search.heartbeat import Beating
 
 
 class Clock:

@@ -18,9 +18,9 @@ from stand_in import (
 from nas_recalib.costs import Budget
 from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.search.ledger import Draft
 from nas_recalib.search.local import run_here
-from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.search.samplers.base import distributions
+from nas_recalib.search.trial_writer import Draft
 from nas_recalib.space import SearchSpace
 
 

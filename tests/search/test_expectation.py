@@ -5,7 +5,7 @@ import pytest
 from test_strategies import situation
 
 from nas_recalib.search.samplers import Known
-from nas_recalib.search.samplers.expectation import ended
+from nas_recalib.search.samplers.base import ended
 
 PICKS = [(a, b, c) for a in range(6) for b in range(6) for c in range(6)]
 

@@ -14,7 +14,7 @@ from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.latency import Measured, build_table
 from nas_recalib.pricing import Latencies, price
-from nas_recalib.search.finalists import FINALISTS, measure_finalists
+from nas_recalib.search.confirm import FINALISTS, measure_finalists
 from nas_recalib.search.local import run_here
 from nas_recalib.study.summary import summarise
 from nas_recalib.timing import Settings

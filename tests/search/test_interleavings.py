@@ -19,10 +19,10 @@ from optuna.trial import TrialState, create_trial
 from stand_in import SPACE, Silent, StandIn, make_search
 
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.search.claims import stands
-from nas_recalib.search.lives import Beating
+from nas_recalib.search.heartbeat import Beating
 from nas_recalib.search.local import run_here
-from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.search.samplers.base import distributions
+from nas_recalib.search.trial_writer import stands
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
     ENQUEUED,

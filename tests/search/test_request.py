@@ -4,7 +4,7 @@ import pytest
 
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
-from nas_recalib.search.request import Request, refuse_idle
+from nas_recalib.search.options import Request, refuse_idle
 
 NOTHING = Request(**dict.fromkeys(Request.__dataclass_fields__))  # type: ignore[arg-type]
 

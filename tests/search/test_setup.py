@@ -12,9 +12,9 @@ from test_request import NOTHING
 from nas_recalib.device import describe
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.search.request import Request
+from nas_recalib.search.options import Request
 from nas_recalib.search.setup import prepared
-from nas_recalib.study.place import StudyPlace, open_study
+from nas_recalib.study.location import StudyPlace, open_study
 
 CPU = torch.device("cpu")
 QUICK = {"data": "digits", "images": 40, "validation": 20, "resolution": 8, "epochs": 1, "threads": 1}

@@ -21,8 +21,8 @@ from nas_recalib.search.samplers import (
     tpe,
     uniform,
 )
-from nas_recalib.search.samplers.moves import mutants, neighbours
-from nas_recalib.search.samplers.regression import _gram
+from nas_recalib.search.samplers.base import mutants, neighbours
+from nas_recalib.search.samplers.predictor import _gram
 from nas_recalib.space import SearchSpace
 
 TINY = SearchSpace.parse(SPACE, "tiny")

@@ -19,10 +19,10 @@ from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import Step, train
-from nas_recalib.search.ledger import Draft
-from nas_recalib.search.samplers.from_optuna import distributions
+from nas_recalib.search.samplers.base import distributions
+from nas_recalib.search.trial_writer import Draft
 from nas_recalib.study.trials import finished, owed
-from nas_recalib.study.workers import enrolled, surely_dead
+from nas_recalib.study.worker_lock import enrolled, surely_dead
 
 
 def test_no_two_train_the_same_and_none_begins_more_than_asked(make):

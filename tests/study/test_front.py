@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from nas_recalib.study.front import front, hypervolume, hypervolumes
+from nas_recalib.study.statistics import front, hypervolume, hypervolumes
 
 POINTS = st.integers(2, 4).flatmap(
     lambda size: st.lists(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nas_recalib.study.passwords import ambiguous, hide_password, scrub
+from nas_recalib.study.storage import ambiguous, hide_password, scrub
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=1, max_size=12)
 LONG = ODD.filter(lambda password: len(password) >= 4)

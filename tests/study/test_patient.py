@@ -12,8 +12,8 @@ from optuna.trial import TrialState
 from psycopg import errors
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from nas_recalib.study import patient
-from nas_recalib.study.patient import PatientStorage
+from nas_recalib.study import retrying_storage
+from nas_recalib.study.retrying_storage import PatientStorage
 
 LOST = DBAPIError("", None, Exception("connection lost"), connection_invalidated=True)
 
@@ -38,7 +38,7 @@ class Lossy:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(patient, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retrying_storage, "_FIRST_PAUSE", 0.001)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from stand_in import Silent, StandIn, make_search
 from nas_recalib.cli import run
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.search.local import run_here
-from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study, storage_failures
+from nas_recalib.study.location import StudyPlace, create_study, find_study, open_study, storage_failures
 from nas_recalib.study.storage import file_of
-from nas_recalib.study.workers import enrolled
+from nas_recalib.study.worker_lock import enrolled
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_recalib.study.significance import half_width, student_quantile, student_share, told_apart
+from nas_recalib.study.statistics import half_width, student_quantile, student_share, told_apart
 
 FREEDOM = st.integers(1, 60)
 PAIR = frozenset({1, 2})

@@ -22,8 +22,8 @@ from stand_in import Silent, StandIn, make_search
 from nas_recalib.cli import run
 from nas_recalib.errors import InputError
 from nas_recalib.search.local import run_here
-from nas_recalib.study import patient
-from nas_recalib.study.place import StudyPlace, create_study, find_study, open_study
+from nas_recalib.study import retrying_storage
+from nas_recalib.study.location import StudyPlace, create_study, find_study, open_study
 from nas_recalib.study.storage import connect, file_of, kind_of, open_storage, shared
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=4, max_size=12)
@@ -38,8 +38,8 @@ def proxy(database):
 
 @pytest.fixture
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(patient, "_FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(patient, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(retrying_storage, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retrying_storage, "_LONGEST_PAUSE", 0.1)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "journal", "grpc"])

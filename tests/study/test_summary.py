@@ -9,9 +9,9 @@ from small_study import CONFIG, small_study, trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.study.confirmation import keep_confirmation
-from nas_recalib.study.sound import require_sound
+from nas_recalib.study.statistics import keep_confirmation
 from nas_recalib.study.summary import leaders, summarise
+from nas_recalib.study.trials import require_sound
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from torch import nn
 from nas_recalib.errors import InputError
 from nas_recalib.operators import BlockChoice
 from nas_recalib.timing import Case, Place, Settings, list_cases
-from nas_recalib.timing.calls import vanilla_and_choice
+from nas_recalib.timing.cases import vanilla_and_choice
 
 CPU = torch.device("cpu")
 PSCONV, VANILLA = BlockChoice.parse("psconv"), BlockChoice()

@@ -1,17 +1,13 @@
-"""Scores of networks that need no training. Each file registers one."""
+"""Zero-cost proxies: scores of networks that need no training, by name."""
 
-from nas_recalib.proxy.scores import (  # noqa: F401 - importing registers
-    fisher,
-    grad_norm,
-    jacob_cov,
-    macs,
-    naswot,
-    params,
-    snip,
-    synflow,
-    zen,
+from nas_recalib.proxy.scores import activations, gradients  # noqa: F401 - importing registers their scores
+from nas_recalib.proxy.scores.registry import (
+    Score,
+    aggregate_ranks,
+    get_score,
+    register_score,
+    score_names,
+    score_network,
 )
-from nas_recalib.proxy.scores.aggregate import aggregate_ranks
-from nas_recalib.proxy.scores.registry import Score, get_score, register_score, score_names, score_network
 
 __all__ = ["Score", "aggregate_ranks", "get_score", "register_score", "score_names", "score_network"]

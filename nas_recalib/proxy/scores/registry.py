@@ -1,10 +1,16 @@
-"""Scores by name, and how one is computed without a trace on the network that it scores."""
+"""Registry of zero-cost proxies, their computation without side effects, and rank aggregation."""
 
-from collections.abc import Callable
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nas_recalib.costs.macs import count_cost
 
 Score = Callable[[nn.Module, Tensor, Tensor], float]
 
@@ -32,7 +38,7 @@ def register_score(name: str) -> Callable[[Score], Score]:
 
 def score_names() -> tuple[str, ...]:
     """Names of the registered scores."""
-    return tuple(_scores)
+    return tuple(sorted(_scores))
 
 
 def get_score(name: str) -> Score:
@@ -75,3 +81,69 @@ def score_network(name: str, network: nn.Module, images: Tensor, labels: Tensor,
     with torch.random.fork_rng([like.device] if like.is_cuda else []), torch.enable_grad():
         torch.default_generator.manual_seed(seed)
         return float(score(copy, images.detach().to(like), labels.to(like.device)))
+
+
+aten = torch.ops.aten
+
+
+class OpenGates(TorchDispatchMode):
+    """While it is entered, every sigmoid is 1, its value for large inputs, where it has no gradient.
+
+    Gates multiply a map by a sigmoid of its averages; held open they leave it as it is, and the network is
+    positively homogeneous. The backward pass computes a sigmoid's gradient from its value, hence zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is aten.sigmoid.default:
+            return torch.ones_like(args[0])
+        if func is aten.sigmoid_.default:
+            return args[0].fill_(1)
+        return func(*args, **(kwargs or {}))
+
+
+def aggregate_ranks(scores: Mapping[str, Sequence[float]]) -> list[float]:
+    """Mean rank of each network over the scores: 1 is the lowest, and ties share the mean of their ranks.
+
+    Ranks are all that scores of different units have in common; nothing that keeps a score's order changes
+    them. Infinite scores rank as their order says, and what is not a number ranks below everything.
+
+    Args:
+        scores: For each score, its value for each network; higher is better.
+
+    Returns:
+        A mean rank for each network, between 1 and their number; higher is better.
+
+    Raises:
+        ValueError: If there is no score, or two are of different numbers of networks.
+    """
+    if not scores:
+        raise ValueError("no scores to aggregate")
+    lengths = {name: len(values) for name, values in scores.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"scores of different numbers of networks: {told}")
+    ranks = zip(*(_ranks(values) for values in scores.values()), strict=True)
+    return [sum(of_one) / len(scores) for of_one in ranks]
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    keys = [(False, 0.0) if math.isnan(value) else (True, value) for value in values]
+    ordered = sorted(keys)
+    return [(bisect_left(ordered, key) + bisect_right(ordered, key) + 1) / 2 for key in keys]
+
+
+@register_score("macs")
+def macs(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
+    """Multiply-accumulates of convolution and linear layers for one of the images."""
+    return float(count_cost(network.float().to("meta"), (1, *images.shape[1:])).macs)
+
+
+@register_score("params")
+def params(network: nn.Module, _images: Tensor, _labels: Tensor) -> float:
+    """Parameters of the network."""
+    return float(sum(parameter.numel() for parameter in network.parameters()))

@@ -1,21 +1,68 @@
-"""Strategies: how the next architecture is proposed."""
+"""Registry of search strategies: which there are by name, and what each is good for."""
 
-from nas_recalib.search.samplers.evolution import evolution
-from nas_recalib.search.samplers.gp import gp
-from nas_recalib.search.samplers.local import local
-from nas_recalib.search.samplers.nsga2 import nsga2
-from nas_recalib.search.samplers.offered import (
-    DEFAULT,
-    DEFAULT_OF_SEVERAL,
-    STRATEGIES,
-    Offer,
-    refuse_unsuitable,
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nas_recalib.costs import Feasible
+from nas_recalib.errors import InputError
+from nas_recalib.search.samplers.base import (
+    Known,
+    Picks,
+    Proposal,
+    Situation,
+    Strategy,
+    UntriedSampler,
+    uniform,
 )
+from nas_recalib.search.samplers.evolution import evolution, local
+from nas_recalib.search.samplers.optuna_based import gp, nsga2, tpe
 from nas_recalib.search.samplers.predictor import predictor
-from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
-from nas_recalib.search.samplers.tpe import tpe
-from nas_recalib.search.samplers.uniform import uniform
-from nas_recalib.search.samplers.untried import Proposal, UntriedSampler
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A strategy by name.
+
+    Attributes:
+        make: Makes one, which is for one study.
+        several: Whether it knows what to do with several objectives.
+        drawn: Architectures that it draws uniformly before it has a mind of its own, where a space with no
+            more of them would only be drawn from.
+    """
+
+    make: Callable[[], Strategy]
+    several: bool = False
+    drawn: int = 0
+
+
+STRATEGIES = {
+    "random": Offer(lambda: uniform, several=True),
+    "tpe": Offer(tpe, several=True, drawn=8),
+    "gp": Offer(gp, several=True, drawn=10),
+    "nsga2": Offer(nsga2, several=True, drawn=24),
+    "evolution": Offer(evolution, drawn=32),
+    "local": Offer(local, drawn=10),
+    "predictor": Offer(predictor),
+}
+DEFAULT = "predictor"
+DEFAULT_OF_SEVERAL = "tpe"  # a few dozen trials are no more than a generation or two of nsga2
+
+
+def refuse_unsuitable(strategy: str, objectives: Sequence[str], feasible: Feasible) -> None:
+    """Raises InputError if a strategy does not suit the objectives or what is within the budget."""
+    offer = STRATEGIES[strategy]
+    if len(objectives) > 1 and not offer.several:
+        fit = ", ".join(name for name, one in STRATEGIES.items() if one.several)
+        raise InputError(
+            f"strategy: {strategy} knows one objective; for {', '.join(objectives)} there are {fit}"
+        )
+    count = feasible.count()
+    if count <= offer.drawn:
+        raise InputError(
+            f"strategy: {strategy} first draws {offer.drawn} architectures uniformly, and there are only "
+            f"{count} within the budget; random tries them all"
+        )
+
 
 __all__ = [
     "DEFAULT",

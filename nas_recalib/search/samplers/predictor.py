@@ -1,14 +1,133 @@
-"""Search guided by a predictor of accuracy: Bayesian regression with Thompson draws."""
+"""Strategy guided by an accuracy predictor: Bayesian linear regression with Thompson sampling."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas_recalib.costs.table import Integers
-from nas_recalib.search.samplers.expectation import ended
-from nas_recalib.search.samplers.moves import mutants, tuples
-from nas_recalib.search.samplers.regression import Floats, fit, prior
-from nas_recalib.search.samplers.situation import Known, Picks, Situation, Strategy
+from nas_recalib.operators import BlockChoice
+from nas_recalib.search.samplers.base import Known, Picks, Situation, Strategy, ended, mutants, tuples
+from nas_recalib.space import SearchSpace
+from nas_recalib.space_file import Position
+
+Floats = NDArray[np.float64]
+_NETWORK, _STAGE, _BLOCK = 0.3, 0.2, 1.0
+_NAMES, _PART, _PAIR = 0.5, 0.35, 0.15
+_OFFSET = 1.0
+_MORE = 0.25
+_NOISES = (0.01, 0.1, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is thought of every choice at every position before anything is trained.
+
+    Attributes:
+        first: Each position's first coefficient, (positions,).
+        precision: Of the coefficients, one for every choice at every position, (coefficients, coefficients).
+    """
+
+    first: Integers
+    precision: Floats
+
+
+@lru_cache(maxsize=4)
+def prior(space: SearchSpace) -> Prior:
+    """Expects a choice to do much the same in all blocks, more so in a stage, and more so its operators' kin.
+
+    Two coefficients' covariance is a product. One factor is from where they are: anywhere, in one stage, in
+    one block. The other is from what they choose: operators of one name, the same operators, the same pair.
+    """
+    choices = [choice for position in space.positions for choice in position.choices]
+    counts = [len(position.choices) for position in space.positions]
+    where = _shares(space.positions).repeat(counts, axis=0).repeat(counts, axis=1)
+    covariance = where * _kinship(choices) + _OFFSET / len(counts) ** 2
+    return Prior(np.cumsum([0, *counts[:-1]]), np.asarray(np.linalg.inv(covariance), dtype=np.float64))
+
+
+def _shares(positions: Sequence[Position]) -> Floats:
+    block = np.eye(len(positions))
+    stage = _same([position.name.rpartition(".")[0] for position in positions])
+    network = np.ones_like(block)
+    shares = zip((_NETWORK, _STAGE, _BLOCK), (network, stage, block), strict=True)
+    return np.asarray(sum(share * one / one.sum() for share, one in shares))
+
+
+def _kinship(choices: Sequence[BlockChoice]) -> Floats:
+    names = _same([one.convolution.name for one in choices]) + _same(
+        [one.recalibration.name for one in choices]
+    )
+    part = _same([one.convolution for one in choices]) + _same([one.recalibration for one in choices])
+    return _NAMES * names / 2 + _PART * part / 2 + _PAIR * _same(choices)
+
+
+def _same(labels: Sequence[Hashable]) -> Floats:
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    column = np.array([numbers[label] for label in labels])
+    return np.asarray(column[:, None] == column, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What is thought of the coefficients after training some architectures: a normal distribution.
+
+    Attributes:
+        root: Lower triangular; times its transpose it is the precision.
+        whitened: The mean, multiplied by the root's transpose.
+    """
+
+    root: Floats
+    whitened: Floats
+
+    def draw(self, random: np.random.Generator, boldness: float) -> Floats:
+        """Coefficients: the mean and `boldness` times a deviation from it."""
+        noise = boldness * random.standard_normal(len(self.whitened))
+        return np.asarray(np.linalg.solve(self.root.T, self.whitened + noise))
+
+
+def fit(prior: Prior, picks: Integers, more: Floats, targets: Floats) -> Posterior:
+    """The posterior after observing targets, (n,), of architectures, (n, positions), with features, (n, m).
+
+    The features' coefficients come after those of the choices. How noisy the targets are is what makes them
+    most likely, of a few levels.
+    """
+    choices, count = len(prior.precision), len(prior.precision) + more.shape[1]
+    before = np.zeros((count + 1, count + 1))
+    before[:choices, :choices] = prior.precision
+    before[choices:count, choices:count] = np.eye(count - choices) / _MORE
+    gram = _gram(prior.first + picks, choices, np.concatenate([more, targets[:, None]], axis=1))
+    likeliest, posterior = -np.inf, None
+    for noise in _NOISES:
+        # the last row solves the rest for the targets
+        root = np.asarray(np.linalg.cholesky(before + gram / noise), dtype=np.float64)
+        spread = np.log(np.diag(root)[:count]).sum() + len(targets) * np.log(noise) / 2
+        likelihood = -(root[-1, -1] ** 2) / 2 - spread
+        if likelihood > likeliest:
+            likeliest, posterior = likelihood, Posterior(root[:count, :count], root[-1, :count])
+    assert posterior is not None
+    return posterior
+
+
+def _gram(columns: Integers, choices: int, others: Floats) -> Floats:
+    """Products of all columns of a design, (choices + m, choices + m).
+
+    Counting is a fraction of the work of multiplying, since in most columns there is a one in few rows.
+
+    Args:
+        columns: For each architecture those of its choices, which hold ones, (n, positions).
+        choices: How many such there are.
+        others: The rest, (n, m).
+    """
+    pairs = columns[:, :, None] * choices + columns[:, None, :]
+    ones = np.bincount(pairs.ravel(), minlength=choices**2).reshape(choices, choices)
+    every = columns.ravel()
+    mixed = [np.bincount(every, one.repeat(columns.shape[1]), minlength=choices) for one in others.T]
+    gram = np.block([[ones, np.stack(mixed, axis=1)], [np.stack(mixed), others.T @ others]])
+    return np.asarray(gram, dtype=np.float64)
+
 
 Features = Callable[[Picks], Sequence[float]]
 _OUTLIER = 3 * 1.4826  # in median absolute deviations: 3 standard deviations of a normal distribution

@@ -1,0 +1,1 @@
+"""The papers' printed figures, how they were counted, and ours beside them."""
