@@ -55,16 +55,18 @@ def measure(
 ) -> dict[str, float]:
     """Seconds for `count` costs and for getting ready to draw under a budget, and draws a second."""
     random = np.random.default_rng(seed)
-    picks = np.stack([random.integers(len(rows), size=count) for rows in table.entries], axis=1)
+    indices = np.stack([random.integers(len(rows), size=count) for rows in table.entries], axis=1)
     feasible = Feasible(table, budget)
     fitting = feasible.count()
     return {
         "architectures": count,
-        "seconds_for_their_costs": seconds(lambda: table.costs(picks), rounds),
+        "seconds_for_their_costs": seconds(lambda: table.costs(indices), rounds),
         "seconds_of_set_up": seconds(lambda: Feasible(table, budget).count(), rounds),
         "within_budget": fitting,
         "draws_a_second": draws / seconds(lambda: feasible.sample_many(draws, random), rounds),
-        "seconds_for_one_nearest": seconds(lambda: feasible.nearest(picks[0].tolist(), random), 20 * rounds),
+        "seconds_for_one_nearest": seconds(
+            lambda: feasible.nearest(indices[0].tolist(), random), 20 * rounds
+        ),
     }
 
 
@@ -87,12 +89,12 @@ def differing(count: int, seed: int) -> int:
     found = 0
     for index in range(count):
         space = SearchSpace.load(names[index % len(names)])
-        picks = tuple(int(random.integers(len(position.choices))) for position in space.positions)
-        architecture = space.at(picks)
+        indices = tuple(int(random.integers(len(position.choices))) for position in space.positions)
+        architecture = space.from_indices(indices)
         with torch.device("meta"):
             network = architecture.shape.build(architecture.blocks, space.num_classes, 3)
         counted = count_cost(network, (1, 3, space.input_size, space.input_size))
-        found += space.table.cost(picks) != vars(counted)
+        found += space.table.cost(indices) != vars(counted)
     return found
 
 

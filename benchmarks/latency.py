@@ -101,18 +101,18 @@ def unseen(table: LatencyTable, count: int, seed: int) -> list[Architecture]:
     """
     space = table.space
     choices = sorted({str(choice) for position in space.positions for choice in position.choices})
-    seen = {tuple(done.picks) for done in table.rounds}
+    seen = {tuple(done.indices) for done in table.rounds}
     if count > space.count() - len(seen):
         raise InputError(f"architectures: {count} are more than there are outside of the rounds")
     random = np.random.default_rng((seed, 1))
     drawn: list[tuple[int, ...]] = []
     while len(drawn) < count:
         liking = dict(zip(choices, random.dirichlet([_EVENNESS] * len(choices)) + 1e-9, strict=True))
-        picks = tuple(_pick(position, liking, random) for position in space.positions)
-        if picks not in seen:
-            seen.add(picks)
-            drawn.append(picks)
-    return [space.at(picks) for picks in drawn]
+        indices = tuple(_pick(position, liking, random) for position in space.positions)
+        if indices not in seen:
+            seen.add(indices)
+            drawn.append(indices)
+    return [space.from_indices(indices) for indices in drawn]
 
 
 def _pick(position: Position, liking: dict[str, float], random: np.random.Generator) -> int:

@@ -34,7 +34,7 @@ from stand_in_worker import BUDGET, NAME  # noqa: E402
 
 from nas_recalib.device import versions  # noqa: E402
 from nas_recalib.files import write_atomically  # noqa: E402
-from nas_recalib.study.location import StudyPlace, open_study  # noqa: E402
+from nas_recalib.study.location import StudyLocation, open_study  # noqa: E402
 from nas_recalib.study.trials import ATTEMPT, CONTINUES, FAILURE, WITHDRAWN, finished  # noqa: E402
 
 MANY = 10**9
@@ -105,7 +105,7 @@ def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: li
 
 def audit(storage: str, folder: Path) -> dict[str, Any]:
     """What the study holds, against what the workers wrote down."""
-    study = open_study(StudyPlace(NAME, folder, storage))
+    study = open_study(StudyLocation(NAME, folder, storage))
     trials, done = study.trials, finished(study)
     counts = Counter(trial.user_attrs["architecture"] for trial in done)
     serious = [trial for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN]
@@ -156,7 +156,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
                 process.terminate()
             for process in crew.processes:
                 process.wait()
-            goal = len(finished(open_study(StudyPlace(NAME, folder, storage)))) + len(crew.processes)
+            goal = len(finished(open_study(StudyLocation(NAME, folder, storage)))) + len(crew.processes)
             crew.start(given.workers, goal)  # what they gave back is gone on with
         statuses = [process.wait() for process in crew.processes]
         taken = time.monotonic() - begun

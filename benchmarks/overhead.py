@@ -34,7 +34,7 @@ from nas_recalib.search.pruning import DEFAULT_PRUNER
 from nas_recalib.search.samplers import DEFAULT, STRATEGIES
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyPlace, create_study
+from nas_recalib.study.location import StudyLocation, create_study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LAST = 100
@@ -88,7 +88,7 @@ def make(study: optuna.Study, space: SearchSpace, feasible: Feasible, strategy: 
         proxy=NoTraining(0),  # type: ignore[arg-type]
         strategy=strategy,
         pruner=DEFAULT_PRUNER,
-        facts={"fidelity": {"epochs": 2}, "device": "none", "versions": versions()},
+        common_attrs={"fidelity": {"epochs": 2}, "device": "none", "versions": versions()},
         checkpoints=Checkpoints(folder),
         worker="here",
     )
@@ -111,7 +111,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
     for strategy in arguments.strategies:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            place = StudyPlace("s", Path(folder))
+            place = StudyLocation("s", Path(folder))
             studies = {"memory": optuna.create_study(direction="maximize"), "sqlite": create_study(place)}
             searches = {
                 name: make(study, space, feasible, strategy, Path(folder)) for name, study in studies.items()

@@ -56,14 +56,14 @@ class Slice:
         return self.batch * self.steps
 
     def network(self, seed: int) -> nn.Module:
-        shape, told = self.architecture.shape.twin(1.0), self.architecture
+        shape, told = self.architecture.shape.scaled(1.0), self.architecture
         return build_seeded(shape, told.blocks, told.num_classes, 3, seed)
 
     def macs(self) -> int:
         """Of the slice: forward, and twice as many backward, for gradients of inputs and of weights."""
         told = self.architecture
         sizes = {"input_size": told.input_size, "num_classes": told.num_classes}
-        return 3 * self.images * network_cost(told.shape.twin(1.0), told.blocks, **sizes).macs
+        return 3 * self.images * network_cost(told.shape.scaled(1.0), told.blocks, **sizes).macs
 
 
 def plain_side(piece: Slice, data: Resident, settings: Settings) -> Side:

@@ -96,7 +96,7 @@ def _time_pieces(proxy: Proxy, architecture: Architecture, images: int) -> dict[
 
     def set_up() -> None:
         nonlocal network
-        shape = architecture.shape.twin(proxy.width)
+        shape = architecture.shape.scaled(proxy.width)
         network = build_seeded(shape, architecture.blocks, data.num_classes, 3, proxy.seed)
         network.to(device=device, memory_format=torch.channels_last)
 

@@ -33,7 +33,7 @@ from nas_recalib.search.pruning import DEFAULT_PRUNER
 from nas_recalib.search.samplers import DEFAULT
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyPlace, create_study
+from nas_recalib.study.location import StudyLocation, create_study
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -63,7 +63,7 @@ class Free:
     def report(self, number: int, step: Step) -> bool:
         return False
 
-    def end(self, number: int, facts: object) -> None:
+    def end(self, number: int, common_attrs: object) -> None:
         self.running.remove(number)
 
     def fail(self, number: int, failure: Failure) -> None:
@@ -94,13 +94,13 @@ def whole_search(given: argparse.Namespace) -> dict[str, Any]:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         search = Search(
-            study=create_study(StudyPlace(NAME, folder)),
+            study=create_study(StudyLocation(NAME, folder)),
             space=space,
             feasible=Feasible(space.table, BUDGET),
             proxy=StandIn(folder, given.seconds, epochs=1),  # type: ignore[arg-type]
             strategy=DEFAULT,
             pruner=DEFAULT_PRUNER,
-            facts={},
+            common_attrs={},
             checkpoints=Checkpoints(folder / "checkpoints"),
             worker="here",
         )

@@ -22,12 +22,12 @@ from nas_recalib.costs import Budget, Feasible
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.heartbeat import Beating
+from nas_recalib.search.heartbeat import StorageHeartbeat
 from nas_recalib.search.local import run_here
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyPlace, create_study
-from nas_recalib.study.worker_lock import enrolled
+from nas_recalib.study.location import StudyLocation, create_study
+from nas_recalib.study.worker_lock import locked_worker
 
 NAME = "many"
 BUDGET = Budget(macs=41_000_000)  # about half of the space
@@ -102,12 +102,12 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    place = StudyPlace(NAME, given.folder, given.storage)
+    place = StudyLocation(NAME, given.folder, given.storage)
     space = SearchSpace.parse(SPACE, NAME)
     study = create_study(place)
     with (
-        enrolled(given.folder, alone=False) as worker,
-        Beating(study._storage, given.folder, given.beat, given.grace) as lives,
+        locked_worker(given.folder, alone=False) as worker,
+        StorageHeartbeat(study._storage, given.folder, given.beat, given.grace) as heartbeat,
     ):
         search = Search(
             study=study,
@@ -116,11 +116,11 @@ def main() -> None:
             proxy=StandIn(given.folder, given.seconds, given.epochs),  # type: ignore[arg-type]
             strategy=given.strategy,
             pruner="none",
-            facts={"fidelity": {"validation": 100}, "device": "none", "versions": {}},
+            common_attrs={"fidelity": {"validation": 100}, "device": "none", "versions": {}},
             checkpoints=Checkpoints(given.folder / "checkpoints"),
             worker=worker,
             shared=True,
-            lives=lives,
+            heartbeat=heartbeat,
             retries=1000,  # here workers die of nothing but the hand of chance
         )
         if given.ray:

@@ -29,12 +29,12 @@ from nas_recalib.costs import Feasible
 from nas_recalib.device import device_name, versions
 from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.heartbeat import Beating
+from nas_recalib.search.heartbeat import StorageHeartbeat
 from nas_recalib.search.job import train
 from nas_recalib.search.search import Search
-from nas_recalib.search.trial_writer import Draft
+from nas_recalib.search.trial_writer import TrialSpec
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyPlace, create_study
+from nas_recalib.study.location import StudyLocation, create_study
 from nas_recalib.study.storage import sqlite_url
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -82,7 +82,7 @@ def processor_seconds(server: Postgres | None) -> float:
 def make(url: str, folder: Path) -> Search:
     folder.mkdir()
     space = SearchSpace.parse(SPACE, NAME)
-    study = create_study(StudyPlace(NAME, folder, url))
+    study = create_study(StudyLocation(NAME, folder, url))
     return Search(
         study=study,
         space=space,
@@ -90,11 +90,11 @@ def make(url: str, folder: Path) -> Search:
         proxy=StandIn(folder, 0.0),  # type: ignore[arg-type]
         strategy="random",
         pruner="none",
-        facts={"fidelity": {"validation": 100}, "device": "none", "versions": versions()},
+        common_attrs={"fidelity": {"validation": 100}, "device": "none", "versions": versions()},
         checkpoints=Checkpoints(folder / "checkpoints"),
         worker="here/0",
         shared=True,
-        lives=Beating(study._storage, folder),
+        heartbeat=StorageHeartbeat(study._storage, folder),
         first=(),
     )
 
@@ -104,8 +104,8 @@ def fill(search: Search, running: int) -> None:
     there = sum(trial.state.name == "RUNNING" for trial in search.study.get_trials(deepcopy=False))
     architectures = search.feasible.enumerate(np.random.default_rng(0))
     for _ in range(running - there):
-        draft = Draft(next(architectures), {"worker": "elsewhere/1"})
-        search._ledger.begin(draft)
+        draft = TrialSpec(next(architectures), {"worker": "elsewhere/1"})
+        search._writer.begin(draft)
 
 
 def trial(search: Search) -> None:
@@ -134,12 +134,12 @@ def measure(search: Search, server: Postgres | None, running: int, times: int) -
     used = 1000 * (processor_seconds(server) - before) / times
     look = median_ms(lambda: search.study.get_trials(deepcopy=False), times)
     random = np.random.default_rng(running)
-    draws = [Draft(search.feasible.sample(random), {"worker": "elsewhere/2"}) for _ in range(times)]
-    written = median_ms(lambda: search._ledger.begin(draws.pop()), times)
+    draws = [TrialSpec(search.feasible.sample(random), {"worker": "elsewhere/2"}) for _ in range(times)]
+    written = median_ms(lambda: search._writer.begin(draws.pop()), times)
     job = search.next()
     assert job is not None
-    sign = median_ms(search.lives.sign, times)  # type: ignore[attr-defined]
-    search.give_back()
+    sign = median_ms(search.heartbeat.sign, times)  # type: ignore[attr-defined]
+    search.requeue_running()
     told = {"running": running, "trial_ms": whole, "write_ms": written, "look_ms": look, "sign_ms": sign}
     return {**told, "server_ms": round(used, 1)} if server else told
 

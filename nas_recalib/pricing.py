@@ -157,7 +157,7 @@ def feasible(space: SearchSpace, table: CostTable, budget: Budget) -> Feasible:
     """
     if budget.latency is not None and budget.latency < table.least()["latency"]:
         column = table.names.index("latency")
-        fastest = space.at(tuple(int(rows[:, column].argmin()) for rows in table.entries))
+        fastest = space.from_indices(tuple(int(rows[:, column].argmin()) for rows in table.entries))
         raise InputError(
             f"latency: {budget.latency / 1e6:g} ms is below the fastest architecture of {space.name}, "
             f"{table.least()['latency'] / 1e6:.3f} ms: {fastest.operators()}"

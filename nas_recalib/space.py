@@ -192,7 +192,7 @@ class SearchSpace:
         Raises:
             InputError: If none is within the budget, or an argument is not as above; it is named.
         """
-        return self.at(self.feasible(budget).sample(_generator(seed)))
+        return self.from_indices(self.feasible(budget).sample(_generator(seed)))
 
     def sample_many(self, count: int, *, seed: int, budget: Limits = None) -> list[Architecture]:
         """Return many architectures as `sample` does; the first is not that of `sample` with this seed.
@@ -206,20 +206,20 @@ class SearchSpace:
             InputError: If none is within the budget, or an argument is not as above; it is named.
         """
         count = whole_number("count", count, 0, _MOST_SAMPLES)
-        picks = self.feasible(budget).sample_many(count, _generator(seed))
-        return [self.at(tuple(one)) for one in picks.tolist()]
+        indices = self.feasible(budget).sample_many(count, _generator(seed))
+        return [self.from_indices(tuple(one)) for one in indices.tolist()]
 
-    def at(self, picks: tuple[int, ...]) -> Architecture:
+    def from_indices(self, indices: tuple[int, ...]) -> Architecture:
         """The architecture that takes choice picks[i] at position i."""
         blocks = {
             block: position.choices[pick]
-            for position, pick in zip(self.positions, picks, strict=True)
+            for position, pick in zip(self.positions, indices, strict=True)
             for block in position.blocks
         }
         sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
         return Architecture.of(self.backbone, blocks, **sizes)
 
-    def picks(self, architecture: Architecture) -> tuple[int, ...]:
+    def indices(self, architecture: Architecture) -> tuple[int, ...]:
         """The choice that an architecture takes at each position.
 
         Raises:
@@ -230,14 +230,14 @@ class SearchSpace:
         if (architecture.backbone, architecture.input_size, architecture.num_classes) != same:
             raise InputError(f"{architecture.backbone} is not an architecture of the space {self.name}")
         blocks = architecture.blocks
-        picks = []
+        indices = []
         for position in self.positions:
             chosen = {blocks[name] for name in position.blocks}
             if len(chosen) > 1 or not chosen <= set(position.choices):
                 allowed = ", ".join(map(str, position.choices))
                 raise InputError(f"{position.name}: {blocks[position.blocks[0]]} is not one of {allowed}")
-            picks.append(position.choices.index(chosen.pop()))
-        return tuple(picks)
+            indices.append(position.choices.index(chosen.pop()))
+        return tuple(indices)
 
     def encode(self, architecture: Architecture) -> dict[str, str]:
         """Parameters of an architecture as the study keeps them: `layer1.0.convolution` and so on.
@@ -245,7 +245,7 @@ class SearchSpace:
         Raises:
             InputError: If it is not of this space.
         """
-        return self.parameters(self.picks(architecture))
+        return self.parameters(self.indices(architecture))
 
     def decode(self, parameters: Mapping[str, str]) -> Architecture:
         """The architecture of a study's parameters.
@@ -253,19 +253,19 @@ class SearchSpace:
         Raises:
             InputError: If a parameter is missing or its value not allowed.
         """
-        return self.at(self.picks_of(parameters))
+        return self.from_indices(self.indices_of(parameters))
 
-    def parameters(self, picks: tuple[int, ...]) -> dict[str, str]:
+    def parameters(self, indices: tuple[int, ...]) -> dict[str, str]:
         """As `encode`, of picks."""
         parameters = {}
-        for position, pick in zip(self.positions, picks, strict=True):
+        for position, pick in zip(self.positions, indices, strict=True):
             convolution, recalibration = divmod(pick, len(position.recalibrations))
             for part, number in (("convolution", convolution), ("recalibration", recalibration)):
                 name = f"{position.name}.{part}"
                 parameters[name] = self._options[name][number]
         return parameters
 
-    def picks_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
+    def indices_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
         """As `decode`, to picks."""
         numbers = self._numbers
         for name, allowed in self._options.items():

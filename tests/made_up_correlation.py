@@ -31,8 +31,8 @@ def baseline(name, noise):
 
 
 def architecture(index):
-    picks = np.random.default_rng(index).integers(0, len(_CHOICES), 9)
-    blocks = (f"layer{1 + i // 3}.{i % 3}={_CHOICES[pick]}" for i, pick in enumerate(picks))
+    indices = np.random.default_rng(index).integers(0, len(_CHOICES), 9)
+    blocks = (f"layer{1 + i // 3}.{i % 3}={_CHOICES[pick]}" for i, pick in enumerate(indices))
     return f"resnet20@32/10 {' '.join(blocks)}"
 
 

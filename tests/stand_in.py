@@ -87,13 +87,13 @@ class Silent:
 
 
 def all_architectures(space: SearchSpace) -> list[Architecture]:
-    picks = itertools.product(*(range(len(position.choices)) for position in space.positions))
-    return [space.at(pick) for pick in picks]
+    indices = itertools.product(*(range(len(position.choices)) for position in space.positions))
+    return [space.from_indices(pick) for pick in indices]
 
 
 def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: object) -> Search:
     """A search on the tiny space without a budget; `changes` are fields of Search."""
-    facts = {"fidelity": {"validation": 100}, "device": "formula", "versions": {}}
+    common_attrs = {"fidelity": {"validation": 100}, "device": "formula", "versions": {}}
     space = changes.get("space", SearchSpace.parse(SPACE, "tiny"))
     assert isinstance(space, SearchSpace)
     given = {
@@ -103,7 +103,7 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         "proxy": proxy,
         "strategy": "predictor",
         "pruner": "none",
-        "facts": facts,
+        "facts": common_attrs,
         "checkpoints": Checkpoints(folder / "checkpoints"),
         "worker": f"here/{next(_workers[folder])}",
         **changes,

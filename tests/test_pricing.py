@@ -76,16 +76,16 @@ def test_latencies_are_the_machine_s_to_the_microsecond(latencies):
     table = price(tiny, Budget(latency=1), latencies, 4)
     random = np.random.default_rng(0)
     for _ in range(20):
-        picks = tuple(int(random.integers(len(position.choices))) for position in tiny.positions)
-        told = table.cost(picks)["latency"] / 1e9
-        assert told == pytest.approx(machine.seconds(tiny.at(picks)), rel=1e-4)
+        indices = tuple(int(random.integers(len(position.choices))) for position in tiny.positions)
+        told = table.cost(indices)["latency"] / 1e9
+        assert told == pytest.approx(machine.seconds(tiny.at(indices)), rel=1e-4)
 
 
 def test_memory_is_that_of_the_network(latencies):
     tiny = space()
     table = price(tiny, Budget(memory=1), None, 2)
-    for picks in [(0,) * 9, (5, 3, 1, 0, 2, 4, 0, 1, 2)]:
-        assert table.cost(picks)["memory"] == tiny.at(picks).memory(batch=2)
+    for indices in [(0,) * 9, (5, 3, 1, 0, 2, 4, 0, 1, 2)]:
+        assert table.cost(indices)["memory"] == tiny.at(indices).memory(batch=2)
     assert price(tiny, Budget(), None, 2).names == ("macs", "params")
 
 

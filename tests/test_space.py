@@ -128,9 +128,9 @@ def test_picks_parameters_and_architectures_are_the_same_thing(write, changes):
 
     @settings(max_examples=20)
     @given(st.tuples(*(st.integers(0, len(position.choices) - 1) for position in space.positions)))
-    def check(picks):
-        architecture = space.at(picks)
-        assert space.picks(architecture) == picks
+    def check(indices):
+        architecture = space.from_indices(indices)
+        assert space.indices(architecture) == indices
         parameters = space.encode(architecture)
         assert all(value in space.options()[name] for name, value in parameters.items())
         assert space.decode(parameters) == architecture
@@ -140,7 +140,7 @@ def test_picks_parameters_and_architectures_are_the_same_thing(write, changes):
 
 def test_different_picks_are_different_architectures(write):
     space = SearchSpace.load(write(granularity="stage"))
-    assert len({space.at(picks) for picks in np.ndindex(6, 6, 6)}) == space.count()
+    assert len({space.from_indices(indices) for indices in np.ndindex(6, 6, 6)}) == space.count()
 
 
 def test_parameters_carry_the_names_of_blocks(write):
@@ -202,7 +202,7 @@ def test_many_samples_are_within_the_budget_and_follow_from_the_seed():
 
 def test_counts_what_is_within_a_budget(write):
     space = SearchSpace.load(write(granularity="stage"))
-    costs = [space.table.cost(picks) for picks in np.ndindex(6, 6, 6)]
+    costs = [space.table.cost(indices) for indices in np.ndindex(6, 6, 6)]
     budget = Budget(39_000_000, 272_000)
     assert 0 < space.count(budget) == sum(map(budget.allows, costs)) < 216
     assert space.count("39M") == sum(cost["macs"] <= 39_000_000 for cost in costs)
@@ -282,7 +282,7 @@ def test_a_space_may_have_any_name_in_quotes(write, name):
 
 def test_samples_without_a_budget():
     space = SearchSpace.load("resnet20")
-    assert space.picks(space.sample(seed=0)) != space.picks(space.sample(seed=1))
+    assert space.indices(space.sample(seed=0)) != space.indices(space.sample(seed=1))
 
 
 @pytest.mark.parametrize(
@@ -345,4 +345,6 @@ def test_load_says_which_spaces_there_are(name, message):
 def test_equal_choices_are_one_choice_of_a_space(write):
     space = SearchSpace.load(write(recalibration=["none", "ab-plus"]))
     written = Architecture.of("resnet20", "psconv(pattern=1-2-1-4)+ab(groups=1)")
-    assert space.at(space.picks(written)).blocks["layer1.0"] == BlockChoice.parse("psconv+ab-plus")
+    assert space.from_indices(space.indices(written)).blocks["layer1.0"] == BlockChoice.parse(
+        "psconv+ab-plus"
+    )

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tabular.journal import commit, open_journal
-from tabular.table import Picks, Run, Table, every_architecture, gather, row_of, spread_of_costs
+from tabular.table import Indices, Run, Table, every_architecture, gather, row_of, spread_of_costs
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.cli.output import cache_folder
@@ -39,10 +39,10 @@ JOURNALS = Path("runs") / "tabular"
 GATE_FAN = "fan_out"  # the table was made by version 0.1; its networks start as they did then
 
 
-def all_trainings(space: SearchSpace, every: int, seed: int) -> list[tuple[Picks, int]]:
+def all_trainings(space: SearchSpace, every: int, seed: int) -> list[tuple[Indices, int]]:
     """Picks and seed of each: all architectures in a random order, then some of them again."""
-    picks = every_architecture(space)
-    order = [picks[index] for index in np.random.default_rng(seed).permutation(len(picks))]
+    indices = every_architecture(space)
+    order = [indices[index] for index in np.random.default_rng(seed).permutation(len(indices))]
     return [*((one, seed) for one in order), *((one, seed + 1) for one in order[::every])]
 
 
@@ -72,7 +72,7 @@ def begin(means: Means) -> None:
     _trainer.data(means.fidelity)
 
 
-def train(picks: Picks, architecture: str, seed: int) -> tuple[Picks, Run]:
+def train(indices: Indices, architecture: str, seed: int) -> tuple[Indices, Run]:
     """One training, and the seconds of each of its epochs.
 
     On a CPU they are the processor's own, which other work on the machine does not lengthen.
@@ -92,7 +92,7 @@ def train(picks: Picks, architecture: str, seed: int) -> tuple[Picks, Run]:
             raise StopSearch(f"{architecture}: {outcome.details}")
         failure = outcome.kind
         ends.append(clock())
-    return picks, Run(
+    return indices, Run(
         seed=seed,
         accuracies=tuple(round(epoch.accuracy, 6) for epoch in curve),
         losses=tuple(round(epoch.loss, 5) for epoch in curve),
@@ -115,7 +115,7 @@ def make(space: SearchSpace, arguments: argparse.Namespace) -> Table:
     images = Loader(source.spec, cache_folder(None), "refuse", arguments.seed)
     split = images.load(fidelity).split  # decoded once, before several processes ask for it
     dtype = str(fast_dtype(device)).removeprefix("torch.")
-    first = str(space.at((0,) * len(space.positions)))
+    first = str(space.from_indices((0,) * len(space.positions)))
     means = Means(images, fidelity, str(device), dtype, arguments.threads, first)
     header = {
         "space": space.describe(),
@@ -134,11 +134,15 @@ def make(space: SearchSpace, arguments: argparse.Namespace) -> Table:
     say(describe(space))
     with open_journal(arguments.journal or JOURNALS / f"{space.name}.jsonl", header) as journal:
         done = {(tuple(row["picks"]), row["seed"]) for row in journal.rows}
-        left = [(picks, str(space.at(picks)), seed) for picks, seed in wanted if (picks, seed) not in done]
+        left = [
+            (indices, str(space.from_indices(indices)), seed)
+            for indices, seed in wanted
+            if (indices, seed) not in done
+        ]
         say(f"{len(wanted)} trainings, of which {len(left)} are left; {origin['device']}")
         begun, before = time.monotonic(), len(journal.rows)
 
-        def keep(result: tuple[Picks, Run]) -> None:
+        def keep(result: tuple[Indices, Run]) -> None:
             journal.add(row_of(*result, origin))
             count = len(journal.rows) - before
             rest = (time.monotonic() - begun) / count * (len(left) - count)
@@ -154,15 +158,15 @@ def told(run: Run) -> str:
 
 def describe(space: SearchSpace) -> str:
     """How many different networks there are, and how their costs are spread."""
-    picks = every_architecture(space)
-    costs = spread_of_costs(space, picks)
+    indices = every_architecture(space)
+    costs = spread_of_costs(space, indices)
     spreads = (
         f"{name} from {format_quantity(low)} to {format_quantity(high)}, median {format_quantity(median)}"
         for name, (low, _, median, _, high) in costs.items()
     )
     operators = dict.fromkeys(str(choice) for position in space.positions for choice in position.choices)
     return (
-        f"{space.name}: {len(picks)} different networks of {', '.join(operators)}, "
+        f"{space.name}: {len(indices)} different networks of {', '.join(operators)}, "
         f"gates drawn by {GATE_FAN}; {'; '.join(spreads)}"
     )
 

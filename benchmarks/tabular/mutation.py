@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nas_recalib.search.samplers import Picks, Situation, Strategy
+from nas_recalib.search.samplers import Indices, SearchState, Strategy
 from nas_recalib.search.samplers.base import ended, mutants, tuples
 
 _ATTEMPTS = 16
@@ -16,14 +16,14 @@ def mutation(start: int = 10, leaders: int = 16) -> Strategy:
         leaders: How many may be mutated.
     """
 
-    def propose(situation: Situation) -> Picks | None:
-        all_ended = ended(situation)
-        if len(all_ended) < start:
+    def propose(situation: SearchState) -> Indices | None:
+        observations = ended(situation)
+        if len(observations) < start:
             return None
-        best = sorted(all_ended, key=lambda one: one.values, reverse=True)[:leaders]
+        best = sorted(observations, key=lambda one: one.values, reverse=True)[:leaders]
         for _ in range(_ATTEMPTS):
             parent = best[situation.random.integers(len(best))]
-            (child,) = tuples(mutants(situation.space, np.array([parent.picks]), situation.random))
+            (child,) = tuples(mutants(situation.space, np.array([parent.indices]), situation.random))
             if child not in situation.tried and situation.feasible.allows(child):
                 return child
         return None

@@ -12,19 +12,19 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from tabular.mutation import mutation
-from tabular.table import Picks, Run
+from tabular.table import Indices, Run
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch, State
-from nas_recalib.search.heartbeat import Alone
+from nas_recalib.search.heartbeat import SingleProcess
 from nas_recalib.search.local import run_here
-from nas_recalib.search.samplers import STRATEGIES, Offer
+from nas_recalib.search.samplers import STRATEGIES, StrategyInfo
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import CONTINUES
 
-OFFERS = {**STRATEGIES, "mutation": Offer(mutation)}
+OFFERS = {**STRATEGIES, "mutation": StrategyInfo(mutation)}
 
 
 class Benchmark(Protocol):
@@ -49,10 +49,10 @@ class Benchmark(Protocol):
     @property
     def top(self) -> float: ...
 
-    def observe(self, picks: Picks, seed: int) -> Run:
+    def observe(self, indices: Indices, seed: int) -> Run:
         """The training that a search of that seed would see."""
 
-    def quality(self, picks: Picks) -> float:
+    def quality(self, indices: Indices) -> float:
         """How good an architecture truly is."""
 
 
@@ -166,7 +166,7 @@ class Trainings:
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1
     ) -> Iterator[LookedUp | Failure]:
-        run = self.benchmark.observe(self.benchmark.space.picks(architecture), self.seed)
+        run = self.benchmark.observe(self.benchmark.space.indices(architecture), self.seed)
         training = LookedUp([Epoch(*told) for told in start["curve"]] if start else [])
         for number, seconds in list(enumerate(run.seconds, start=1))[len(training.curve) :]:
             self.clock.wait(seconds)
@@ -193,7 +193,7 @@ class Memory:
         self._states.pop(number, None)
 
 
-class Immortal(Alone):
+class Immortal(SingleProcess):
     """Simulated workers do not die."""
 
     def dead(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -221,8 +221,8 @@ class Recorder:
         trials = last.trials + (CONTINUES not in trial.user_attrs)
         observed, quality = last.observed, last.quality
         if trial.state == TrialState.COMPLETE and (observed is None or trial.value > observed):
-            picks = self.benchmark.space.picks(Architecture.parse(trial.user_attrs["architecture"]))
-            observed, quality = trial.value, self.benchmark.quality(picks)
+            indices = self.benchmark.space.indices(Architecture.parse(trial.user_attrs["architecture"]))
+            observed, quality = trial.value, self.benchmark.quality(indices)
         self.points.append(Point(self.clock.now, trials, observed, quality))
 
 
@@ -268,13 +268,13 @@ def simulate(
             proxy=trainings,  # type: ignore[arg-type]
             strategy=strategy,
             pruner=pruner,
-            facts={},
+            common_attrs={},
             checkpoints=checkpoints,  # type: ignore[arg-type]
-            offers=OFFERS,
+            strategies=OFFERS,
             first=(),
             worker=f"worker {worker}",
             shared=workers > 1,
-            lives=Immortal(),
+            heartbeat=Immortal(),
         )
 
     searches = [search(worker) for worker in range(workers)]

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from tabular.table import Picks, Run
+from tabular.table import Indices, Run
 
 from nas_recalib.space import SearchSpace
 
@@ -56,18 +56,18 @@ class Synthetic:
         """The least quality of the best hundredth, of many drawn."""
         return self._scaled(float(np.quantile(self._drawn, 0.99)))
 
-    def quality(self, picks: Picks) -> float:
+    def quality(self, indices: Indices) -> float:
         """What trainings without noise end at."""
-        return self._scaled(float(self._raw(np.array([picks]))[0]))
+        return self._scaled(float(self._raw(np.array([indices]))[0]))
 
-    def observe(self, picks: Picks, seed: int) -> Run:
+    def observe(self, indices: Indices, seed: int) -> Run:
         """A training that approaches the quality; what is left of noise in the end is a seed's."""
-        random = np.random.default_rng((self.seed, seed, *picks))
+        random = np.random.default_rng((self.seed, seed, *indices))
         left = np.arange(self.epochs)[::-1] / self.epochs
         speed, luck = random.normal(0.3, 0.02), random.normal(scale=_NOISE * _DEVIATION)
         early = random.normal(scale=_DEVIATION * left)
-        accuracies = self.quality(picks) + luck - speed * left**2 + early
-        share = self.space.table.cost(picks)["macs"] / self._macs
+        accuracies = self.quality(indices) + luck - speed * left**2 + early
+        share = self.space.table.cost(indices)["macs"] / self._macs
         seconds = _SECONDS * share * random.uniform(0.95, 1.05, self.epochs)
         told = (accuracies.clip(0, 1), 1 - accuracies, seconds)
         return Run(seed, *(tuple(some.tolist()) for some in told))
@@ -84,10 +84,10 @@ class Synthetic:
         size = shape[0] * shape[1]
         return own, [0.5 * random.normal(size=(size, size)) for _ in own[1:]]
 
-    def _raw(self, picks: NDArray[np.int64]) -> Numbers:
+    def _raw(self, indices: NDArray[np.int64]) -> Numbers:
         own, pairs = self._effects
-        alone = sum(effect[column] for effect, column in zip(own, picks.T, strict=True))
-        joint = (pair[a, b] for pair, a, b in zip(pairs, picks.T[:-1], picks.T[1:], strict=True))
+        alone = sum(effect[column] for effect, column in zip(own, indices.T, strict=True))
+        joint = (pair[a, b] for pair, a, b in zip(pairs, indices.T[:-1], indices.T[1:], strict=True))
         return np.asarray(alone + sum(joint))
 
     @cached_property

@@ -19,7 +19,7 @@ from nas_recalib.space import SearchSpace
 
 FORMAT = "nas-recalib/tabular/1"
 LARGEST = 5_000_000  # bytes of a packed table
-Picks = tuple[int, ...]
+Indices = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Table:
     space: SearchSpace
     header: dict[str, Any]
     origins: tuple[dict[str, Any], ...]
-    runs: dict[Picks, tuple[Run, ...]]
+    runs: dict[Indices, tuple[Run, ...]]
 
     @property
     def epochs(self) -> int:
@@ -79,14 +79,14 @@ class Table:
         qualities = sorted(map(self.quality, self.runs), reverse=True)
         return qualities[math.ceil(len(qualities) / 100) - 1]
 
-    def observe(self, picks: Picks, seed: int) -> Run:
+    def observe(self, indices: Indices, seed: int) -> Run:
         """One of an architecture's trainings, which follows from the seed of the search."""
-        runs = self.runs[picks]
-        return runs[int(np.random.default_rng((seed, *picks)).integers(len(runs)))]
+        runs = self.runs[indices]
+        return runs[int(np.random.default_rng((seed, *indices)).integers(len(runs)))]
 
-    def quality(self, picks: Picks) -> float:
+    def quality(self, indices: Indices) -> float:
         """Mean accuracy over the seeds at the last epoch; 0 where every training failed."""
-        ends = [run.accuracies[-1] for run in self.runs[picks] if run.failure is None]
+        ends = [run.accuracies[-1] for run in self.runs[indices] if run.failure is None]
         return statistics.fmean(ends) if ends else 0.0
 
     def pack(self, path: Path) -> int:
@@ -102,7 +102,9 @@ class Table:
             "format": FORMAT,
             **self.header,
             "origins": self.origins,
-            "runs": [[picks, [astuple(run) for run in runs]] for picks, runs in sorted(self.runs.items())],
+            "runs": [
+                [indices, [astuple(run) for run in runs]] for indices, runs in sorted(self.runs.items())
+            ],
         }
         packed = gzip.compress(json.dumps(content, allow_nan=False).encode(), mtime=0)
         if len(packed) > LARGEST:
@@ -125,21 +127,21 @@ class Table:
             raise InputError(f"{path}: cannot be read as a packed table: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise InputError(f"{path}: is not of the format {FORMAT}")
-        runs = {tuple(picks): tuple(map(_read_run, told)) for picks, told in content.pop("runs")}
+        runs = {tuple(indices): tuple(map(_read_run, told)) for indices, told in content.pop("runs")}
         origins = tuple(content.pop("origins"))
         return cls(SearchSpace.parse(content["space"], str(path)), content, origins, runs)
 
 
-def every_architecture(space: SearchSpace) -> list[Picks]:
+def every_architecture(space: SearchSpace) -> list[Indices]:
     """The picks of every different network of a space."""
     all_picks = product(*(range(len(position.choices)) for position in space.positions))
-    return list({space.at(picks): picks for picks in all_picks}.values())
+    return list({space.from_indices(indices): indices for indices in all_picks}.values())
 
 
-def spread_of_costs(space: SearchSpace, picks: Sequence[Picks]) -> dict[str, list[int]]:
+def spread_of_costs(space: SearchSpace, indices: Sequence[Indices]) -> dict[str, list[int]]:
     """The least, quartiles and greatest of each cost."""
     spread = np.quantile(
-        space.table.costs(np.array(picks)), (0, 0.25, 0.5, 0.75, 1), axis=0, method="nearest"
+        space.table.costs(np.array(indices)), (0, 0.25, 0.5, 0.75, 1), axis=0, method="nearest"
     )
     return {name: spread[:, column].tolist() for column, name in enumerate(space.table.names)}
 
@@ -148,7 +150,7 @@ def gather(
     space: SearchSpace,
     header: dict[str, Any],
     rows: Sequence[dict[str, Any]],
-    wanted: Sequence[tuple[Picks, int]],
+    wanted: Sequence[tuple[Indices, int]],
 ) -> Table:
     """A table of a journal's rows.
 
@@ -166,27 +168,27 @@ def gather(
     if missing:
         raise InputError(f"table: {len(missing)} of {len(wanted)} trainings are not done")
     origins = list({json.dumps(row["origin"], sort_keys=True): row["origin"] for row in rows}.values())
-    runs: dict[Picks, list[Run]] = {}
-    for picks, seed in wanted:
-        row = known[picks, seed]
+    runs: dict[Indices, list[Run]] = {}
+    for indices, seed in wanted:
+        row = known[indices, seed]
         told = (
             seed,
             *(row[key] for key in ("accuracies", "losses", "seconds")),
             origins.index(row["origin"]),
         )
-        runs.setdefault(picks, []).append(_read_run((*told, row["failure"])))
+        runs.setdefault(indices, []).append(_read_run((*told, row["failure"])))
     costs = spread_of_costs(space, list(runs))
     return Table(
         space,
         {**header, "networks": len(runs), "costs": costs},
         tuple(origins),
-        {picks: tuple(found) for picks, found in runs.items()},
+        {indices: tuple(found) for indices, found in runs.items()},
     )
 
 
-def row_of(picks: Picks, run: Run, origin: dict[str, Any]) -> dict[str, Any]:
+def row_of(indices: Indices, run: Run, origin: dict[str, Any]) -> dict[str, Any]:
     """A training as the journal keeps it."""
-    return {"picks": picks, **asdict(run), "origin": origin}
+    return {"picks": indices, **asdict(run), "origin": origin}
 
 
 def _read_run(told: Sequence[Any]) -> Run:

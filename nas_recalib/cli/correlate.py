@@ -141,7 +141,7 @@ def correlate(
     from nas_recalib.files import write_atomically
     from nas_recalib.proxy.pool import default_jobs
     from nas_recalib.report.correlation import (
-        WorkTold,
+        WorkReporter,
         correlation_markdown,
         correlation_page,
         correlation_tables,
@@ -177,7 +177,7 @@ def correlate(
         say_skipped(ready.skipped)
         left = pending(ready.study, plan, plan.architectures, plan.seeds, ready.scores)
         workers = jobs or default_jobs(chosen, plan.threads)
-        run(ready, left, jobs=workers, device=chosen, told=WorkTold(len(left), say))
+        run(ready, left, jobs=workers, device=chosen, told=WorkReporter(len(left), say))
         command = shlex.join(["nas-recalib", *sys.argv[1:]])
         found = judge(
             gather(ready.study, plan, ready.space, ready.drawn, ready.scores, plan.seeds, [command])

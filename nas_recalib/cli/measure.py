@@ -282,7 +282,7 @@ def latency(
     from nas_recalib.latency import build_table, default_path, rounds_for
     from nas_recalib.plugins import load_plugins
     from nas_recalib.report.terminal import print_table
-    from nas_recalib.report.timings import RoundsTold, latency_summary
+    from nas_recalib.report.timings import RoundReporter, latency_summary
     from nas_recalib.space import SearchSpace
     from nas_recalib.timing import Settings
 
@@ -298,7 +298,7 @@ def latency(
     chosen = SearchSpace.load(space)
     rounds_for(chosen, rounds)  # refuses a number that cannot be before a folder is made
     path = output or default_path(RUNS / "latency", chosen, settings, batch)
-    table = build_table(path, chosen, settings, batch, rounds=rounds, progress=RoundsTold(say))
+    table = build_table(path, chosen, settings, batch, rounds=rounds, progress=RoundReporter(say))
     say(f"{path}: {len(table.rounds)} rounds")
     if as_json:
         print_json(table.as_dict())

@@ -52,14 +52,14 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what a search is training, and what failed."""
-    from nas_recalib.report.study import standing_tables, trial_tables
+    from nas_recalib.report.study import status_tables, trial_tables
     from nas_recalib.report.terminal import print_table
-    from nas_recalib.study.status import find_trial, read_standing
+    from nas_recalib.study.status import find_trial, read_status
 
     opened = opened_study(study, runs_dir, storage)
     if trial is None:
-        standing = read_standing(opened)
-        print_json(standing.as_dict()) if as_json else print_table(standing_tables(standing))
+        status = read_status(opened)
+        print_json(status.as_dict()) if as_json else print_table(status_tables(status))
     else:
         told = find_trial(opened, trial)
         print_json(told.as_dict()) if as_json else print_table(trial_tables(told))
@@ -96,7 +96,7 @@ def summary_of(study: str, runs: Path, storage: str | None, plugins: list[str] |
 def opened_study(study: str, runs: Path, storage: str | None) -> Any:
     import optuna
 
-    from nas_recalib.study.location import StudyPlace, open_study
+    from nas_recalib.study.location import StudyLocation, open_study
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return open_study(StudyPlace.of(study, runs, storage))
+    return open_study(StudyLocation.of(study, runs, storage))

@@ -25,7 +25,7 @@ class Told:
     """What an actor tells of a job: the next thing its training yielded, or None where there is no more."""
 
     item: Step | Failure | None
-    facts: dict[str, Any]
+    common_attrs: dict[str, Any]
 
 
 class Actor(tune.Trainable):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class Actor(tune.Trainable):  # type: ignore[misc]
         self._device = torch.device("cuda:0" if resources.gpus else "cpu")
         self._begin = begin
         self._plugins = plugins
-        self._facts = {"node": platform.node()}
+        self._common_attrs = {"node": platform.node()}
         self._train: Train | None = None
         self.reset_config(config)
 
@@ -52,14 +52,14 @@ class Actor(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         item = next(self._items, None)
-        return {"told": Told(item, self._facts)}
+        return {"told": Told(item, self._common_attrs)}
 
     def _run(self, job: Job) -> Iterator[Step | Failure]:
         try:
             if self._train is None:
                 load_plugins(self._plugins)
                 self._train = self._begin(self._device)
-                self._facts["device"] = device_name(self._device)
+                self._common_attrs["device"] = device_name(self._device)
             yield from self._train(job)
         except Exception as error:
             yield explain(error)
@@ -69,7 +69,7 @@ _POLL = 0.1  # seconds until a desk that has nothing to hand out is asked again
 _LOOK = 1.0  # seconds for which the cluster's nodes are taken to stay the same
 
 
-class Desk(Protocol):
+class Dispatcher(Protocol):
     """Hands out trainings and takes what comes of them, as a `Search` does; what it raises ends the run.
 
     Attributes:
@@ -89,7 +89,7 @@ class Desk(Protocol):
     def report(self, number: int, step: Step) -> bool:
         """Takes an epoch; whether the training ends there."""
 
-    def end(self, number: int, facts: Mapping[str, Any]) -> None:
+    def end(self, number: int, common_attrs: Mapping[str, Any]) -> None:
         """Takes the end of a training, with the device and the node that it ran on."""
 
     def fail(self, number: int, failure: Failure) -> None:
@@ -99,7 +99,7 @@ class Desk(Protocol):
         """Takes the death of the actor or the node that a training ran on."""
 
 
-class Leave(BaseException):
+class Reservation(BaseException):
     """Leaves Tune, which at an end of its own would write down and read again all of its trials.
 
     What the desk raised is taken along; Tune would wrap it, or swallow it.
@@ -115,13 +115,13 @@ def _past_tune() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise Leave(error) from error
+        raise Reservation(error) from error
 
 
 class Bench:
     """The trainings that are out, in the process of the search."""
 
-    def __init__(self, desk: Desk, resources: Resources, workers: int | None) -> None:
+    def __init__(self, desk: Dispatcher, resources: Resources, workers: int | None) -> None:
         self._desk = desk
         self._resources = resources
         self._workers = workers
@@ -146,7 +146,7 @@ class Bench:
             job = self._desk.next()
             done = self._desk.done
         if done:
-            raise Leave
+            raise Reservation
         if job is None:
             self._asked = now
         else:
@@ -164,7 +164,7 @@ class Bench:
             if isinstance(told.item, Failure):
                 self._desk.fail(job.number, told.item)
             else:
-                self._desk.end(job.number, told.facts)
+                self._desk.end(job.number, told.common_attrs)
         return True
 
     def broken(self, job: Job, failure: Failure) -> None:

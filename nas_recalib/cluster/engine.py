@@ -22,7 +22,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from nas_recalib.cluster.connection import Resources, connect, environment
-from nas_recalib.cluster.dispatcher import Actor, Bench, Desk, Leave, Train
+from nas_recalib.cluster.dispatcher import Actor, Bench, Dispatcher, Reservation, Train
 from nas_recalib.device import Described, describe, keep_freed_memory
 from nas_recalib.errors import InputError, StopSearch, in_one_line
 from nas_recalib.proxy.objective import Failure, Proxy
@@ -49,7 +49,7 @@ actor_manager.RayActorError = tune_controller.RayActorError = (RayActorError, Ou
 
 
 def run_on_ray(
-    desk: Desk,
+    desk: Dispatcher,
     begin: Callable[[torch.device], Train],
     resources: Resources,
     *,
@@ -105,7 +105,7 @@ def run_on_ray(
         )
         try:
             tuner.fit()
-        except Leave as leave:
+        except Reservation as leave:
             told = leave.told
         finally:
             bench.clear()
@@ -118,10 +118,10 @@ class _Proposals(Searcher):  # type: ignore[misc]
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
-        self._bench = bench
+        self._dispatcher_of = bench
 
     def suggest(self, trial_id: str) -> Any:
-        job = self._bench.next()
+        job = self._dispatcher_of.next()
         return job and {"job": job}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -139,13 +139,13 @@ class _Reports(FIFOScheduler):  # type: ignore[misc]
 
     def __init__(self, bench: Bench) -> None:
         super().__init__()
-        self._bench = bench
+        self._dispatcher_of = bench
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self._bench.controller = tune_controller._tune_controller
+        self._dispatcher_of.controller = tune_controller._tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        over = self._bench.told(trial.config["job"], result["told"])
+        over = self._dispatcher_of.told(trial.config["job"], result["told"])
         return str(self.STOP if over else self.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
@@ -155,13 +155,13 @@ class _Reports(FIFOScheduler):  # type: ignore[misc]
         """
         job = trial.config["job"]
         if not trial.pickled_error_file:
-            self._bench.lost(job, Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1])
+            self._dispatcher_of.lost(job, Path(trial.error_file).read_text(encoding="utf-8").splitlines()[1])
             return
         error = pickle.loads(Path(trial.pickled_error_file).read_bytes())  # Tune's, in a folder of our own
         if isinstance(error, RayTaskError) or error._actor_init_failed:
-            self._bench.broken(job, Failure("error", in_one_line(error), str(error)))
+            self._dispatcher_of.broken(job, Failure("error", in_one_line(error), str(error)))
         else:
-            self._bench.lost(job, in_one_line(error))
+            self._dispatcher_of.lost(job, in_one_line(error))
 
 
 def _identity(trial: Trial) -> str:
@@ -254,7 +254,7 @@ def run_there(
     try:
         run_on_ray(search, begin, resources, workers=workers, plugins=plugins)
     except (KeyboardInterrupt, StopSearch):
-        search.give_back()
+        search.requeue_running()
         raise
     return search.reached
 

@@ -11,13 +11,13 @@ from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.study.config import DTYPES, MOST_SEEDS, MOST_THREADS, compared_space
 from nas_recalib.study.trials import (
+    is_integer,
     is_line,
     is_number,
     is_text,
-    is_whole,
     read_budget,
     read_fidelity,
-    require_form,
+    require_types,
 )
 
 REFERENCE = "reference"
@@ -89,18 +89,18 @@ class Plan:
                 "fidelities": {name: read_fidelity(told) for name, told in fidelities.items()},
             }
         )
-        require_form(
+        require_types(
             {
                 **{key: is_text(getattr(plan, key)) for key in ("space", "data", "data_hash")},
                 "within": is_number(plan.within, 0, 1),
                 "fidelities": all(map(is_line, fidelities)),
                 "dtype": plan.dtype in DTYPES,
                 "gate_fan": plan.gate_fan in get_args(GateFan),
-                "threads": is_whole(plan.threads, 1, MOST_THREADS),
-                "seed": is_whole(plan.seed, 0, MOST_SEEDS),
+                "threads": is_integer(plan.threads, 1, MOST_THREADS),
+                "seed": is_integer(plan.seed, 0, MOST_SEEDS),
                 "plugins": isinstance(plan.plugins, list) and all(map(is_text, plan.plugins)),
-                "architectures": is_whole(plan.architectures, 1, MOST_SEEDS),
-                "seeds": is_whole(plan.seeds, 1, MOST_SEEDS),
+                "architectures": is_integer(plan.architectures, 1, MOST_SEEDS),
+                "seeds": is_integer(plan.seeds, 1, MOST_SEEDS),
                 "scores": isinstance(plan.scores, list) and all(map(is_line, plan.scores)),
                 "corrupt": is_line(plan.corrupt),
             }

@@ -52,7 +52,7 @@ class Worker:
     def _scores(self, task: Task, architecture: Architecture) -> dict[str, tuple[float, float]]:
         fidelity = self._plan.reference
         data = self._trainer.data(fidelity)
-        shape = architecture.shape.twin(fidelity.width)
+        shape = architecture.shape.scaled(fidelity.width)
         given = (shape, architecture.blocks, data.num_classes, 3, task.seed, self._plan.gate_fan)
         network = build_seeded(*given)
         network.to(self._trainer.device)
@@ -118,10 +118,10 @@ def run(
     Raises:
         StopSearch: If a worker dies, memory runs out or there is an error in the program.
     """
-    facts = {"device": device_name(device, ready.plan.threads), "versions": versions()}
+    common_attrs = {"device": device_name(device, ready.plan.threads), "versions": versions()}
 
     def take(done: Done) -> None:
-        keep(ready.study, ready.space, ready.drawn[done.task.index], done, facts)
+        keep(ready.study, ready.space, ready.drawn[done.task.index], done, common_attrs)
         told(done)
         if done.failure is not None and done.failure.kind == "error":
             raise StopSearch(f"{ready.drawn[done.task.index]}: {done.failure.details}")

@@ -12,7 +12,7 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.plan import KEPT_OPTIONS, REFERENCE, Plan
-from nas_recalib.correlation.study import read_plan, require_sound, write_plan
+from nas_recalib.correlation.study import read_plan, validate_study, write_plan
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import open_source
 from nas_recalib.device import default_threads, fast_dtype
@@ -22,9 +22,9 @@ from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.scores import score_names
 from nas_recalib.proxy.trainer import Loader, refuse_misfits
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyPlace, create_study, find_study, storage_failures
+from nas_recalib.study.location import StudyLocation, create_study, find_study, storage_failures
 from nas_recalib.study.trials import read_all
-from nas_recalib.study.worker_lock import enrolled
+from nas_recalib.study.worker_lock import locked_worker
 
 _AT_ONCE = 10_000
 _ROUNDS = 50
@@ -42,8 +42,8 @@ def slice_of(space: SearchSpace, budget: Budget, within: float, seed: int) -> Bu
     Raises:
         InputError: If nothing is within the budget.
     """
-    picks = Feasible(space.table, budget).sample_many(_AT_ONCE, np.random.default_rng(seed))
-    medians = np.median(space.table.costs(picks), axis=0)
+    indices = Feasible(space.table, budget).sample_many(_AT_ONCE, np.random.default_rng(seed))
+    medians = np.median(space.table.costs(indices), axis=0)
     upper = {
         name: round(value * (1 + within / 2)) for name, value in zip(space.table.names, medians, strict=True)
     }
@@ -69,11 +69,11 @@ def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int
     least = np.array([(1 - within) * limits[name] for name in space.table.names])
     found: dict[tuple[int, ...], None] = {}
     for _ in range(_ROUNDS):
-        picks = feasible.sample_many(_AT_ONCE, random)
-        for one in picks[(space.table.costs(picks) >= least).all(axis=1)].tolist():
+        indices = feasible.sample_many(_AT_ONCE, random)
+        for one in indices[(space.table.costs(indices) >= least).all(axis=1)].tolist():
             found.setdefault(tuple(one))
             if len(found) == count:
-                return [space.at(picks) for picks in found]
+                return [space.from_indices(indices) for indices in found]
     raise InputError(
         f"within: of {_AT_ONCE * _ROUNDS:,} architectures within {upper}, {len(found)} different ones are "
         f"less than {within:.0%} below it; {count} were asked for"
@@ -161,23 +161,23 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     if request.within is not None and not 0 < request.within < 1:
         raise InputError(f"within: {request.within:%} is not above 0% and below 100%")
     _scores(request.scores)
-    place = StudyPlace.of(
+    location = StudyLocation.of(
         request.study or f"{Path(request.space).stem}-correlation", request.runs, request.storage
     )
-    known = find_study(place)
+    known = find_study(location)
     stored = None
     if known:
         read_all(known)
         stored = read_plan(known)
     if known and stored is None and known.user_attrs:
-        raise InputError(f"study: {place.name!r} is a search; name another with --study")
+        raise InputError(f"study: {location.name!r} is a search; name another with --study")
     if known:
-        require_sound(known)
-    load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
+        validate_study(known)
+    load_study_plugins(location.name, stored.plugins if stored else (), request.plugins)
     space = SearchSpace.load(request.space)
     plan, remarks = _plan(request, stored, space, device)
     if stored:
-        plan = stored.extended(place.name, plan)
+        plan = stored.extended(location.name, plan)
     for fidelity in (plan.reference, *plan.fidelities.values()):
         refuse_misfits(space, fidelity)
     scores = _scores(plan.scores)
@@ -185,12 +185,12 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     images = Loader(plan.data, request.cache, plan.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
-    with enrolled(place.folder, alone=True, advice="for several trainings at once take --jobs"):
-        study = create_study(place)
-        with storage_failures(place, study):
+    with locked_worker(location.folder, alone=True, advice="for several trainings at once take --jobs"):
+        study = create_study(location)
+        with storage_failures(location, study):
             written = read_plan(study)
             if written:  # perhaps by another process since it was looked for
-                plan = written.extended(place.name, plan)
+                plan = written.extended(location.name, plan)
             if plan != written:
                 write_plan(study, plan)
             yield Ready(study, plan, space, drawn, scores, images, remarks, tuple(skipped))

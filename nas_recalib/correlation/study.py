@@ -12,13 +12,13 @@ from nas_recalib.correlation.plan import Done, Plan, Task
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.location import CORRELATION
-from nas_recalib.study.trials import is_accuracy, is_any_number, is_line, is_number, is_whole, read_all
+from nas_recalib.study.trials import is_accuracy, is_any_number, is_integer, is_line, is_number, read_all
 
 _SCORES = "scores of "
 _FORMS: dict[str, Callable[[object], bool]] = {
-    "index": is_whole,
+    "index": is_integer,
     "fidelity": is_line,
-    "seed": is_whole,
+    "seed": is_integer,
     "seconds": is_number,
     "device": is_line,
     "losses": lambda value: isinstance(value, list) and all(map(is_any_number, value)),
@@ -48,7 +48,11 @@ def write_plan(study: optuna.Study, plan: Plan) -> None:
 
 
 def keep(
-    study: optuna.Study, space: SearchSpace, architecture: Architecture, done: Done, facts: Mapping[str, Any]
+    study: optuna.Study,
+    space: SearchSpace,
+    architecture: Architecture,
+    done: Done,
+    common_attrs: Mapping[str, Any],
 ) -> None:
     """Writes what came of a task, in one piece: a training is a trial, scores are the study's.
 
@@ -63,11 +67,11 @@ def keep(
         "index": done.task.index,
         "fidelity": done.task.fidelity,
         "architecture": str(architecture),
-        **space.table.cost(space.picks(architecture)),
+        **space.table.cost(space.indices(architecture)),
         "seed": done.task.seed,
         "seconds": done.seconds,
         "losses": list(done.losses),
-        **facts,
+        **common_attrs,
     }
     if done.failure is not None:
         attributes |= {"failure": done.failure.kind, "message": done.failure.message}
@@ -83,7 +87,7 @@ def keep(
     )
 
 
-def require_sound(study: optuna.Study) -> None:
+def validate_study(study: optuna.Study) -> None:
     """Looks at all of a study before any of it is used.
 
     Raises:

@@ -23,14 +23,14 @@ _PATIENCE = 20_000
 class _Listed:
     """Architectures one by one, (n, positions), in the place of a grid."""
 
-    picks: Integers
+    indices: Integers
     slack: Integers
 
     def count(self) -> int:
-        return len(self.picks)
+        return len(self.indices)
 
     def draw(self, count: int, random: np.random.Generator) -> Integers:
-        return self.picks[random.integers(len(self.picks), size=count)]
+        return self.indices[random.integers(len(self.indices), size=count)]
 
 
 class Feasible:
@@ -77,15 +77,15 @@ class Feasible:
         self._fronts = Fronts(rows, room)
         self._anchors = self._some()
 
-    def allows(self, picks: Sequence[int]) -> bool:
+    def allows(self, indices: Sequence[int]) -> bool:
         """Whether the architecture of these picks is within the budget."""
-        return self.budget.allows(self.table.cost(picks))
+        return self.budget.allows(self.table.cost(indices))
 
-    def allows_many(self, picks: Integers) -> NDArray[np.bool_]:
+    def allows_many(self, indices: Integers) -> NDArray[np.bool_]:
         """As `allows`, (n, positions) to (n,)."""
         limits = self.budget.limits()
         columns = [self.table.names.index(name) for name in limits]
-        allowed = self.table.costs(picks)[:, columns] <= np.array([*limits.values()], dtype=np.int64)
+        allowed = self.table.costs(indices)[:, columns] <= np.array([*limits.values()], dtype=np.int64)
         return np.asarray(allowed.all(axis=1))
 
     def count(self) -> int:
@@ -107,19 +107,19 @@ class Feasible:
         """Independent draws, (count, positions)."""
         return self._told(self._drawn.draw(count, random))
 
-    def nearest(self, picks: Sequence[int], random: np.random.Generator) -> tuple[int, ...]:
+    def nearest(self, indices: Sequence[int], random: np.random.Generator) -> tuple[int, ...]:
         """An architecture within the budget that keeps what it can of the picks, position by position.
 
         Args:
-            picks: A choice for each position, within the budget or not; returned as they are if within.
+            indices: A choice for each position, within the budget or not; returned as they are if within.
             random: Decides in which order positions are looked at, and what replaces a pick.
         """
-        if self.allows(picks):
-            return tuple(picks)
+        if self.allows(indices):
+            return tuple(indices)
         left = self._room - sum(
             rows[chosen] for rows, chosen in zip(self._rows, self._anchors.T, strict=True)
         )
-        order = random.permutation(len(picks))
+        order = random.permutation(len(indices))
         nearest: dict[int, int] = {}
         for keep in (True, False):
             for position in (int(one) for one in order if one not in nearest):
@@ -127,7 +127,7 @@ class Feasible:
                 moved = left + rows[self._anchors[:, position]] - rows[:, None]  # (choices, anchors, limits)
                 possible = (moved >= 0).all(axis=2).any(axis=1)
                 if keep:
-                    possible &= self._choices[position] == picks[position]
+                    possible &= self._choices[position] == indices[position]
                 if possible.any():
                     nearest[position] = int(random.choice(np.flatnonzero(possible)))
                     left = moved[nearest[position]]
@@ -135,25 +135,25 @@ class Feasible:
 
     def enumerate(self, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
         """Every architecture within the budget, in an order that `random` decides; when not is said above."""
-        return (tuple(map(int, self._told(np.array([picks]))[0])) for picks in self._every(random))
+        return (tuple(map(int, self._told(np.array([indices]))[0])) for indices in self._every(random))
 
     def _every(self, random: np.random.Generator) -> Iterator[tuple[int, ...]]:
         """Depth first; where too many ways that may finish do not, it gives up, and the anchors must do."""
         credit = _PATIENCE
 
-        def finish(picks: tuple[int, ...], left: Integers) -> Iterator[tuple[int, ...]]:
+        def finish(indices: tuple[int, ...], left: Integers) -> Iterator[tuple[int, ...]]:
             nonlocal credit
-            step = len(picks)
+            step = len(indices)
             if step == len(self._rows):
                 credit += 2 * step
-                yield picks
+                yield indices
                 return
             credit -= 1
             if credit < 0:
                 return
             after = left - self._rows[step]
             for choice in random.permutation(np.flatnonzero(self._fronts.may_finish(step + 1, after))):
-                yield from finish((*picks, int(choice)), after[choice])
+                yield from finish((*indices, int(choice)), after[choice])
 
         yield from finish((), self._room)
         if credit < 0:
@@ -162,11 +162,11 @@ class Feasible:
     def _anchors_within(self) -> Iterator[tuple[int, ...]]:
         columns = zip(self._rows, self._anchors.T, strict=True)
         within = (sum(rows[chosen] for rows, chosen in columns) <= self._room).all(axis=1)
-        return (tuple(map(int, picks)) for picks in self._anchors[within])
+        return (tuple(map(int, indices)) for indices in self._anchors[within])
 
-    def _told(self, picks: Integers) -> Integers:
+    def _told(self, indices: Integers) -> Integers:
         """Picks by the numbers of the table's choices, some of which are not within the memory."""
-        columns = [choices[chosen] for choices, chosen in zip(self._choices, picks.T, strict=True)]
+        columns = [choices[chosen] for choices, chosen in zip(self._choices, indices.T, strict=True)]
         return np.stack(columns, axis=1)
 
     def _some(self) -> Integers:
@@ -193,13 +193,13 @@ class Feasible:
             raise InputError(
                 f"budget: no architecture is within {self.budget} at once; the least of each alone is {least}"
             )
-        picks: list[int] = []
+        indices: list[int] = []
         left = self._room
         for step, rows in enumerate(self._rows):
             after = left - rows
-            picks.append(int(self._fronts.can_finish(step + 1, after).argmax()))
-            left = after[picks[-1]]
-        return picks
+            indices.append(int(self._fronts.can_finish(step + 1, after).argmax()))
+            left = after[indices[-1]]
+        return indices
 
     @cached_property
     def _grid(self) -> Grid:

@@ -155,15 +155,15 @@ class Grid:
     def draw(self, count: int, random: np.random.Generator) -> Integers:
         """Architectures, all equally likely, (count, positions); there must be one."""
         left = np.broadcast_to(self._room, (count, len(self._room)))
-        picks = np.empty((count, len(self._cells)), dtype=np.int64)
+        indices = np.empty((count, len(self._cells)), dtype=np.int64)
         strides = np.cumprod([1, *(self._room[:0:-1] + 1)])[::-1]
         for position, (cells, ways) in enumerate(zip(self._cells, self._ways[1:], strict=True)):
             after = left[:, None] - cells  # (count, choices, columns)
             fits = (after >= 0).all(axis=2)
             weights = np.where(fits, ways.ravel()[np.where(fits, after @ strides, 0)], 0.0)
-            picks[:, position] = _choose(weights, random)
-            left = after[np.arange(count), picks[:, position]]
-        return picks
+            indices[:, position] = _choose(weights, random)
+            left = after[np.arange(count), indices[:, position]]
+        return indices
 
 
 def histogram(table: CostTable, name: str = "macs", bins: int = 20) -> tuple[list[int], list[int]]:

@@ -51,11 +51,11 @@ class CostTable:
             ),
         )
 
-    def costs(self, picks: Integers) -> Integers:
+    def costs(self, indices: Integers) -> Integers:
         """Costs of many architectures at once.
 
         Args:
-            picks: For each architecture the choice at every position, (n, positions).
+            indices: For each architecture the choice at every position, (n, positions).
 
         Returns:
             (n, columns).
@@ -63,17 +63,17 @@ class CostTable:
         Raises:
             ValueError: If there is not one pick for each position.
         """
-        picks = np.asarray(picks, dtype=np.int64)
-        if picks.ndim != 2 or picks.shape[1] != len(self.entries):
-            raise ValueError(f"picks: expected (n, {len(self.entries)}), got {picks.shape}")
-        constant = np.broadcast_to(self.constant, (len(picks), len(self.names)))
+        indices = np.asarray(indices, dtype=np.int64)
+        if indices.ndim != 2 or indices.shape[1] != len(self.entries):
+            raise ValueError(f"picks: expected (n, {len(self.entries)}), got {indices.shape}")
+        constant = np.broadcast_to(self.constant, (len(indices), len(self.names)))
         return self._total(
-            constant, (rows[chosen] for rows, chosen in zip(self.entries, picks.T, strict=True))
+            constant, (rows[chosen] for rows, chosen in zip(self.entries, indices.T, strict=True))
         )
 
-    def cost(self, picks: Sequence[int]) -> dict[str, int]:
+    def cost(self, indices: Sequence[int]) -> dict[str, int]:
         """Cost of the architecture that takes choice picks[i] at position i, by the columns' names."""
-        return self._named(self.costs(np.asarray(picks, dtype=np.int64)[None])[0])
+        return self._named(self.costs(np.asarray(indices, dtype=np.int64)[None])[0])
 
     def least(self) -> dict[str, int]:
         """Least of each cost; no one architecture need reach all."""

@@ -9,7 +9,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable
 from nas_recalib.latency.conditions import Conditions
 from nas_recalib.latency.fit import most_choices, run_rounds
-from nas_recalib.latency.measure import Sample, Timer, Workbench
+from nas_recalib.latency.measure import PairedTimer, Sample, Timer
 from nas_recalib.latency.table import MOST_ROUNDS, LatencyTable
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing import Settings
@@ -68,7 +68,7 @@ def build_table(
         rounds: Number of rounds that the table is to have (default: as it was begun with, or three for each
             choice); one that has more keeps them.
         progress: Is told of the table as it is after each round.
-        timer: In the place of a `Workbench`.
+        timer: In the place of a `PairedTimer`.
 
     Raises:
         InputError: If the file cannot be written or holds something else, or there are too few rounds.
@@ -78,7 +78,7 @@ def build_table(
     table = _start(path, LatencyTable(space, Conditions.of(settings, batch), wanted, ()), rounds is None)
     numbers = range(len(table.rounds), table.wanted)
     if numbers and timer is None:
-        timer = _timer(Workbench(table.reference, settings, batch))
+        timer = _timer(PairedTimer(table.reference, settings, batch))
     for done in run_rounds(space, settings.seed, numbers, timer) if timer else ():
         table = replace(table, rounds=(*table.rounds, done))
         table.save(path)
@@ -103,8 +103,8 @@ def _start(path: Path, fresh: LatencyTable, keep_wanted: bool) -> LatencyTable:
     return table
 
 
-def _timer(workbench: Workbench) -> Timer:
+def _timer(paired_timer: PairedTimer) -> Timer:
     def time(architecture: Architecture) -> Sample:
-        return workbench.time(architecture, blocks=True)
+        return paired_timer.time(architecture, blocks=True)
 
     return time

@@ -22,21 +22,21 @@ class Round(StrictModel):
     """What one round measured, in nanoseconds.
 
     Attributes:
-        picks: The network: its choice at each position of the space.
+        indices: The network: its choice at each position of the space.
         reference_ns: Median of the reference's forward passes.
         network_ns: Median of the network's forward passes.
         blocks_ns: Median of each of the network's blocks, in the order of the backbone.
     """
 
-    picks: list[int]
+    indices: list[int]
     reference_ns: Nanoseconds
     network_ns: Nanoseconds
     blocks_ns: list[Nanoseconds]
 
     @classmethod
-    def of(cls, picks: tuple[int, ...], sample: Sample) -> "Round":
+    def of(cls, indices: tuple[int, ...], sample: Sample) -> "Round":
         return cls(
-            picks=list(picks),
+            indices=list(indices),
             reference_ns=_nanoseconds(statistics.median(sample.reference)),
             network_ns=_nanoseconds(statistics.median(sample.network)),
             blocks_ns=[_nanoseconds(seconds) for seconds in sample.blocks],
@@ -48,25 +48,25 @@ def most_choices(space: SearchSpace) -> int:
     return max(len(position.choices) for position in space.positions)
 
 
-def round_picks(space: SearchSpace, seed: int, number: int) -> tuple[int, ...]:
+def round_indices(space: SearchSpace, seed: int, number: int) -> tuple[int, ...]:
     """The network of a round.
 
     At every position the choices come in an order of its own, drawn anew each time all have been there, so
     that over as many rounds as there are choices each stands there once, among ever other neighbours.
     """
-    picks = []
+    indices = []
     for index, position in enumerate(space.positions):
         turn, step = divmod(number, len(position.choices))
         order = np.random.default_rng((seed, index, turn)).permutation(len(position.choices))
-        picks.append(int(order[step]))
-    return tuple(picks)
+        indices.append(int(order[step]))
+    return tuple(indices)
 
 
 def run_rounds(space: SearchSpace, seed: int, numbers: range, timer: Timer) -> Iterator[Round]:
     """Measures the rounds of these numbers."""
     for number in numbers:
-        picks = round_picks(space, seed, number)
-        yield Round.of(picks, timer(space.at(picks)))
+        indices = round_indices(space, seed, number)
+        yield Round.of(indices, timer(space.from_indices(indices)))
 
 
 def _nanoseconds(seconds: float) -> int:
@@ -150,7 +150,7 @@ def make_entries(space: SearchSpace, rounds: Sequence[Round]) -> tuple[tuple[Ent
     order = {name: index for index, name in enumerate(groups)}
     samples: dict[tuple[object, ...], list[float]] = {}
     for told, scale in zip(rounds, without_drift(rounds), strict=True):
-        for position, pick in zip(space.positions, told.picks, strict=True):
+        for position, pick in zip(space.positions, told.indices, strict=True):
             for name in position.blocks:
                 key = (groups[name], position.choices[pick])
                 samples.setdefault(key, []).append(told.blocks_ns[order[name]] / 1e9 * float(scale))
@@ -168,7 +168,7 @@ def make_entries(space: SearchSpace, rounds: Sequence[Round]) -> tuple[tuple[Ent
 def fit_networks(rounds: Sequence[Round], entries: Sequence[Sequence[Entry]]) -> Fit:
     """A line through the rounds' networks, without rounds that stand out."""
     sums = np.array(
-        [sum(row[pick].median for row, pick in zip(entries, told.picks, strict=True)) for told in rounds]
+        [sum(row[pick].median for row, pick in zip(entries, told.indices, strict=True)) for told in rounds]
     )
     whole = np.array([told.network_ns for told in rounds]) / 1e9 * without_drift(rounds)
     intercept, slope = _robust_line(sums, whole)

@@ -164,7 +164,7 @@ class Sample:
 Timer = Callable[[Architecture], Sample]
 
 
-class Workbench:
+class PairedTimer:
     """Keeps a reference network, and times others beside it.
 
     Every call of `time` warms up, then goes forward with each in turn (A B, B A, A B, ...) for about
@@ -267,7 +267,7 @@ def measure_architectures(
             that what comes out can be compared with the table (default: its median here).
         passes: How often each is visited.
         progress: Is told after each visit how many are done, and of how many.
-        timer: In the place of a `Workbench`.
+        timer: In the place of a `PairedTimer`.
 
     Returns:
         What each took, in the order given.
@@ -275,7 +275,7 @@ def measure_architectures(
     Raises:
         InputError: If one does not fit into the memory there is.
     """
-    timer = timer or Workbench(reference, settings, batch).time
+    timer = timer or PairedTimer(reference, settings, batch).time
     visits: list[list[Sample]] = [[] for _ in architectures]
     for turn in range(passes):
         for index, architecture in enumerate(architectures):

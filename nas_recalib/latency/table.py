@@ -24,7 +24,7 @@ from nas_recalib.latency.fit import (
     make_entries,
     most_choices,
     reference_seconds,
-    round_picks,
+    round_indices,
 )
 from nas_recalib.space import SearchSpace
 
@@ -80,7 +80,7 @@ class LatencyTable:
         space = SearchSpace.parse(file.space, f"{path}: space")
         blocks = sum(len(position.blocks) for position in space.positions)
         for number, told in enumerate(file.rounds):
-            right = tuple(told.picks) == round_picks(space, file.conditions.seed, number)
+            right = tuple(told.indices) == round_indices(space, file.conditions.seed, number)
             if not right or len(told.blocks_ns) != blocks:
                 raise InputError(f"{path}: rounds.{number} is not of this space and seed; was it edited?")
         return cls(space, file.conditions, file.wanted, tuple(file.rounds))
@@ -111,7 +111,7 @@ class LatencyTable:
     @property
     def reference(self) -> Architecture:
         """The network that stood beside every other: the first choice everywhere."""
-        return self.space.at((0,) * len(self.space.positions))
+        return self.space.from_indices((0,) * len(self.space.positions))
 
     @property
     def reference_ms(self) -> float:
@@ -164,8 +164,8 @@ class LatencyTable:
             InputError: If the architecture is not of the table's space.
         """
         constant, entries = self.column(self.space)
-        picks = self.space.picks(architecture)
-        return (constant + sum(int(row[pick]) for row, pick in zip(entries, picks, strict=True))) / 1e6
+        indices = self.space.indices(architecture)
+        return (constant + sum(int(row[pick]) for row, pick in zip(entries, indices, strict=True))) / 1e6
 
     def as_dict(self) -> dict[str, Any]:
         """What the file holds."""

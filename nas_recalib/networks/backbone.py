@@ -76,7 +76,7 @@ class Backbone(Protocol):
         """
         ...
 
-    def twin(self, width: float) -> Self:
+    def scaled(self, width: float) -> Self:
         """The same blocks for small images, its channels scaled by `width`: what a proxy trains."""
         ...
 

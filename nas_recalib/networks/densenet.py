@@ -113,7 +113,7 @@ class DenseNetBackbone:
     ) -> nn.Module:
         return initialise(DenseNet(self, choices, num_classes, in_channels), gate_fan)
 
-    def twin(self, width: float) -> "DenseNetBackbone":
+    def scaled(self, width: float) -> "DenseNetBackbone":
         return replace(self, growth=max(4, round(self.growth * width / 4) * 4), clamp=True)
 
 

@@ -107,7 +107,7 @@ class ResidualBackbone:
     ) -> nn.Module:
         return initialise(self.network(self, choices, num_classes, in_channels), gate_fan)
 
-    def twin(self, width: float) -> "ResidualBackbone":
+    def scaled(self, width: float) -> "ResidualBackbone":
         """Scales the number of groups and keeps their width, so that what fits a group still does."""
         groups = self.groups
         if groups == 1:

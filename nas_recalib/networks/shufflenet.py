@@ -119,7 +119,7 @@ class ShuffleNetBackbone:
     ) -> nn.Module:
         return initialise(ShuffleNet(self, choices, num_classes, in_channels), gate_fan)
 
-    def twin(self, width: float) -> "ShuffleNetBackbone":
+    def scaled(self, width: float) -> "ShuffleNetBackbone":
         """Channels that groups and halves divide, in every branch and its middle, as they do at full size."""
         unit = 16 * self.groups
         first = max(unit, round(self.channels[0] * width / unit) * unit)

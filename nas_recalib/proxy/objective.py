@@ -119,7 +119,7 @@ class Proxy:
         yield failure
 
     def _training(self, architecture: Architecture, parts: int) -> Training:
-        shape = architecture.shape.twin(self.width)
+        shape = architecture.shape.scaled(self.width)
         given = (shape, architecture.blocks, self.data.num_classes, 3, self.seed, self.recipe.gate_fan)
         network = build_seeded(*given)
         return Training(

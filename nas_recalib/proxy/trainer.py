@@ -28,9 +28,9 @@ def refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
         InputError: If one that fits the full-size network does not fit its twin, which is narrower and sees
             smaller images; it is named.
     """
-    twin = get_backbone(space.backbone).twin(fidelity.width)
-    specs = twin.blocks()
-    _, shapes = fixed_cost(twin, fidelity.resolution, space.num_classes, 3)
+    scaled = get_backbone(space.backbone).scaled(fidelity.width)
+    specs = scaled.blocks()
+    _, shapes = fixed_cost(scaled, fidelity.resolution, space.num_classes, 3)
     try:
         for position in space.positions:
             for block in position.blocks:

@@ -177,7 +177,7 @@ def _table(headings: Sequence[str], rows: Sequence[str]) -> str:
 
 
 @dataclass
-class WorkTold:
+class WorkReporter:
     """Tells of each piece of work, and how long the rest will take.
 
     Attributes:

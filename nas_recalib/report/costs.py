@@ -100,7 +100,7 @@ def architecture_cost(what: str, asked: Asked) -> dict[str, Any]:
     architecture, name = find_architecture(what, asked.space)
     if asked.of_device:
         space, table = asked.priced()
-        cost = table.cost(space.picks(architecture))
+        cost = table.cost(space.indices(architecture))
     else:
         try:
             cost = vars(architecture.cost())

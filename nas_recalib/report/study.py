@@ -10,7 +10,7 @@ from nas_recalib.costs import format_quantity
 from nas_recalib.errors import printable
 from nas_recalib.report.terminal import PlainTable, duration
 from nas_recalib.study.statistics import FEWEST
-from nas_recalib.study.status import RunningTrial, Standing, TrialStory
+from nas_recalib.study.status import RunningTrial, StudyStatus, TrialDetails
 from nas_recalib.study.summary import ENOUGH_FOR_IMPORTANCE, Summary, TrialRow, conflicting, leaders
 
 _MORE = f"add --confirm {FEWEST} or more"
@@ -206,34 +206,34 @@ def _without_importance(summary: Summary) -> str:
     return "unknown, the trials do not differ in their choices"
 
 
-def standing_tables(standing: Standing) -> RenderableType:
+def status_tables(status: StudyStatus) -> RenderableType:
     """Counts in two lines, then what is being trained."""
-    best = f", best {standing.best[1]:.4f} (trial {standing.best[0]})" if standing.best else ""
+    best = f", best {status.best[1]:.4f} (trial {status.best[0]})" if status.best else ""
     counts = {
-        "running": len(standing.running),
-        "to resume": standing.owed,
-        "enqueued": standing.waiting,
-        **{f"failed: {kind}": count for kind, count in standing.failures.items()},
+        "running": len(status.running),
+        "to resume": status.to_resume,
+        "enqueued": status.waiting,
+        **{f"failed: {kind}": count for kind, count in status.failures.items()},
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing running"
-    head = f"{standing.study}: {standing.trained} trained{best}, {standing.per_hour} in the last hour\n{told}"
-    if not standing.running:
+    head = f"{status.study}: {status.trained} trained{best}, {status.per_hour} in the last hour\n{told}"
+    if not status.running:
         return Text(head)
-    return Group(Text(head), Text(), _running(standing))
+    return Group(Text(head), Text(), _running(status))
 
 
-def trial_tables(story: TrialStory) -> RenderableType:
+def trial_tables(details: TrialDetails) -> RenderableType:
     """Everything about a trial, line by line."""
-    lines = [f"trial {story.number}: {story.state}, begun {story.begun}, ended {story.ended}"]
-    if story.continued_by is not None:
-        lines.append(f"resumed by trial {story.continued_by}")
-    lines.append("accuracies: " + (" ".join(f"{value:.4f}" for value in story.curve) or "none"))
-    lines += [printable(f"{name}: {value}") for name, value in story.attributes.items()]
-    return Text("\n".join([*lines, *map(printable, story.traceback.splitlines())]))
+    lines = [f"trial {details.number}: {details.state}, begun {details.begun}, ended {details.ended}"]
+    if details.continued_by is not None:
+        lines.append(f"resumed by trial {details.continued_by}")
+    lines.append("accuracies: " + (" ".join(f"{value:.4f}" for value in details.curve) or "none"))
+    lines += [printable(f"{name}: {value}") for name, value in details.attributes.items()]
+    return Text("\n".join([*lines, *map(printable, details.traceback.splitlines())]))
 
 
-def _running(standing: Standing) -> PlainTable:
-    beating = any(one.silent is not None for one in standing.running)
+def _running(status: StudyStatus) -> PlainTable:
+    beating = any(one.silent is not None for one in status.running)
     heartbeat = ("heartbeat",) if beating else ()  # a search that has its storage to itself needs none
     rows = [
         (
@@ -241,11 +241,11 @@ def _running(standing: Standing) -> PlainTable:
             one.worker,
             duration(one.seconds),
             *((_heartbeat(one),) if beating else ()),
-            f"{one.epochs}/{standing.epochs}",
+            f"{one.epochs}/{status.epochs}",
             "" if one.accuracy is None else f"{one.accuracy:.4f}",
             one.operators,
         )
-        for one in standing.running
+        for one in status.running
     ]
     headings = ("trial", "worker", "since", *heartbeat, "epoch", "accuracy", "operators (blocks each)")
     return PlainTable(headings, "rl" + "r" * (len(headings) - 3) + "l", rows)

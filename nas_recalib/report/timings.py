@@ -48,7 +48,7 @@ def _means(means: Sequence[Mean]) -> PlainTable:
 
 
 @dataclass
-class RoundsTold:
+class RoundReporter:
     """Tells of every round, and how long the rest will take.
 
     Attributes:

@@ -12,14 +12,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from nas_recalib.study.trials import BEAT
-from nas_recalib.study.worker_lock import surely_dead
+from nas_recalib.study.worker_lock import worker_has_ended
 
 SECONDS = 20.0  # seconds between two signs of life
 GRACE = 60.0  # without one, after which a worker is suspected
 _SUSPECTED_BEATS = 3  # after which it is taken for dead
 
 
-class Lives(Protocol):
+class Heartbeat(Protocol):
     """Keeps this worker's trials alive, and finds those that are not."""
 
     def hold(self, trial: int) -> None:
@@ -32,7 +32,7 @@ class Lives(Protocol):
         """Of the trials of others those whose workers have died."""
 
 
-class Alone:
+class SingleProcess:
     """On a study that no other process can write to, what runs and is not this one's has lost its worker."""
 
     def hold(self, trial: int) -> None: ...
@@ -51,7 +51,7 @@ class _Watched:
 
 
 @dataclass
-class Beating:
+class StorageHeartbeat:
     """Signs of life in the storage, a count that each worker raises in its trials.
 
     Clocks of different machines are not compared: a trial is suspected when its count has stood still for the
@@ -77,7 +77,7 @@ class Beating:
     _count: int = 0
     _end: threading.Event = field(default_factory=threading.Event)
 
-    def __enter__(self) -> "Beating":
+    def __enter__(self) -> "StorageHeartbeat":
         threading.Thread(target=self._beat, daemon=True).start()
         return self
 
@@ -101,7 +101,7 @@ class Beating:
 
     def _gone(self, trial: FrozenTrial, now: float) -> bool:
         worker: Any = trial.user_attrs.get("worker")
-        if isinstance(worker, str) and surely_dead(self.folder, worker):
+        if isinstance(worker, str) and worker_has_ended(self.folder, worker):
             return True
         watched = self._watched[trial.number]
         if watched.suspected is None and now - watched.since >= self.grace:

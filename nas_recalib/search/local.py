@@ -44,7 +44,7 @@ def run_here(
             elif not search.done:
                 pause(_POLL)
     except KeyboardInterrupt:
-        search.give_back()
+        search.requeue_running()
         raise
     return search.reached
 

@@ -38,7 +38,7 @@ class Progress:
     """A line for every trial, and below them on a terminal one that is kept up to date.
 
     Attributes:
-        goal: Trained trials that the study is to end with.
+        target: Trained trials that the study is to end with.
         done: Those it has.
         counted: Numbers of the trials that trained one of those, or were taken over.
         epochs: Of a trial.
@@ -47,7 +47,7 @@ class Progress:
         best: Best accuracy so far, and the trial it belongs to.
     """
 
-    goal: int
+    target: int
     done: int
     counted: set[int]
     epochs: int
@@ -63,7 +63,7 @@ class Progress:
     _running: dict[int, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, study: optuna.Study, goal: int, epochs: int) -> "Progress":
+    def of(cls, study: optuna.Study, target: int, epochs: int) -> "Progress":
         """From where a study stands."""
         complete = [trial for trial in finished(study) if trial.state == TrialState.COMPLETE]
         best = max(((accuracy_of(trial), trial.number) for trial in complete), default=None)
@@ -71,7 +71,7 @@ class Progress:
         lengths = {trial.number: len(curve_of(trial)) for trial in study.get_trials(deepcopy=False)}
         here = trained_here(study)
         epochs_done = sum(len(curve_of(trial)) for trial in here)
-        return cls(goal, len(here), counted, epochs, lengths, epochs_done, best)
+        return cls(target, len(here), counted, epochs, lengths, epochs_done, best)
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -131,13 +131,13 @@ class Progress:
             self._live.update(self._status())
 
     def _status(self) -> Text:
-        parts = [f"{self.done} of {self.goal} trials"]
+        parts = [f"{self.done} of {self.target} trials"]
         if self.best:
             parts.append(f"best {self.best[0]:.4f} (trial {self.best[1]})")
         if self._ended and self._trained:
             epoch = (time.monotonic() - self._begun) / self._trained
             each = max(1, self.epochs_done / self.done) if self.done else self.epochs  # fewer if pruned
-            left = (self.goal - self.done) * each - sum(self._reached.values())
+            left = (self.target - self.done) * each - sum(self._reached.values())
             parts.append(f"{3600 / (epoch * each):.0f} trials/h")
             parts.append(f"{duration(epoch * max(0, left))} left")
         if len(self._running) > 1:

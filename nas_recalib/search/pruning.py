@@ -146,7 +146,7 @@ PRUNERS: dict[str, Callable[[int], Pruner]] = {
 }
 
 
-def going_on(trial: FrozenTrial) -> dict[str, Any]:
+def resumed_attributes(trial: FrozenTrial) -> dict[str, Any]:
     """Attributes of a trial that goes on from another."""
     kept = [key for key in (_BRACKET, PARTS, "strategy", "proposed") if key in trial.user_attrs]
     return {CONTINUES: trial.number, **{key: trial.user_attrs[key] for key in kept}}

@@ -14,13 +14,20 @@ from nas_recalib.costs import Feasible
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.heartbeat import Alone, Lives
+from nas_recalib.search.heartbeat import Heartbeat, SingleProcess
 from nas_recalib.search.job import Job, Step
 from nas_recalib.search.progress import Observer
 from nas_recalib.search.pruning import PRUNERS
-from nas_recalib.search.samplers import STRATEGIES, Offer
-from nas_recalib.search.scheduler import BASELINES, Outlook, Plan
-from nas_recalib.search.trial_writer import Draft, Ledger, Running, stands, unread_wish, was_late
+from nas_recalib.search.samplers import STRATEGIES, StrategyInfo
+from nas_recalib.search.scheduler import BASELINES, NextAction, Scheduler
+from nas_recalib.search.trial_writer import (
+    Running,
+    TrialSpec,
+    TrialWriter,
+    lost_conflict,
+    may_train,
+    reenqueued,
+)
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import RETRIES
 from nas_recalib.study.trials import (
@@ -29,9 +36,9 @@ from nas_recalib.study.trials import (
     PARTS,
     REPLAYED,
     WITHDRAWN,
-    comes_back,
     failure_of,
     lineage,
+    will_resume,
 )
 
 _ERRORS_IN_A_ROW = 3
@@ -39,7 +46,7 @@ _FAILURES_IN_A_ROW = 10
 
 
 @dataclass
-class Setbacks:
+class FailureLimit:
     """Failures since a training ended well."""
 
     _failures: list[Failure] = field(default_factory=list)
@@ -77,16 +84,16 @@ class Search:
         proxy: How an architecture is trained.
         strategy: Name of the strategy.
         pruner: Name of the pruner.
-        facts: Attributes that every trial carries (fidelity, device, versions).
+        common_attrs: Attributes that every trial carries (fidelity, device, versions).
         checkpoints: Where trainings are kept that are going on, or were left at a rung.
         worker: Names this process among those that write to the study.
         shared: Whether there may be others.
-        lives: Finds trials whose workers have died.
+        heartbeat: Finds trials whose workers have died.
         retries: How often a training is gone on with after its worker died.
         objectives: Names of the study's objectives: accuracy, then costs.
-        offers: The strategies that there are.
+        strategies: The strategies that there are.
         first: Names of the single-operator networks that come before anything is proposed.
-        plan: What comes next.
+        scheduler: What comes next.
         done: Whether nothing is left to hand out, now or later.
         reached: Whether the study then has what it was asked for.
     """
@@ -97,33 +104,38 @@ class Search:
     proxy: Proxy
     strategy: str
     pruner: str
-    facts: dict[str, Any]
+    common_attrs: dict[str, Any]
     checkpoints: Checkpoints
     worker: str
     shared: bool = False
-    lives: Lives = field(default_factory=Alone)
+    heartbeat: Heartbeat = field(default_factory=SingleProcess)
     retries: int = RETRIES
     objectives: Sequence[str] = (ACCURACY,)
-    offers: Mapping[str, Offer] = field(default_factory=lambda: STRATEGIES)
+    strategies: Mapping[str, StrategyInfo] = field(default_factory=lambda: STRATEGIES)
     first: Sequence[str] = BASELINES
     done: bool = False
     reached: bool = False
 
     def __post_init__(self) -> None:
-        self.plan = Plan(
+        self.scheduler = Scheduler(
             study=self.study,
             space=self.space,
             feasible=self.feasible,
-            offer=self.offers[self.strategy],
+            info=self.strategies[self.strategy],
             pruner=PRUNERS[self.pruner](self.proxy.epochs),
             seed=self.proxy.seed,
             salt=(crc32(self.worker.encode()),) if self.shared else (),
             first=self.first,
         )
-        facts = {"strategy": self.strategy, "seed": self.proxy.seed, "worker": self.worker, **self.facts}
-        self._ledger = Ledger(self.study, self.space, self.feasible, facts, self.objectives)
+        common_attrs = {
+            "strategy": self.strategy,
+            "seed": self.proxy.seed,
+            "worker": self.worker,
+            **self.common_attrs,
+        }
+        self._writer = TrialWriter(self.study, self.space, self.feasible, common_attrs, self.objectives)
         self._running: dict[int, Running] = {}
-        self._setbacks = Setbacks()
+        self._failure_limit = FailureLimit()
 
     @property
     def epochs(self) -> int:
@@ -132,11 +144,11 @@ class Search:
 
     def baselines_left(self) -> int:
         """Return how many single-operator networks are trained before anything is proposed."""
-        return self.plan.baselines_left(self._trials())
+        return self.scheduler.baselines_left(self._trials())
 
-    def begin(self, goal: int, observer: Observer) -> None:
+    def begin(self, target: int, observer: Observer) -> None:
         """Says how many trained architectures the study is to end with, and who is told of what happens."""
-        self._goal, self._observer = goal, observer
+        self._goal, self._observer = target, observer
         self.done = self.reached = False
         self._seen = {trial.number for trial in self._trials() if trial.state.is_finished()}
 
@@ -148,17 +160,17 @@ class Search:
         """
         while True:
             trials = self._look()
-            draft = self.plan.next(trials, self._goal)
-            if isinstance(draft, Draft):
-                if job := self._take(self._ledger.begin(draft), draft):
+            spec = self.scheduler.next(trials, self._goal)
+            if isinstance(spec, TrialSpec):
+                if job := self._take(self._writer.begin(spec), spec):
                     return job
-            elif draft == Outlook.ENQUEUED:
+            elif spec == NextAction.ENQUEUED:
                 with suppress(UpdateFinishedTrialError):  # buried by who thought this worker dead
                     if job := self._take_enqueued():
                         return job
             else:
-                self.done = draft != Outlook.WAIT and not self._running
-                self.reached = draft == Outlook.REACHED
+                self.done = spec != NextAction.WAIT and not self._running
+                self.reached = spec == NextAction.REACHED
                 return None
 
     def report(self, number: int, step: Step) -> bool:
@@ -170,7 +182,7 @@ class Search:
         running = self._running[number]
         epoch = step.epoch
         try:
-            self._ledger.report(running.trial, epoch, [*running.curve, epoch.accuracy])
+            self._writer.report(running.trial, epoch, [*running.curve, epoch.accuracy])
         except UpdateFinishedTrialError:
             running.taken = True
         if running.taken:
@@ -181,28 +193,28 @@ class Search:
             self._observer.epoch(number, epoch)
         if "baseline" in running.trial.user_attrs or epoch.number == self.proxy.epochs:
             return False
-        return epoch.number > running.known and self.plan.pruner.stops(running.trial)
+        return epoch.number > running.known and self.scheduler.pruner.stops(running.trial)
 
-    def end(self, number: int, facts: Mapping[str, Any] | None = None) -> None:
+    def end(self, number: int, common_attrs: Mapping[str, Any] | None = None) -> None:
         """Takes it that a training has ended after the epoch reported last.
 
         Args:
             number: Of its trial.
-            facts: Attributes of where it was trained, such as the device.
+            common_attrs: Attributes of where it was trained, such as the device.
         """
         running = self._let_go(number)
         whole = len(running.curve) == self.proxy.epochs
         try:
-            for key, value in {"seconds": round(running.seconds, 2), **(facts or {})}.items():
+            for key, value in {"seconds": round(running.seconds, 2), **(common_attrs or {})}.items():
                 if running.trial.user_attrs.get(key) != value:
                     running.trial.set_user_attr(key, value)
             state = TrialState.COMPLETE if whole else TrialState.PRUNED
-            ended = self._ledger.end(running.trial, state, running.curve[-1])
+            ended = self._writer.end(running.trial, state, running.curve[-1])
         except UpdateFinishedTrialError:  # another goes on with it
             return
-        stays = not whole and self.plan.pruner.resumes
+        stays = not whole and self.scheduler.pruner.resumes
         self._drop_checkpoints(*running.job.after, *(() if stays else (number,)))
-        self._setbacks.clear()
+        self._failure_limit.clear()
         self._tell(ended)
 
     def fail(self, number: int, failure: Failure) -> None:
@@ -216,28 +228,28 @@ class Search:
         if failure.kind == "checkpoint":
             self._fail(running.trial._trial_id, Failure("interrupted", failure.message))
             raise StopSearch(failure.message)
-        self._setback(running.trial._trial_id, failure)
+        self._count_failure(running.trial._trial_id, failure)
 
     def lose(self, number: int, message: str) -> None:
         """Takes it that what a training ran on has died; it is gone on with, unless that was so too often."""
         identity = self._let_go(number).trial._trial_id
-        self._bury(self.study._storage.get_trial(identity), message)
+        self._mark_lost(self.study._storage.get_trial(identity), message)
 
-    def give_back(self) -> None:
+    def requeue_running(self) -> None:
         """Has others, or this one later, go on with everything that is being trained."""
         for number in list(self._running):
             self._fail(self._let_go(number).trial._trial_id, Failure("interrupted", "interrupted"))
 
-    def _take(self, trial: optuna.Trial, draft: Draft, waited: bool = False) -> Job | None:
+    def _take(self, trial: optuna.Trial, spec: TrialSpec, waited: bool = False) -> Job | None:
         """Makes a trial that has been written this worker's, unless another was first."""
-        self.lives.hold(trial._trial_id)
-        if (self.shared or waited) and not stands(trial.number, self._trials(), self._goal):
-            self.lives.let_go(trial._trial_id)
+        self.heartbeat.hold(trial._trial_id)
+        if (self.shared or waited) and not may_train(trial.number, self._trials(), self._goal):
+            self.heartbeat.let_go(trial._trial_id)
             self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
             return None
-        architecture = self.space.at(draft.picks)
-        job = Job(trial.number, architecture, draft.after, draft.attributes.get(PARTS, 1))
-        self._running[trial.number] = Running(trial, job, draft.told)
+        architecture = self.space.from_indices(spec.indices)
+        job = Job(trial.number, architecture, spec.after, spec.attributes.get(PARTS, 1))
+        self._running[trial.number] = Running(trial, job, spec.told)
         self._observer.started(trial.number, architecture)
         return job
 
@@ -247,19 +259,19 @@ class Search:
         if identity is None:  # another was faster
             return None
         try:
-            trial = self._ledger.read(identity)
+            trial = self._writer.read(identity)
         except ValueError as error:  # a choice that the space does not have
             self._fail(identity, Failure("error", str(error)))
             raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
-        draft = self.plan.by_hand(self.space.picks_of(trial.params))
-        if known := self.plan.tried.known.get(draft.picks):
-            self._ledger.replay(trial, known)
+        spec = self.scheduler.enqueued_spec(self.space.indices_of(trial.params))
+        if known := self.scheduler.tried.evaluated.get(spec.indices):
+            self._writer.replay(trial, known)
             return None
-        if refusal := self._ledger.refusal(draft):  # before it looks like one that is to be gone on with
-            self._setback(trial._trial_id, refusal)
+        if refusal := self._writer.refusal(spec):  # before it looks like one that is to be gone on with
+            self._count_failure(trial._trial_id, refusal)
             return None
-        self._ledger.describe(trial, draft)
-        return self._take(trial, draft, waited=True)
+        self._writer.describe(trial, spec)
+        return self._take(trial, spec, waited=True)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -270,11 +282,11 @@ class Search:
         strange = [one for one in trials if one.number not in self._running]
         running = [one for one in strange if one.state == TrialState.RUNNING]
         orphans = [one for one in running if one.user_attrs.get("worker") == self.worker]
-        dead = self.lives.dead([one for one in running if one.user_attrs.get("worker") != self.worker])
+        dead = self.heartbeat.dead([one for one in running if one.user_attrs.get("worker") != self.worker])
         for trial in orphans:  # written by a call that broke off before it said so
             self._fail(trial._trial_id, Failure(WITHDRAWN, "written twice"))
         for trial in dead:
-            self._bury(trial, "its worker died")
+            self._mark_lost(trial, "its worker died")
         if orphans or dead:
             trials = self._trials()
         for trial in trials:
@@ -289,44 +301,44 @@ class Search:
             if failure_of(trial) != WITHDRAWN and REPLAYED not in trial.user_attrs:
                 self._observer.ended(trial)
 
-    def _bury(self, trial: FrozenTrial, message: str) -> None:
+    def _mark_lost(self, trial: FrozenTrial, message: str) -> None:
         """Marks a trial whose worker died."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        if wish := unread_wish(trial):
+        if wish := reenqueued(trial):
             self.study.add_trial(wish)  # first, as this may break off in between; twice does no harm
             self._fail(trial._trial_id, Failure("lost", message))
-        elif was_late(trial, self._trials(), self._goal):
+        elif lost_conflict(trial, self._trials(), self._goal):
             self._fail(trial._trial_id, Failure(WITHDRAWN, f"{message}, and another was first"))
         elif attempts <= self.retries:
             self._fail(trial._trial_id, Failure("lost", message))
         else:
-            self._setback(trial._trial_id, Failure("abandoned", f"{message}, {attempts} times"))
+            self._count_failure(trial._trial_id, Failure("abandoned", f"{message}, {attempts} times"))
 
     def _fail(self, identity: int, failure: Failure) -> FrozenTrial | None:
         """Writes a failure down, unless another worker was faster to bury the trial."""
         try:
-            ended = self._ledger.fail(identity, failure)
+            ended = self._writer.fail(identity, failure)
         except UpdateFinishedTrialError:
             return None
         self._tell(ended)
         return ended
 
-    def _setback(self, identity: int, failure: Failure) -> None:
+    def _count_failure(self, identity: int, failure: Failure) -> None:
         """A failure that counts.
 
         Raises:
             StopSearch: After too many in a row.
         """
         ended = self._fail(identity, failure)
-        if ended is None or comes_back(ended):
+        if ended is None or will_resume(ended):
             return
-        self.plan.tried.add(ended)  # not again in this run, even if a bug did it
+        self.scheduler.tried.add(ended)  # not again in this run, even if a bug did it
         self._drop_checkpoints(ended.number, *lineage(self._trials())(ended))
-        self._setbacks.add(failure)
+        self._failure_limit.add(failure)
 
     def _let_go(self, number: int) -> Running:
         running = self._running.pop(number)
-        self.lives.let_go(running.trial._trial_id)
+        self.heartbeat.let_go(running.trial._trial_id)
         return running
 
     def _drop_checkpoints(self, *numbers: int) -> None:

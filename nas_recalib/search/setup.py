@@ -20,7 +20,7 @@ from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
 from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.heartbeat import Alone, Beating, Lives
+from nas_recalib.search.heartbeat import Heartbeat, SingleProcess, StorageHeartbeat
 from nas_recalib.search.options import (
     KEPT_OPTIONS,
     Request,
@@ -34,10 +34,10 @@ from nas_recalib.search.search import Search
 from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_difference
-from nas_recalib.study.location import StudyPlace, create_study, find_study, read_config, storage_failures
+from nas_recalib.study.location import StudyLocation, create_study, find_study, read_config, storage_failures
 from nas_recalib.study.storage import hide_password, lacks_password
-from nas_recalib.study.trials import require_sound, trained_here
-from nas_recalib.study.worker_lock import enrolled
+from nas_recalib.study.trials import trained_here, validate_study
+from nas_recalib.study.worker_lock import locked_worker
 
 _SEVERAL = (
     "for several processes keep the study in a database (--storage URL), for several devices take --ray local"
@@ -62,40 +62,40 @@ def prepared(
     Raises:
         InputError: If anything asked for cannot be had, or differs from what the study was made with.
     """
-    agreed = _agree(request, device, trains)
-    place, config = agreed.place, agreed.config
-    checkpoints = Checkpoints(_checkpoints_place(request.checkpoints or config.checkpoints, place))
-    with enrolled(place.folder, alone=not place.shared, advice=_SEVERAL) as worker:
+    resolved = _resolve(request, device, trains)
+    location, config = resolved.location, resolved.config
+    checkpoints = Checkpoints(_checkpoints_place(request.checkpoints or config.checkpoints, location))
+    with locked_worker(location.folder, alone=not location.shared, advice=_SEVERAL) as worker:
         checkpoints.require_writable()
-        study = create_study(place, config.objectives)
+        study = create_study(location, config.objectives)
         device_name = trains.with_threads(config.threads)
-        with storage_failures(place, study), _lives(place, study) as lives:
+        with storage_failures(location, study), _heartbeat_of(location, study) as heartbeat:
             written = read_config(study)
             if written is not None:
-                refuse_difference(place.name, written, config)
+                refuse_difference(location.name, written, config)
             if written != config:  # new, or its images or plugins lie elsewhere now
                 study.set_user_attr("config", config.as_dict())
-            write_atomically(place.folder / "config.yaml", dump_yaml(config.as_dict()))
+            write_atomically(location.folder / "config.yaml", dump_yaml(config.as_dict()))
             if config.checkpoints and request.checkpoints is None:
                 say(f"checkpoints: {checkpoints.folder}, as the study has it")
             search = Search(
                 study=study,
-                space=agreed.space,
-                feasible=agreed.within,
-                proxy=agreed.proxy,
+                space=resolved.space,
+                feasible=resolved.within,
+                proxy=resolved.proxy,
                 strategy=config.strategy,
                 pruner=config.pruner,
-                facts={"fidelity": config.fidelity, "device": device_name, "versions": versions()},
+                common_attrs={"fidelity": config.fidelity, "device": device_name, "versions": versions()},
                 checkpoints=checkpoints,
                 worker=worker,
-                shared=place.shared,
-                lives=lives,
+                shared=location.shared,
+                heartbeat=heartbeat,
                 retries=config.retries,
                 objectives=config.objectives,
                 first=BASELINES if config.baselines else (),
             )
-            if agreed.other is not None:
-                say(f"warm start: {warm_start(search, agreed.other)}")
+            if resolved.other is not None:
+                say(f"warm start: {warm_start(search, resolved.other)}")
             yield search, config
 
 
@@ -108,11 +108,11 @@ def say_baselines(search: Search, config: SearchConfig, say: Callable[[str], Non
 
 
 @dataclass(frozen=True)
-class _Agreed:
+class _Resolved:
     """What a request and the study that it names come to.
 
     Attributes:
-        place: Of the study.
+        location: Of the study.
         space: What may be chosen.
         within: What is within the budget.
         config: What the study is about.
@@ -120,7 +120,7 @@ class _Agreed:
         other: A study whose trials are to be taken over.
     """
 
-    place: StudyPlace
+    location: StudyLocation
     space: SearchSpace
     within: Feasible
     config: SearchConfig
@@ -128,13 +128,15 @@ class _Agreed:
     other: optuna.Study | None
 
 
-def _agree(request: Request, device: torch.device, trains: Described) -> _Agreed:
+def _resolve(request: Request, device: torch.device, trains: Described) -> _Resolved:
     budget = Budget.parse(request.macs, request.params, request.latency, request.memory)
-    place = StudyPlace.of(request.study or default_name(request.space, budget), request.runs, request.storage)
-    stored = _stored_config(place)
-    load_study_plugins(place.name, stored.plugins if stored else (), request.plugins)
+    location = StudyLocation.of(
+        request.study or default_name(request.space, budget), request.runs, request.storage
+    )
+    stored = _stored_config(location)
+    load_study_plugins(location.name, stored.plugins if stored else (), request.plugins)
     asked_space = SearchSpace.load(request.space) if request.space else None
-    space = asked_space or (SearchSpace.parse(stored.space, place.name) if stored else None)
+    space = asked_space or (SearchSpace.parse(stored.space, location.name) if stored else None)
     if space is None:
         raise InputError("space: name one with --space, such as --space resnet50")
     if stored:
@@ -142,7 +144,7 @@ def _agree(request: Request, device: torch.device, trains: Described) -> _Agreed
     objectives = find_objectives(request.objectives, stored)
     if stored:
         asked = replace(stored, space=space.describe(), budget=budget, objectives=objectives)
-        refuse_difference(place.name, stored, asked)
+        refuse_difference(location.name, stored, asked)
     refuse_idle(request, budget, objectives)
     latencies = _latencies(request, stored, space, budget, objectives)
     batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
@@ -156,13 +158,13 @@ def _agree(request: Request, device: torch.device, trains: Described) -> _Agreed
     priced = asdict(latencies) if latencies else None
     config = replace(config, latencies=priced, batch=batch, objectives=objectives)
     if stored:
-        refuse_difference(place.name, stored, config)
+        refuse_difference(location.name, stored, config)
     refuse_misfits(space, Fidelity(**config.fidelity))
     torch.set_num_threads(config.threads)
     proxy = _proxy(config, request, source, device)
     config = replace(config, split_hash=proxy.data.split)
-    other = find_source(request.warm_start, place, config) if request.warm_start else None
-    return _Agreed(place, space, within, config, proxy, other)
+    other = find_source(request.warm_start, location, config) if request.warm_start else None
+    return _Resolved(location, space, within, config, proxy, other)
 
 
 def _latencies(
@@ -181,11 +183,11 @@ def _latencies(
     return find_latencies(space, None) if asked else None
 
 
-def _stored_config(place: StudyPlace) -> SearchConfig | None:
-    study = find_study(place)
+def _stored_config(location: StudyLocation) -> SearchConfig | None:
+    study = find_study(location)
     if study is None:
         return None
-    require_sound(study)
+    validate_study(study)
     return read_config(study)
 
 
@@ -273,12 +275,14 @@ def _kept_checkpoints(request: Request, stored: SearchConfig | None) -> str:
     return kept
 
 
-def _checkpoints_place(under: str, place: StudyPlace) -> Path | str:
+def _checkpoints_place(under: str, location: StudyLocation) -> Path | str:
     """Return where the checkpoints of a study are: under a folder or a URL, or else in its own folder."""
     if not under:
-        return (place.folder / "checkpoints").resolve()
-    return f"{under.rstrip('/')}/{place.name}" if "://" in under else Path(under).resolve() / place.name
+        return (location.folder / "checkpoints").resolve()
+    return f"{under.rstrip('/')}/{location.name}" if "://" in under else Path(under).resolve() / location.name
 
 
-def _lives(place: StudyPlace, study: optuna.Study) -> AbstractContextManager[Lives]:
-    return Beating(study._storage, place.folder) if place.shared else nullcontext(Alone())
+def _heartbeat_of(location: StudyLocation, study: optuna.Study) -> AbstractContextManager[Heartbeat]:
+    return (
+        StorageHeartbeat(study._storage, location.folder) if location.shared else nullcontext(SingleProcess())
+    )

@@ -13,7 +13,7 @@ from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.job import Job
-from nas_recalib.search.samplers import Picks
+from nas_recalib.search.samplers import Indices
 from nas_recalib.search.samplers.base import distributions
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
@@ -27,22 +27,22 @@ from nas_recalib.study.trials import (
     REPLAYED,
     WITHDRAWN,
     begun,
-    comes_back,
     cost_attributes,
     curve_of,
     failure_of,
-    firsts,
-    owed,
+    first_trial_of,
+    to_resume,
+    will_resume,
 )
 
 
-def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
+def may_train(number: int, trials: Sequence[FrozenTrial], target: int) -> bool:
     """Whether a trial that has just been written may be trained.
 
     Args:
         number: Its.
         trials: All of the study, read after it was written.
-        goal: Trainings that the study is to end with.
+        target: Trainings that the study is to end with.
     """
     this = next(trial for trial in trials if trial.number == number)
     serious = [trial for trial in trials if failure_of(trial) != WITHDRAWN]
@@ -50,23 +50,23 @@ def stands(number: int, trials: Sequence[FrozenTrial], goal: int) -> bool:
     if CONTINUES in this.user_attrs:
         return all(trial.user_attrs.get(CONTINUES) != this.user_attrs[CONTINUES] for trial in before)
     waited = ENQUEUED in this.system_attrs  # so that younger ones may have been there first
-    first = firsts(trials)
+    first = first_trial_of(trials)
     rivals = [trial for trial in serious if first(trial) < number or (waited and trial.number > number)]
-    due = {trial.number for trial in owed(trials)}
+    due = {trial.number for trial in to_resume(trials)}
     if any(trial.params == this.params and (trial.number in due or _claims(trial)) for trial in rivals):
         return False
     waiting = 0 if waited else sum(trial.state == TrialState.WAITING for trial in before)
-    return len(begun(before)) + waiting < goal
+    return len(begun(before)) + waiting < target
 
 
-def was_late(trial: FrozenTrial, trials: Sequence[FrozenTrial], goal: int) -> bool:
+def lost_conflict(trial: FrozenTrial, trials: Sequence[FrozenTrial], target: int) -> bool:
     """Whether a trial whose worker died does not stand, which that worker had no time to say."""
     if trial.user_attrs.get(FAILURE) == WITHDRAWN or REPLAYED in trial.user_attrs:  # it got no further
         return True
-    return not curve_of(trial) and not stands(trial.number, trials, goal)
+    return not curve_of(trial) and not may_train(trial.number, trials, target)
 
 
-def unread_wish(trial: FrozenTrial) -> FrozenTrial | None:
+def reenqueued(trial: FrozenTrial) -> FrozenTrial | None:
     """As somebody enqueued it, a trial whose worker died before it described it."""
     if "architecture" in trial.user_attrs or ENQUEUED not in trial.system_attrs:
         return None
@@ -78,7 +78,7 @@ def unread_wish(trial: FrozenTrial) -> FrozenTrial | None:
 
 
 def _claims(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.FAIL or (failure_of(trial) in OF_ITS_OWN and not comes_back(trial))
+    return trial.state != TrialState.FAIL or (failure_of(trial) in OF_ITS_OWN and not will_resume(trial))
 
 
 _ANSWERED = (  # attributes that a replayed trial takes over
@@ -93,18 +93,18 @@ _ANSWERED = (  # attributes that a replayed trial takes over
 
 
 @dataclass(frozen=True)
-class Draft:
+class TrialSpec:
     """A trial that is to be.
 
     Attributes:
-        picks: Its architecture.
+        indices: Its architecture.
         attributes: The user's kind.
         kept: The system's kind.
         after: Numbers of the trials whose training it goes on with, the last first.
         told: Epochs that those have reported.
     """
 
-    picks: Picks
+    indices: Indices
     attributes: Mapping[str, Any] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
     after: tuple[int, ...] = ()
@@ -133,31 +133,31 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class TrialWriter:
     """Writes to a study.
 
     Attributes:
         study: Which.
         space: Its space.
         feasible: Says what architectures cost.
-        facts: Attributes that every trial carries.
+        common_attrs: Attributes that every trial carries.
         objectives: Names of the study's.
     """
 
     study: optuna.Study
     space: SearchSpace
     feasible: Feasible
-    facts: Mapping[str, Any]
+    common_attrs: Mapping[str, Any]
     objectives: Sequence[str]
 
-    def begin(self, draft: Draft) -> optuna.Trial:
+    def begin(self, spec: TrialSpec) -> optuna.Trial:
         """A trial written in one go, which takes a database a fraction of the time of asking for it."""
         template = create_trial(
             state=TrialState.RUNNING,
-            params=self.space.parameters(draft.picks),
+            params=self.space.parameters(spec.indices),
             distributions=self._distributions,
-            user_attrs=self._attributes(draft),
-            system_attrs=dict(draft.kept),
+            user_attrs=self._attributes(spec),
+            system_attrs=dict(spec.kept),
         )
         identity = self.study._storage.create_new_trial(self.study._study_id, template)
         return optuna.Trial(self.study, identity)
@@ -178,16 +178,16 @@ class Ledger:
             trial.suggest_categorical(name, options)
         return trial
 
-    def describe(self, trial: optuna.Trial, draft: Draft) -> None:
+    def describe(self, trial: optuna.Trial, spec: TrialSpec) -> None:
         """Gives a trial that somebody enqueued the attributes of the others."""
-        for key, value in self._attributes(draft).items():
+        for key, value in self._attributes(spec).items():
             trial.set_user_attr(key, value)
 
-    def refusal(self, draft: Draft) -> Failure | None:
+    def refusal(self, spec: TrialSpec) -> Failure | None:
         """Why what somebody enqueued is not trained, if it is not."""
-        if self.feasible.allows(draft.picks):
+        if self.feasible.allows(spec.indices):
             return None
-        cost = self.feasible.table.cost(draft.picks)
+        cost = self.feasible.table.cost(spec.indices)
         costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
         return Failure("over-budget", f"{costs} are over {self.feasible.budget}")
 
@@ -228,10 +228,10 @@ class Ledger:
     def _distributions(self) -> dict[str, BaseDistribution]:
         return distributions(self.space)
 
-    def _attributes(self, draft: Draft) -> dict[str, Any]:
+    def _attributes(self, spec: TrialSpec) -> dict[str, Any]:
         return {
-            "architecture": str(self.space.at(draft.picks)),
-            **cost_attributes(self.feasible.table.cost(draft.picks)),
-            **self.facts,
-            **draft.attributes,
+            "architecture": str(self.space.from_indices(spec.indices)),
+            **cost_attributes(self.feasible.table.cost(spec.indices)),
+            **self.common_attrs,
+            **spec.attributes,
         }

@@ -8,12 +8,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.search.samplers import Picks
+from nas_recalib.search.samplers import Indices
 from nas_recalib.search.samplers.base import distributions
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_other_trainings
-from nas_recalib.study.location import StudyPlace, open_study, read_config
+from nas_recalib.study.location import StudyLocation, open_study, read_config
 from nas_recalib.study.trials import (
     ATTRIBUTES,
     CURVE,
@@ -22,7 +22,7 @@ from nas_recalib.study.trials import (
     cost_attributes,
     curve_of,
     finished,
-    require_sound,
+    validate_study,
 )
 
 _KEPT = ("baseline", "seed", "seconds", "fidelity", "device", "versions", "strategy")
@@ -49,21 +49,21 @@ class Taken:
         return "; ".join(told)
 
 
-def find_source(name: str, place: StudyPlace, config: SearchConfig) -> optuna.Study:
+def find_source(name: str, location: StudyLocation, config: SearchConfig) -> optuna.Study:
     """A study whose accuracies can stand beside those of another.
 
     Args:
         name: Of the study, which lies where the other does.
-        place: Of the other.
+        location: Of the other.
         config: Of the other.
 
     Raises:
         InputError: If there is none, or it trained in another way.
     """
-    source = open_study(StudyPlace.of(name, place.folder.parent, place.storage))
-    require_sound(source)
+    source = open_study(StudyLocation.of(name, location.folder.parent, location.storage))
+    validate_study(source)
     stored = read_config(source)
-    if stored is None or name == place.name:
+    if stored is None or name == location.name:
         raise InputError(f"warm-start: {name!r} is not another study of nas-recalib")
     refuse_other_trainings(name, stored, config)
     return source
@@ -71,44 +71,44 @@ def find_source(name: str, place: StudyPlace, config: SearchConfig) -> optuna.St
 
 def warm_start(search: Search, source: optuna.Study) -> Taken:
     """Adds to a search's study what another has trained and this one may train, with this one's costs."""
-    tried = search.plan.tried
+    tried = search.scheduler.tried
     tried.look(search.study.get_trials(deepcopy=False))
-    known = set(tried.known)
+    known = set(tried.evaluated)
     numbers: list[int] = []
     left: dict[str, list[int]] = {}
     for trial in source.get_trials(deepcopy=False):
         if trial.state == TrialState.FAIL:
             left.setdefault("failed", []).append(trial.number)
     for trial in finished(source):
-        picks = _picks(search.space, trial)
-        if picks is None:
+        indices = _indices(search.space, trial)
+        if indices is None:
             reason = "the space does not have"
-        elif not search.feasible.allows(picks):
+        elif not search.feasible.allows(indices):
             reason = "are over the budget"
-        elif picks in known:
+        elif indices in known:
             reason = "are known already"
         else:
-            search.study.add_trial(_taken(search, source, trial, picks))
+            search.study.add_trial(_taken(search, source, trial, indices))
             numbers.append(trial.number)
-            known.add(picks)
+            known.add(indices)
             continue
         left.setdefault(reason, []).append(trial.number)
     return Taken(source.study_name, tuple(numbers), left)
 
 
-def _picks(space: SearchSpace, trial: FrozenTrial) -> Picks | None:
+def _indices(space: SearchSpace, trial: FrozenTrial) -> Indices | None:
     try:
-        return space.picks(Architecture.parse(trial.user_attrs["architecture"]))
+        return space.indices(Architecture.parse(trial.user_attrs["architecture"]))
     except (InputError, ValueError):
         return None
 
 
-def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, picks: Picks) -> FrozenTrial:
-    costs = cost_attributes(search.feasible.table.cost(picks))
+def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, indices: Indices) -> FrozenTrial:
+    costs = cost_attributes(search.feasible.table.cost(indices))
     kept = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
     attributes: dict[str, Any] = {
         **kept,
-        "architecture": str(search.space.at(picks)),
+        "architecture": str(search.space.from_indices(indices)),
         **costs,
         TAKEN: f"{source.study_name}/{trial.number}",
     }
@@ -117,7 +117,7 @@ def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, picks: Pick
     return create_trial(
         state=trial.state,
         values=[accuracy_of(trial), *(costs[ATTRIBUTES[name]] for name in search.objectives[1:])],
-        params=search.space.parameters(picks),
+        params=search.space.parameters(indices),
         distributions=distributions(search.space),
         user_attrs=attributes if single else {**attributes, CURVE: curve},
         intermediate_values=dict(enumerate(curve, start=1)) if single else {},

@@ -16,12 +16,12 @@ from nas_recalib.proxy.train import Recipe
 from nas_recalib.study.trials import (
     ACCURACY,
     ATTRIBUTES,
+    is_integer,
     is_line,
     is_text,
-    is_whole,
     read_budget,
     read_fidelity,
-    require_form,
+    require_types,
 )
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -121,34 +121,34 @@ class SearchConfig:
             raise TypeError("budget, fidelity and recipe are not of their form")
         recipe = {"gate_fan": "fan_out", **content["recipe"]}  # versions before 0.2 did not say
         config = cls(**{**content, "budget": read_budget(content["budget"]), "recipe": recipe})
-        require_form(
+        require_types(
             {
                 **{key: is_text(getattr(config, key)) for key in _TEXTS},
                 **{key: isinstance(getattr(config, key), list) for key in ("plugins", "objectives")},
                 "latencies": config.latencies is None or isinstance(config.latencies, dict),
                 "dtype": config.dtype in DTYPES,
-                "threads": is_whole(config.threads, 1, MOST_THREADS),
-                "seed": is_whole(config.seed, 0, MOST_SEEDS),
-                "batch": is_whole(config.batch, 1, 65_536),
-                "trials": is_whole(config.trials, 1, MOST_TRIALS),
-                "confirm": is_whole(config.confirm, 0, MOST_CONFIRM),
-                "retries": is_whole(config.retries, 0, MOST_TRIALS),
+                "threads": is_integer(config.threads, 1, MOST_THREADS),
+                "seed": is_integer(config.seed, 0, MOST_SEEDS),
+                "batch": is_integer(config.batch, 1, 65_536),
+                "trials": is_integer(config.trials, 1, MOST_TRIALS),
+                "confirm": is_integer(config.confirm, 0, MOST_CONFIRM),
+                "retries": is_integer(config.retries, 0, MOST_TRIALS),
                 "checkpoints": is_line(config.checkpoints),
                 "corrupt": is_line(config.corrupt),
                 "baselines": type(config.baselines) is bool,
             }
         )
         costs = config.objectives[1:]
-        require_form(
+        require_types(
             {
                 "plugins": all(map(is_text, config.plugins)),
                 "objectives": config.objectives[:1] == [ACCURACY] and all(map(is_text, costs)),
             }
         )
-        require_form({"objectives": set(costs) <= ATTRIBUTES.keys() and len(set(costs)) == len(costs)})
+        require_types({"objectives": set(costs) <= ATTRIBUTES.keys() and len(set(costs)) == len(costs)})
         read, default = Recipe(**config.recipe), asdict(Recipe())
         same = all(type(value) is type(default[key]) for key, value in asdict(read).items())
-        require_form({"recipe": same and read.batch_size >= 1 and read.gate_fan in get_args(GateFan)})
+        require_types({"recipe": same and read.batch_size >= 1 and read.gate_fan in get_args(GateFan)})
         read_fidelity(config.fidelity)
         return config
 

@@ -29,7 +29,7 @@ CORRELATION = "correlation"  # a study's attribute that says that it is not a se
 
 
 @dataclass(frozen=True)
-class StudyPlace:
+class StudyLocation:
     """Where a study lives.
 
     Attributes:
@@ -43,7 +43,7 @@ class StudyPlace:
     storage: str | None = None
 
     @classmethod
-    def of(cls, name: str, runs: Path, storage: str | None = None) -> "StudyPlace":
+    def of(cls, name: str, runs: Path, storage: str | None = None) -> "StudyLocation":
         """A study's place by name.
 
         Raises:
@@ -78,77 +78,82 @@ class StudyPlace:
         return reason(error, self.url)
 
 
-def find_study(place: StudyPlace) -> optuna.Study | None:
+def find_study(location: StudyLocation) -> optuna.Study | None:
     """Opens a study, or gives None where there is none.
 
     Raises:
         InputError: If its storage cannot be reached, or its folder contains another study, as a copy does.
     """
-    with storage_errors(place.url, place.shown):
-        file = file_of(place.url)
+    with storage_errors(location.url, location.shown):
+        file = file_of(location.url)
         if file and not file.is_file():  # looking would make it
             return None
-        storage = connect(place.url)
+        storage = connect(location.url)
         with suppress(KeyError):
-            return optuna.load_study(study_name=place.name, storage=storage)
-        if not place.shared:
-            _refuse_another(place, optuna.get_all_study_names(storage))
+            return optuna.load_study(study_name=location.name, storage=storage)
+        if not location.shared:
+            _refuse_another(location, optuna.get_all_study_names(storage))
         return None
 
 
-def _refuse_another(place: StudyPlace, contained: Sequence[str]) -> None:
+def _refuse_another(location: StudyLocation, contained: Sequence[str]) -> None:
     """Raise InputError where a study's own file contains studies, none of them of its name."""
     if contained:
         name = shlex.quote(contained[0])
         raise InputError(
-            f"study: {place.folder} contains the study {contained[0]!r}, not {place.name!r}; rename it to "
+            f"study: {location.folder} contains the study {contained[0]!r}, not {location.name!r}; rename it to "
             f"{name} (a copy: in another folder, which --runs-dir then names), or read it by: "
-            f"nas-recalib show {name} --storage {place.url}"
+            f"nas-recalib show {name} --storage {location.url}"
         )
 
 
-def open_study(place: StudyPlace) -> optuna.Study:
+def open_study(location: StudyLocation) -> optuna.Study:
     """Opens a study that exists.
 
     Raises:
         InputError: If there is none, or its storage cannot be reached.
     """
-    study = find_study(place)
+    study = find_study(location)
     if study is None:
-        known = sorted(path.parent.name for path in place.folder.parent.glob("*/study.db"))
+        known = sorted(path.parent.name for path in location.folder.parent.glob("*/study.db"))
         there = (
-            f"; in {place.folder.parent} there are: {', '.join(known) or 'none'}" if not place.storage else ""
+            f"; in {location.folder.parent} there are: {', '.join(known) or 'none'}"
+            if not location.storage
+            else ""
         )
-        raise InputError(f"study: there is no {place.name!r} in {place.shown}{there}")
+        raise InputError(f"study: there is no {location.name!r} in {location.shown}{there}")
     return study
 
 
-def create_study(place: StudyPlace, objectives: Sequence[str] = (ACCURACY,)) -> optuna.Study:
+def create_study(location: StudyLocation, objectives: Sequence[str] = (ACCURACY,)) -> optuna.Study:
     """Opens a study, making it where it is missing.
 
     Args:
-        place: Where.
+        location: Where.
         objectives: Accuracy, then the costs that are to be low besides.
 
     Raises:
         InputError: If its storage cannot be reached, or the study is not one of ours.
     """
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
-    with storage_errors(place.url, place.shown):
+    with storage_errors(location.url, location.shown):
         study = optuna.create_study(
-            study_name=place.name, storage=connect(place.url), directions=directions, load_if_exists=True
+            study_name=location.name,
+            storage=connect(location.url),
+            directions=directions,
+            load_if_exists=True,
         )
     if study.directions != directions:
-        raise InputError(f"study: {place.name!r} in {place.shown} was not made by nas-recalib")
+        raise InputError(f"study: {location.name!r} in {location.shown} was not made by nas-recalib")
     return study
 
 
 @contextmanager
-def storage_failures(place: StudyPlace, study: optuna.Study) -> Iterator[None]:
+def storage_failures(location: StudyLocation, study: optuna.Study) -> Iterator[None]:
     """Raise StopSearch with one line for whatever an open study's storage fails with inside.
 
     Args:
-        place: Location of the study.
+        location: Location of the study.
         study: The open study.
 
     Raises:
@@ -158,18 +163,18 @@ def storage_failures(place: StudyPlace, study: optuna.Study) -> Iterator[None]:
         yield
     except Exception as error:
         refused = isinstance(error, InputError | StopSearch)  # in one line already
-        if isinstance(error.__cause__ if refused else error, KeyError) and _is_gone(place, study):
+        if isinstance(error.__cause__ if refused else error, KeyError) and _is_gone(location, study):
             raise StopSearch(
-                f"study: {place.name!r} was deleted from {place.shown} while the command ran"
+                f"study: {location.name!r} was deleted from {location.shown} while the command ran"
             ) from error
         if refused or not raised_by_storage(error):
             raise
-        raise StopSearch(f"storage: {place.shown} failed: {place.reason(error)}") from error
+        raise StopSearch(f"storage: {location.shown} failed: {location.reason(error)}") from error
 
 
-def _is_gone(place: StudyPlace, study: optuna.Study) -> bool:
+def _is_gone(location: StudyLocation, study: optuna.Study) -> bool:
     try:
-        return study._storage.get_study_id_from_name(place.name) != study._study_id
+        return study._storage.get_study_id_from_name(location.name) != study._study_id
     except KeyError:
         return True
     except Exception:  # of a storage that does not answer nothing is known

@@ -48,7 +48,7 @@ def trouble(error: BaseException) -> Trouble | None:
     return next((kind for kind in Trouble if kind in told), Trouble.OTHER)
 
 
-class PatientStorage(BaseStorage):
+class RetryingStorage(BaseStorage):
     """Optuna's storage of a server, each call of which is tried again while the server is not there.
 
     A call whose connection broke may or may not have taken effect, and is made once more:
@@ -77,9 +77,9 @@ class PatientStorage(BaseStorage):
         patience: float,
     ) -> None:
         self._name, self._reason, self._patience = name, reason, patience
-        self.storage = self._patiently(make, first=True)
+        self.storage = self._retry(make, first=True)
 
-    def _patiently(
+    def _retry(
         self, call: Callable[[], _T], again: Callable[[], _T] | None = None, first: bool = False
     ) -> _T:
         """Calls until there is an answer.
@@ -118,7 +118,7 @@ class PatientStorage(BaseStorage):
             _renew(getattr(self, "storage", None))
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        return self._patiently(lambda: self.storage.create_new_study(directions, study_name))
+        return self._retry(lambda: self.storage.create_new_study(directions, study_name))
 
     def delete_study(self, study_id: int) -> None:
         def again() -> None:
@@ -127,44 +127,44 @@ class PatientStorage(BaseStorage):
             except KeyError:
                 return
 
-        self._patiently(lambda: self.storage.delete_study(study_id), again)
+        self._retry(lambda: self.storage.delete_study(study_id), again)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self.storage.set_study_user_attr(study_id, key, value))
+        self._retry(lambda: self.storage.set_study_user_attr(study_id, key, value))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self.storage.set_study_system_attr(study_id, key, value))
+        self._retry(lambda: self.storage.set_study_system_attr(study_id, key, value))
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        return self._patiently(lambda: self.storage.get_study_id_from_name(study_name))
+        return self._retry(lambda: self.storage.get_study_id_from_name(study_name))
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        return self._patiently(lambda: self.storage.get_study_name_from_id(study_id))
+        return self._retry(lambda: self.storage.get_study_name_from_id(study_id))
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._patiently(lambda: self.storage.get_study_directions(study_id))
+        return self._retry(lambda: self.storage.get_study_directions(study_id))
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._patiently(lambda: self.storage.get_study_user_attrs(study_id))
+        return self._retry(lambda: self.storage.get_study_user_attrs(study_id))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._patiently(lambda: self.storage.get_study_system_attrs(study_id))
+        return self._retry(lambda: self.storage.get_study_system_attrs(study_id))
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        return self._patiently(self.storage.get_all_studies)
+        return self._retry(self.storage.get_all_studies)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        return self._patiently(lambda: self.storage.create_new_trial(study_id, template_trial))
+        return self._retry(lambda: self.storage.create_new_trial(study_id, template_trial))
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        self._patiently(
+        self._retry(
             lambda: self.storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
         )
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        return self._patiently(
+        return self._retry(
             lambda: self.storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
         )
 
@@ -183,27 +183,27 @@ class PatientStorage(BaseStorage):
                     return True
                 raise
 
-        return self._patiently(once, again)
+        return self._retry(once, again)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._patiently(lambda: self.storage.set_trial_intermediate_value(trial_id, step, intermediate_value))
+        self._retry(lambda: self.storage.set_trial_intermediate_value(trial_id, step, intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self.storage.set_trial_user_attr(trial_id, key, value))
+        self._retry(lambda: self.storage.set_trial_user_attr(trial_id, key, value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._patiently(lambda: self.storage.set_trial_system_attr(trial_id, key, value))
+        self._retry(lambda: self.storage.set_trial_system_attr(trial_id, key, value))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._patiently(lambda: self.storage.get_trial(trial_id))
+        return self._retry(lambda: self.storage.get_trial(trial_id))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return self._patiently(lambda: self.storage.get_all_trials(study_id, deepcopy, states))
+        return self._retry(lambda: self.storage.get_all_trials(study_id, deepcopy, states))
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        return self._patiently(lambda: self.storage.get_best_trial(study_id))
+        return self._retry(lambda: self.storage.get_best_trial(study_id))
 
     def remove_session(self) -> None:
         self.storage.remove_session()

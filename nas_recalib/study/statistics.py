@@ -31,7 +31,9 @@ def half_width(values: Sequence[float], finest: float = 0.0) -> float | None:
     return quantile * _deviation(values, finest / math.sqrt(12)) / math.sqrt(len(values))
 
 
-def told_apart(values: Mapping[int, Mapping[int, float]], finest: float = 0.0) -> frozenset[frozenset[int]]:
+def distinguishable(
+    values: Mapping[int, Mapping[int, float]], finest: float = 0.0
+) -> frozenset[frozenset[int]]:
     """The pairs whose means differ beyond what their seeds explain, by Holm's step-down procedure at 95%.
 
     Two are compared by a t-test of their differences with equal seeds, since a seed draws the same batches

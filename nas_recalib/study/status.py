@@ -21,9 +21,9 @@ from nas_recalib.study.trials import (
     failure_of,
     finished_of,
     is_number,
-    owed,
-    require_sound,
+    to_resume,
     trained_here_of,
+    validate_study,
 )
 
 
@@ -54,7 +54,7 @@ class RunningTrial:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyStatus:
     """A search in short.
 
     Attributes:
@@ -66,7 +66,7 @@ class Standing:
         per_hour: Trials ended in the last hour.
         running: What is being trained.
         waiting: Trials that someone enqueued.
-        owed: Trials that were broken off and not gone on with yet.
+        to_resume: Trials that were broken off and not gone on with yet.
         failures: How many trials failed, by kind.
     """
 
@@ -78,7 +78,7 @@ class Standing:
     per_hour: int
     running: tuple[RunningTrial, ...]
     waiting: int
-    owed: int
+    to_resume: int
     failures: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class TrialStory:
+class TrialDetails:
     """All that a study knows of a trial.
 
     Attributes:
@@ -113,7 +113,7 @@ class TrialStory:
         return asdict(self)
 
 
-def read_standing(study: optuna.Study) -> Standing:
+def read_status(study: optuna.Study) -> StudyStatus:
     """Reads a study.
 
     Raises:
@@ -122,7 +122,7 @@ def read_standing(study: optuna.Study) -> Standing:
     config = read_config(study)
     if config is None:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
-    require_sound(study)
+    validate_study(study)
     trials = study.get_trials(deepcopy=False)
     done, here = finished_of(trials), trained_here_of(trials)
     complete = [(accuracy_of(one), -one.number) for one in done if one.state == TrialState.COMPLETE]
@@ -130,7 +130,7 @@ def read_standing(study: optuna.Study) -> Standing:
     hour = timedelta(hours=1)
     recent = [one for one in done if one.datetime_complete and now - one.datetime_complete < hour]
     kinds = map(failure_of, trials)
-    return Standing(
+    return StudyStatus(
         study=study.study_name,
         trained=len(here),
         transferred=len(done) - len(here),
@@ -139,26 +139,26 @@ def read_standing(study: optuna.Study) -> Standing:
         per_hour=len(recent),
         running=tuple(_running(one, now) for one in trials if one.state == TrialState.RUNNING),
         waiting=sum(one.state == TrialState.WAITING for one in trials),
-        owed=len(owed(trials)),
+        to_resume=len(to_resume(trials)),
         failures=dict(Counter(kind for kind in kinds if kind not in (None, WITHDRAWN))),
     )
 
 
-def find_trial(study: optuna.Study, number: int) -> TrialStory:
+def find_trial(study: optuna.Study, number: int) -> TrialDetails:
     """Everything about one trial.
 
     Raises:
         InputError: If there is none of that number.
     """
-    require_sound(study)
+    validate_study(study)
     trials = study.get_trials(deepcopy=False)
     trial = next((one for one in trials if one.number == number), None)
     if trial is None:
         there = f"0 to {len(trials) - 1}" if trials else "none yet"
         raise InputError(f"trial: {number} is not in study {study.study_name!r}; there are {there}")
     attributes = dict(trial.user_attrs)
-    going_on = (one.number for one in trials if one.user_attrs.get(CONTINUES) == number)
-    return TrialStory(
+    resumed_attributes = (one.number for one in trials if one.user_attrs.get(CONTINUES) == number)
+    return TrialDetails(
         number=number,
         state=trial.state.name.lower(),
         begun=_told(trial.datetime_start),
@@ -166,7 +166,7 @@ def find_trial(study: optuna.Study, number: int) -> TrialStory:
         curve=tuple(curve_of(trial)),
         traceback=str(attributes.pop("traceback", "")),
         attributes=attributes,
-        continued_by=next(going_on, None),
+        continued_by=next(resumed_attributes, None),
     )
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nas_recalib.errors import InputError
-from nas_recalib.study.retrying_storage import PatientStorage
+from nas_recalib.study.retrying_storage import RetryingStorage
 
 _FILE = re.compile(r"(sqlite[\w+]*|journal):(?!//[^/])")
 _USER = re.compile(r"(?<=://)([^:@/?#]*):([^@/?#]*)@")
@@ -153,7 +153,7 @@ def open_storage(url: str, patience: float = PATIENCE) -> BaseStorage:
     make = {"journal": _journal, "grpc": _grpc}.get(kind, _database)
     if kind == "sqlite":
         return make(url)
-    return PatientStorage(lambda: make(url), hide_password(url), lambda error: reason(error, url), patience)
+    return RetryingStorage(lambda: make(url), hide_password(url), lambda error: reason(error, url), patience)
 
 
 _server = lru_cache(maxsize=8)(lambda url, patience, _process: open_storage(url, patience))

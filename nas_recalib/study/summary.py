@@ -18,10 +18,10 @@ from nas_recalib.study.location import read_config
 from nas_recalib.study.statistics import (
     Confirmation,
     Point,
+    distinguishable,
     front,
     hypervolumes,
     read_confirmations,
-    told_apart,
 )
 from nas_recalib.study.trials import (
     ACCURACY,
@@ -33,8 +33,8 @@ from nas_recalib.study.trials import (
     failure_of,
     finished,
     finished_of,
-    require_sound,
     trained_here_of,
+    validate_study,
 )
 
 LEADERS = 4
@@ -162,7 +162,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
     Raises:
         InputError: If it was not made by this package, or its operators are not loaded or cannot be.
     """
-    require_sound(study)
+    validate_study(study)
     config = read_config(study)
     if config is None:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
@@ -234,7 +234,7 @@ def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
     if not competing:
         return []
     best, *others = competing
-    apart = told_apart(competing, 1 / config.fidelity["validation"])
+    apart = distinguishable(competing, 1 / config.fidelity["validation"])
     return [number for number in others if frozenset({best, number}) not in apart]
 
 

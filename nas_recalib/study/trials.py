@@ -25,7 +25,7 @@ def is_line(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and len(value) <= _LONGEST
 
 
-def is_whole(value: object, least: int = 0, most: int = _GREATEST) -> bool:
+def is_integer(value: object, least: int = 0, most: int = _GREATEST) -> bool:
     return type(value) is int and least <= value <= most
 
 
@@ -42,7 +42,7 @@ def is_accuracy(value: object) -> bool:
     return is_number(value, 0, 1)
 
 
-def require_form(sound: Mapping[str, bool]) -> None:
+def require_types(sound: Mapping[str, bool]) -> None:
     """Raises TypeError naming the first key that is not of its form."""
     for key, is_so in sound.items():
         if not is_so:
@@ -55,7 +55,7 @@ def read_budget(content: Mapping[str, Any]) -> Budget:
     Raises:
         TypeError: If it is of another form.
     """
-    require_form({f"budget.{key}": value is None or is_whole(value, 1) for key, value in content.items()})
+    require_types({f"budget.{key}": value is None or is_integer(value, 1) for key, value in content.items()})
     return Budget(**content)
 
 
@@ -69,8 +69,10 @@ def read_fidelity(content: Mapping[str, Any]) -> Fidelity:
     if not isinstance(content, Mapping):
         raise TypeError("a fidelity is not of its form")
     whole = ("images", "validation", "resolution", "epochs")
-    form = {f"fidelity.{key}": is_whole(content[key], 1, 2**31) for key in whole if content[key] is not None}
-    require_form({**form, "fidelity.width": is_number(content["width"])})
+    form = {
+        f"fidelity.{key}": is_integer(content[key], 1, 2**31) for key in whole if content[key] is not None
+    }
+    require_types({**form, "fidelity.width": is_number(content["width"])})
     return Fidelity(**content)
 
 
@@ -125,7 +127,7 @@ def trained_here(study: optuna.Study) -> list[FrozenTrial]:
 
 def trained_here_of(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Return what `trained_here` does, for trials at hand."""
-    first, taken = firsts(trials), taken_over(trials)
+    first, taken = first_trial_of(trials), warm_started(trials)
     return [trial for trial in finished_of(trials) if first(trial) not in taken]
 
 
@@ -134,7 +136,7 @@ def failure_of(trial: FrozenTrial) -> str | None:
     return trial.user_attrs.get(FAILURE, "error") if trial.state == TrialState.FAIL else None
 
 
-def comes_back(trial: FrozenTrial) -> bool:
+def will_resume(trial: FrozenTrial) -> bool:
     """Whether a trial failed in a way after which its training is gone on with."""
     kind = failure_of(trial)
     if not trial.params or "architecture" not in trial.user_attrs or REPLAYED in trial.user_attrs:
@@ -142,16 +144,16 @@ def comes_back(trial: FrozenTrial) -> bool:
     return kind in ("interrupted", "lost") or (kind == "out-of-memory" and PARTS not in trial.user_attrs)
 
 
-def owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def to_resume(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Failed trainings that are to be gone on with: interrupted, lost with their workers, or short of memory.
 
     What ran out of memory is owed once: with each batch in two parts. Nothing is owed that a younger trial
     has trained without saying what it goes on with, as in older studies.
     """
-    broken_off = [trial for trial in trials if trial.state == TrialState.FAIL and comes_back(trial)]
+    broken_off = [trial for trial in trials if trial.state == TrialState.FAIL and will_resume(trial)]
     if not broken_off:
         return []
-    taken_up = {trial.user_attrs.get(CONTINUES) for trial in trials if failure_of(trial) != WITHDRAWN}
+    resumed = {trial.user_attrs.get(CONTINUES) for trial in trials if failure_of(trial) != WITHDRAWN}
     youngest = {
         trial.user_attrs.get("architecture"): trial.number
         for trial in trials
@@ -160,27 +162,27 @@ def owed(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [
         trial
         for trial in broken_off
-        if trial.number not in taken_up and youngest.get(trial.user_attrs["architecture"], -1) < trial.number
+        if trial.number not in resumed and youngest.get(trial.user_attrs["architecture"], -1) < trial.number
     ]
 
 
 def begun(trials: Sequence[FrozenTrial]) -> set[int]:
     """Trainings of this study that have ended, go on or are owed, each by the number of its first trial."""
-    standing_for = [
+    counted = [
         trial
         for trial in trials
         if trial.state in (*FINISHED, TrialState.RUNNING) and REPLAYED not in trial.user_attrs
     ]
-    first = firsts(trials)
-    return {first(trial) for trial in (*standing_for, *owed(trials))} - taken_over(trials)
+    first = first_trial_of(trials)
+    return {first(trial) for trial in (*counted, *to_resume(trials))} - warm_started(trials)
 
 
-def taken_over(trials: Sequence[FrozenTrial]) -> set[int]:
+def warm_started(trials: Sequence[FrozenTrial]) -> set[int]:
     """Numbers of the trials that were taken over from another study."""
     return {trial.number for trial in trials if TAKEN in trial.user_attrs}
 
 
-def firsts(trials: Collection[FrozenTrial]) -> Callable[[FrozenTrial], int]:
+def first_trial_of(trials: Collection[FrozenTrial]) -> Callable[[FrozenTrial], int]:
     """What tells of a trial the number of the one that its training was begun as."""
     older = lineage(trials)
     return lambda trial: (trial.number, *older(trial))[-1]
@@ -240,29 +242,29 @@ def _is_curve(value: object) -> bool:
 
 _FORMS: dict[str, Callable[[object], bool]] = {
     "architecture": is_line,
-    "macs": lambda value: is_whole(value, 1),
-    "params": lambda value: is_whole(value, 1),
+    "macs": lambda value: is_integer(value, 1),
+    "params": lambda value: is_integer(value, 1),
     "predicted_latency_ms": _is_positive,
-    "memory": lambda value: is_whole(value, 1),
+    "memory": lambda value: is_integer(value, 1),
     "seconds": is_number,
     "baseline": is_line,
     "failure": is_line,
     "message": is_text,
-    "bracket": lambda value: is_whole(value, 0, 100),
+    "bracket": lambda value: is_integer(value, 0, 100),
     "worker": is_line,
     "node": is_line,
     "traceback": is_text,
-    ATTEMPT: lambda value: is_whole(value, 1),
-    PARTS: lambda value: is_whole(value, 1, 2),
-    CONTINUES: is_whole,
-    REPLAYED: is_whole,
+    ATTEMPT: lambda value: is_integer(value, 1),
+    PARTS: lambda value: is_integer(value, 1, 2),
+    CONTINUES: is_integer,
+    REPLAYED: is_integer,
     TAKEN: is_line,
     CURVE: _is_curve,
 }
 _OF_TRAINED = ("architecture", "macs", "params", "seconds")
 
 
-def require_sound(study: optuna.Study) -> None:
+def validate_study(study: optuna.Study) -> None:
     """Looks at all of a search before any of it is used.
 
     Raises:

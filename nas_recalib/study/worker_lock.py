@@ -13,7 +13,7 @@ _ALONE = "lock"
 
 
 @contextmanager
-def enrolled(folder: Path, alone: bool, advice: str = "") -> Iterator[str]:
+def locked_worker(folder: Path, alone: bool, advice: str = "") -> Iterator[str]:
     """Has this process be a worker on a study for as long as the context lasts.
 
     The kernel lets go of its lock when the process ends, however it ends.
@@ -49,7 +49,7 @@ def enrolled(folder: Path, alone: bool, advice: str = "") -> Iterator[str]:
             path.unlink(missing_ok=True)
 
 
-def surely_dead(folder: Path, worker: str) -> bool:
+def worker_has_ended(folder: Path, worker: str) -> bool:
     """Whether a worker is known to have ended; False where it lives, or runs where its lock says nothing."""
     path = _path(folder, worker.rpartition("/")[2])
     try:

@@ -74,7 +74,7 @@ def test_architectures_are_none_of_the_rounds(benchmark, here):
     settings = benchmark.Settings(benchmark.pick_device("cpu"), threads=1, seconds=0.01)
     space = benchmark.SearchSpace.load("tiny.yaml")
     table = benchmark.build_table(here / "t.json", space, settings, 1, rounds=2)
-    seen = {space.at(tuple(done.picks)) for done in table.rounds}
+    seen = {space.from_indices(tuple(done.indices)) for done in table.rounds}
     drawn = benchmark.unseen(table, 6, 0)
     assert len(set(drawn)) == 6
     assert not seen & set(drawn)

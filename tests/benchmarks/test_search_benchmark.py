@@ -41,8 +41,10 @@ def here(tmp_path, monkeypatch, modules):
     space, random = SearchSpace.parse(SPACE, "small"), np.random.default_rng(0)
     tables = importlib.import_module("tabular.table")
     runs = {
-        picks: (tables.Run(0, (end / 2, end), (2.0, 1.0), (1.0, 1.0)),)
-        for picks, end in zip(itertools.product(range(4), repeat=3), random.random(64).tolist(), strict=True)
+        indices: (tables.Run(0, (end / 2, end), (2.0, 1.0), (1.0, 1.0)),)
+        for indices, end in zip(
+            itertools.product(range(4), repeat=3), random.random(64).tolist(), strict=True
+        )
     }
     header = {"space": space.describe(), "fidelity": {"epochs": 2}}
     tables.Table(space, header, (), runs).pack(tmp_path / "table.json.gz")

@@ -69,28 +69,28 @@ def made_up(modules, space, *, seconds=(1.0, 1.0), seed=0, noise=0.0):
 
     header = {"space": space.describe(), "fidelity": {"epochs": len(seconds)}}
     choices = (range(len(position.choices)) for position in space.positions)
-    found = {picks: tuple(runs()) for picks in itertools.product(*choices)}
+    found = {indices: tuple(runs()) for indices in itertools.product(*choices)}
     return modules.table.Table(space, header, ({"device": "none"},), found)
 
 
 def test_the_space_has_many_networks_and_every_papers_operators(modules):
     space = SearchSpace.load(FOLDER / "tabular" / "space.yaml")
-    networks = {space.at(picks) for picks in modules.table.every_architecture(space)}
+    networks = {space.from_indices(indices) for indices in modules.table.every_architecture(space)}
     assert len(networks) == space.count() >= 500
     for position in space.positions:
         taken = {
             part.name for choice in position.choices for part in (choice.convolution, choice.recalibration)
         }
         assert taken >= {"scconv", "psconv", "msar", "ab", "vanilla", "none"}
-    low, *_, high = modules.table.spread_of_costs(space, list(map(space.picks, networks)))["macs"]
+    low, *_, high = modules.table.spread_of_costs(space, list(map(space.indices, networks)))["macs"]
     assert (low, high) == (_extreme(space, min), _extreme(space, max))
 
 
 def _extreme(space, choose):
-    picks = tuple(
+    indices = tuple(
         int(choose(range(len(rows)), key=lambda i, r=rows: r[i, 0])) for rows in space.table.entries
     )
-    return space.at(picks).cost().macs
+    return space.from_indices(indices).cost().macs
 
 
 def test_a_journal_keeps_whole_rows_and_is_one_process_alone(modules, tmp_path):
@@ -142,14 +142,14 @@ def test_other_files_are_refused(modules, tmp_path, content, complaint):
 
 def test_quality_is_the_mean_of_seeds_and_the_best_hundredth_is_of_it(modules, larger):
     table = made_up(modules, larger, noise=0.05)
-    ends = {picks: [run.accuracies[-1] for run in runs] for picks, runs in table.runs.items()}
-    assert {picks: table.quality(picks) for picks in ends} == pytest.approx(
-        {picks: np.mean(some) for picks, some in ends.items()}
+    ends = {indices: [run.accuracies[-1] for run in runs] for indices, runs in table.runs.items()}
+    assert {indices: table.quality(indices) for indices in ends} == pytest.approx(
+        {indices: np.mean(some) for indices, some in ends.items()}
     )
     ranked = sorted(map(table.quality, ends), reverse=True)
     assert len(ranked) == 6**3
     assert (table.best, table.top) == (ranked[0], ranked[2])
-    twice = next(picks for picks, runs in table.runs.items() if len(runs) == 2)
+    twice = next(indices for indices, runs in table.runs.items() if len(runs) == 2)
     seen = [table.observe(twice, seed) for seed in range(20)]
     assert set(seen) == set(table.runs[twice])
     assert seen == [table.observe(twice, seed) for seed in range(20)]
@@ -196,14 +196,14 @@ def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path, monkeypat
     header, *rows = map(json.loads, journal.read_text().splitlines())
     trained = [(tuple(row["picks"]), row["seed"]) for row in rows]
     assert len(trained) == len(set(trained)) == 8 + 2
-    assert {picks for picks, seed in trained if seed == 3} == set(itertools.product((0, 1), repeat=3))
+    assert {indices for indices, seed in trained if seed == 3} == set(itertools.product((0, 1), repeat=3))
     assert sum(seed == 4 for _, seed in trained) == 2
     assert header["fidelity"] == {"images": 60, "validation": 20, "resolution": 8, "width": 0.25, "epochs": 2}
     origin = {"device", "jobs", "versions", "commit"}
     assert all(row["origin"].keys() == origin and min(row["seconds"]) > 0 for row in rows)
 
     table = modules.table.Table.load(tmp_path / "out.json.gz")
-    told = {(picks, run.seed): run for picks, runs in table.runs.items() for run in runs}
+    told = {(indices, run.seed): run for indices, runs in table.runs.items() for run in runs}
     assert {key: list(run.accuracies) for key, run in told.items()} == {
         (tuple(row["picks"]), row["seed"]): row["accuracies"] for row in rows
     }
@@ -215,13 +215,13 @@ def check_against_a_training_here(modules, folder, table):
     space, fidelity = table.space, modules.make_table.Fidelity(**table.header["fidelity"])
     loader = make_table.Loader("digits", folder, "refuse", 3)
     trainer = make_table.Trainer(loader, "cpu", dtype=table.header["dtype"], threads=1)
-    picks, (run, *_) = next(iter(table.runs.items()))
-    curve = trainer.train(space.at(picks), fidelity, run.seed)
+    indices, (run, *_) = next(iter(table.runs.items()))
+    curve = trainer.train(space.from_indices(indices), fidelity, run.seed)
     assert not isinstance(curve, Failure)
     assert [round(epoch.accuracy, 6) for epoch in curve] == list(run.accuracies)
     assert [round(epoch.loss, 5) for epoch in curve] == list(run.losses)
 
-    rows = [modules.table.row_of(picks, one, {}) for picks, runs in table.runs.items() for one in runs]
+    rows = [modules.table.row_of(indices, one, {}) for indices, runs in table.runs.items() for one in runs]
     wanted = make_table.all_trainings(space, 4, 3)
     with pytest.raises(InputError, match="1 of 10 trainings are not done"):
         modules.table.gather(space, table.header, rows[1:], wanted)
@@ -290,7 +290,7 @@ def test_what_goes_on_pays_for_the_epochs_that_are_left(modules, larger):
 def test_the_best_is_by_what_was_seen_and_its_worth_by_what_is_true(modules, small):
     table = made_up(modules, small, noise=0.3, seed=2)
     for seed in range(4):
-        seen = {picks: table.observe(picks, seed).accuracies[-1] for picks in table.runs}
+        seen = {indices: table.observe(indices, seed).accuracies[-1] for indices in table.runs}
         best = max(seen, key=seen.get)
         *_, end = modules.simulator.simulate(table, "random", "none", seed)
         assert (end.trials, end.seconds) == (8, 16.0), "all there are"
@@ -327,7 +327,7 @@ def test_what_a_worker_raises_ends_all(modules, larger):
 
 def test_the_synthetic_best_is_that_of_all(modules, larger):
     function = modules.synthetic.Synthetic(larger, 3)
-    every = [function.quality(picks) for picks in itertools.product(range(6), repeat=3)]
+    every = [function.quality(indices) for indices in itertools.product(range(6), repeat=3)]
     assert function.best == pytest.approx(max(every), abs=1e-12)
     assert np.mean([quality >= function.top for quality in every]) == pytest.approx(0.01, abs=0.01)
     assert np.mean(every) == pytest.approx(0.6, abs=0.002)
@@ -337,17 +337,17 @@ def test_the_synthetic_best_is_that_of_all(modules, larger):
 
 def test_synthetic_curves_approach_the_truth(modules, larger):
     function = modules.synthetic.Synthetic(larger, 0)
-    picks = [tuple(one) for one in np.random.default_rng(0).integers(6, size=(200, 3)).tolist()]
-    truth = np.array([function.quality(one) for one in picks])
-    curves = np.array([function.observe(one, 7).accuracies for one in picks])
+    indices = [tuple(one) for one in np.random.default_rng(0).integers(6, size=(200, 3)).tolist()]
+    truth = np.array([function.quality(one) for one in indices])
+    curves = np.array([function.observe(one, 7).accuracies for one in indices])
     agreement = [np.corrcoef(truth, curves[:, epoch])[0, 1] for epoch in range(function.epochs)]
     assert agreement == sorted(agreement)
     assert agreement[0] > 0.3
     assert 0.93 < agreement[-1] < 0.99, "what is left is the noise of seeds"
     assert (np.diff(curves.mean(axis=0)) > 0).all()
-    ends = [function.observe(picks[0], seed).accuracies[-1] for seed in range(300)]
+    ends = [function.observe(indices[0], seed).accuracies[-1] for seed in range(300)]
     assert np.mean(ends) == pytest.approx(truth[0], abs=0.001)
-    seconds = [sum(function.observe(one, 7).seconds) for one in picks]
+    seconds = [sum(function.observe(one, 7).seconds) for one in indices]
     assert np.mean(seconds) == pytest.approx(function.seconds, rel=0.05)
-    macs = [larger.table.cost(one)["macs"] for one in picks]
+    macs = [larger.table.cost(one)["macs"] for one in indices]
     assert np.corrcoef(macs, seconds)[0, 1] > 0.8

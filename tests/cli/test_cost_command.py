@@ -22,7 +22,7 @@ def test_how_much_of_a_space_is_within_a_budget(here, capsys):
     """The tiny space has 216 architectures, few enough to count by hand."""
     space = SearchSpace.load("tiny.yaml")
     budget = Budget(40_000_000, 271_000)
-    costs = [space.table.cost(picks) for picks in np.ndindex(6, 6, 6)]
+    costs = [space.table.cost(indices) for indices in np.ndindex(6, 6, 6)]
     fitting = sum(map(budget.allows, costs))
     asked = ["cost", "--space", "tiny.yaml", "--budget", "40M", "--params", "271k"]
     assert run([*asked, "--json"]) == 0

@@ -55,7 +55,7 @@ class Fake:
         self.curves = {}
         self.ended = {}
         self.lost = {}
-        self.facts = []
+        self.common_attrs = []
         self.given = []
 
     def next(self):
@@ -81,8 +81,8 @@ class Fake:
             self.on_report(number, epoch)
         return (number, epoch.number) in self.stops
 
-    def end(self, number, facts):
-        self.facts.append(facts)
+    def end(self, number, common_attrs):
+        self.common_attrs.append(common_attrs)
         self.fail(number, self.curves[number])
 
     def fail(self, number, outcome):
@@ -153,7 +153,7 @@ def test_as_many_as_asked_run_at_once_in_actors_that_are_used_again(
     assert [ended[-1].accuracy >= reached / 100 for ended in desk.ended.values()] == [True] * 3 * reached
     assert sorted(desk.ended) == list(range(3 * reached))
     assert len(list(tmp_path.glob("actor-*"))) == reached
-    where = {fact["device"] for fact in desk.facts}
+    where = {fact["device"] for fact in desk.common_attrs}
     assert where == {"made up"} if resources.gpus else "threads" in where.pop()
 
 

@@ -59,7 +59,8 @@ def test_each_of_the_slice_is_as_likely_as_any_other(space, monkeypatch):
     every = np.stack(np.meshgrid(*[np.arange(9)] * 3), axis=-1).reshape(-1, 3)
     costs = space.table.costs(every)
     inside = {
-        space.at(tuple(picks)) for picks in every[((costs >= 0.99 * limits) & (costs <= limits)).all(1)]
+        space.from_indices(tuple(indices))
+        for indices in every[((costs >= 0.99 * limits) & (costs <= limits)).all(1)]
     }
     rounds = 400
     seen = Counter(draw(space, upper, 0.01, 1, seed=seed)[0] for seed in range(rounds))

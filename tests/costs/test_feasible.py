@@ -42,7 +42,7 @@ def everything(table):
 
 
 def within(table, budget):
-    return [picks for picks in everything(table) if budget.allows(table.cost(picks))]
+    return [indices for indices in everything(table) if budget.allows(table.cost(indices))]
 
 
 @settings(max_examples=250)
@@ -61,12 +61,12 @@ def test_is_what_an_enumeration_finds(table_and_budget, seed):
     listed = list(feasible.enumerate(random))
     assert len(listed) == len(fitting)
     assert set(listed) == set(fitting)
-    assert {tuple(picks) for picks in feasible.sample_many(20, random).tolist()} <= set(fitting)
+    assert {tuple(indices) for indices in feasible.sample_many(20, random).tolist()} <= set(fitting)
     assert feasible.sample(random) in fitting
-    for picks in everything(table)[:40]:
-        near = feasible.nearest(picks, random)
-        assert feasible.allows(picks) == (picks in fitting)
-        assert near == picks if picks in fitting else near in fitting
+    for indices in everything(table)[:40]:
+        near = feasible.nearest(indices, random)
+        assert feasible.allows(indices) == (indices in fitting)
+        assert near == indices if indices in fitting else near in fitting
 
 
 @settings(max_examples=100)
@@ -79,7 +79,7 @@ def test_a_budget_that_one_architecture_alone_meets_gives_that_one(table, index,
     assume(within(table, budget) == [chosen])
     feasible, random = Feasible(table, budget), np.random.default_rng(seed)
     assert {feasible.sample(random) for _ in range(5)} == {chosen}
-    assert {feasible.nearest(picks, random) for picks in architectures[:40]} == {chosen}
+    assert {feasible.nearest(indices, random) for indices in architectures[:40]} == {chosen}
 
 
 def above(table, columns):
@@ -94,7 +94,8 @@ def test_a_coarse_grid_leaves_out_nothing_that_is_under_by_its_slack(table, colu
     room = np.full(rows[0].shape[1], room)
     grid = Grid(rows, room, most)
     under = [
-        room - sum(row[pick] for row, pick in zip(rows, picks, strict=True)) for picks in everything(table)
+        room - sum(row[pick] for row, pick in zip(rows, indices, strict=True))
+        for indices in everything(table)
     ]
     fitting = sum((left >= 0).all() for left in under)
     surely = sum((left >= grid.slack).all() for left in under)
@@ -103,7 +104,7 @@ def test_a_coarse_grid_leaves_out_nothing_that_is_under_by_its_slack(table, colu
         assert grid.count() == fitting
     if grid.count():
         drawn = grid.draw(50, np.random.default_rng(0))
-        spent = sum(row[picks] for row, picks in zip(rows, drawn.T, strict=True))
+        spent = sum(row[indices] for row, indices in zip(rows, drawn.T, strict=True))
         assert (spent <= room).all()
 
 
@@ -117,7 +118,7 @@ def skewed(columns):
 def assert_uniform(drawn, expected):
     seen = Counter(map(tuple, drawn.tolist()))
     assert set(seen) <= set(expected)
-    assert chisquare([seen[picks] for picks in expected]).pvalue > 0.001
+    assert chisquare([seen[indices] for indices in expected]).pvalue > 0.001
 
 
 @pytest.mark.parametrize(
@@ -147,9 +148,9 @@ def test_every_architecture_that_a_coarse_grid_counts_is_drawn_equally_often(col
     assert (grid.slack > 0).all()
     cell = -(-(room + 1) // 40)
     expected = [
-        picks
-        for picks in product(range(3), repeat=6)
-        if (sum(-(-row[p] // cell) for row, p in zip(rows, picks, strict=True)) <= room // cell).all()
+        indices
+        for indices in product(range(3), repeat=6)
+        if (sum(-(-row[p] // cell) for row, p in zip(rows, indices, strict=True)) <= room // cell).all()
     ]
     assert grid.count() == len(expected) > 50
     assert_uniform(grid.draw(20_000, np.random.default_rng(1)), expected)
@@ -192,7 +193,7 @@ def test_memory_takes_choices_away():
     budget = Budget(macs=17, memory=8)
     feasible, random = Feasible(table, budget), np.random.default_rng(0)
     assert feasible.count() == len(within(table, budget))
-    assert {tuple(picks) for picks in feasible.sample_many(300, random).tolist()} == set(
+    assert {tuple(indices) for indices in feasible.sample_many(300, random).tolist()} == set(
         within(table, budget)
     )
     assert all(feasible.nearest((1, pick, 2), random) in within(table, budget) for pick in (0, 1))
@@ -315,5 +316,5 @@ def test_limits_that_costs_trade_off_against_closely_do_not_stall():
     assert found
     assert all(map(feasible.allows, found))
     assert feasible.count() >= 1
-    assert all(feasible.allows(tuple(picks)) for picks in feasible.sample_many(20, random).tolist())
+    assert all(feasible.allows(tuple(indices)) for indices in feasible.sample_many(20, random).tolist())
     assert feasible.allows(feasible.nearest((0,) * 16, random))

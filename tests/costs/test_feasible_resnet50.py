@@ -45,10 +45,10 @@ def test_no_draw_is_over_budget_in_resnet50(resnet50, texts, exact):
     assert any(most[name] > 0.95 * limit for name, limit in budget.limits().items()), "and it is made use of"
     assert (not any(feasible.slack.values())) == exact
     random = np.random.default_rng(1)
-    for picks in random.integers(24, size=(200, 16)).tolist():
-        near = feasible.nearest(picks, random)
+    for indices in random.integers(24, size=(200, 16)).tolist():
+        near = feasible.nearest(indices, random)
         assert feasible.allows(near)
-        assert near == tuple(picks) or not feasible.allows(picks)
+        assert near == tuple(indices) or not feasible.allows(indices)
 
 
 def test_the_share_within_is_that_of_random_architectures(resnet50):
@@ -93,17 +93,17 @@ def test_the_cost_of_one_architecture_of_resnet50_gives_that_one(resnet50, names
         ),
     )
     weights = np.where(np.isin(table.names, names), (1.0, 40.0, 90.0), 0.0)
-    picks = tuple(int((rows @ weights).argmin()) for rows in table.entries)
-    cost = table.cost(picks)
+    indices = tuple(int((rows @ weights).argmin()) for rows in table.entries)
+    cost = table.cost(indices)
     feasible, random = (
         Feasible(table, Budget(**{name: cost[name] for name in names})),
         np.random.default_rng(0),
     )
     assert feasible.count() == 1
     assert set(feasible.slack.values()) == {0}
-    assert feasible.sample(random) == picks
-    assert list(feasible.enumerate(random)) == [picks]
-    assert feasible.nearest((0,) * 16, random) == picks
+    assert feasible.sample(random) == indices
+    assert list(feasible.enumerate(random)) == [indices]
+    assert feasible.nearest((0,) * 16, random) == indices
 
 
 def test_a_histogram_counts_every_architecture_where_it_costs(resnet50):

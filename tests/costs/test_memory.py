@@ -120,9 +120,9 @@ def test_the_column_of_a_space_holds_every_architecture(tmp_path, granularity):
     constant, entries = space.peaks(4, torch.float32, "cpu")
     random = np.random.default_rng(0)
     for _ in range(5):
-        picks = tuple(int(random.integers(len(position.choices))) for position in space.positions)
-        joined = max(constant, *(entry[pick] for entry, pick in zip(entries, picks, strict=True)))
-        assert joined == space.at(picks).memory(4)
+        indices = tuple(int(random.integers(len(position.choices))) for position in space.positions)
+        joined = max(constant, *(entry[pick] for entry, pick in zip(entries, indices, strict=True)))
+        assert joined == space.from_indices(indices).memory(4)
     assert len({int(value) for entry in entries for value in entry}) > len(entries), "choices differ"
 
 

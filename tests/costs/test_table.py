@@ -35,10 +35,10 @@ def test_table_equals_a_direct_count(count, name):
 
     @settings(max_examples=2 if len(space.positions) > 20 else 5)
     @given(st.tuples(*(st.integers(0, len(position.choices) - 1) for position in space.positions)))
-    def check(picks):
-        architecture = space.at(picks)
+    def check(indices):
+        architecture = space.from_indices(indices)
         assert (
-            space.table.cost(picks) == vars(architecture.cost()) == vars(whole_network(architecture, count))
+            space.table.cost(indices) == vars(architecture.cost()) == vars(whole_network(architecture, count))
         )
 
     check()
@@ -54,8 +54,8 @@ def test_table_of_shared_choices_equals_a_direct_count(count, tmp_path, granular
     space = SearchSpace.load(path)
     random = np.random.default_rng(0)
     for _ in range(3):
-        picks = tuple(int(random.integers(len(position.choices))) for position in space.positions)
-        assert space.table.cost(picks) == vars(whole_network(space.at(picks), count))
+        indices = tuple(int(random.integers(len(position.choices))) for position in space.positions)
+        assert space.table.cost(indices) == vars(whole_network(space.from_indices(indices), count))
 
 
 def test_cost_takes_one_row_a_position():
@@ -86,9 +86,9 @@ def test_costs_of_many_are_those_of_each():
 
 
 @pytest.mark.parametrize("picks", [(0,), (0, 0, 0)])
-def test_refuses_picks_of_another_length(picks):
+def test_refuses_picks_of_another_length(indices):
     with pytest.raises(ValueError, match=r"picks: expected \(n, 2\), got"):
-        TABLE.cost(picks)
+        TABLE.cost(indices)
 
 
 @pytest.mark.parametrize(

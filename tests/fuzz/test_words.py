@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas_recalib.costs.budget import parse_latency, parse_memory, parse_quantity
 from nas_recalib.data import open_source
 from nas_recalib.errors import InputError
-from nas_recalib.study.location import StudyPlace
+from nas_recalib.study.location import StudyLocation
 
 QUANTITY = "0123456789.eE+-_ kKmMgGtTbBiIsSuUnN\u212a\u017f٣²\n\x00,"
 words = st.sampled_from(TEXTS) | st.text(max_size=20) | st.text("ab./\\:@?#%&=~ {}[]\0\n", max_size=30)
@@ -54,7 +54,7 @@ def test_a_quantity_on_the_command_line(written):
 @given(words)
 def test_a_study_s_name_is_that_of_a_folder_below(written):
 
-    place = refused_or(lambda: StudyPlace.of(written, Path("runs")))
+    place = refused_or(lambda: StudyLocation.of(written, Path("runs")))
     if place is not None:
         assert place.folder.resolve().parent == Path("runs").resolve()
         assert re.fullmatch("[A-Za-z0-9._-]+", written)

@@ -50,7 +50,7 @@ def test_an_interrupted_table_goes_on_and_ends_as_if_nothing_had_been(path, tmp_
     table = made(path, machine=machine)
     assert len(machine.asked) == 4
     whole = made(tmp_path / "other.json")
-    assert [done.picks for done in table.rounds] == [done.picks for done in whole.rounds]
+    assert [done.indices for done in table.rounds] == [done.indices for done in whole.rounds]
     assert table.rounds[3:] == whole.rounds[3:]
     assert table.rounds[:3] != whole.rounds[:3], "those had noise, and were kept"
     assert LatencyTable.load(path).rounds == table.rounds

@@ -5,7 +5,7 @@ import pytest
 from fake_machine import FakeMachine, space
 
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.latency.fit import most_choices, round_picks, run_rounds
+from nas_recalib.latency.fit import most_choices, round_indices, run_rounds
 from nas_recalib.latency.table import LatencyTable
 
 CONDITIONS = Conditions(
@@ -42,9 +42,9 @@ def test_known_times_come_out_again_whatever_the_drift(granularity):
     assert made.reference_ms == pytest.approx(machine.seconds(made.reference) * 1e3, rel=1e-6)
     for index, position in enumerate(chosen.positions):
         for pick, entry in enumerate(made.entries[index]):
-            picks = [0] * len(chosen.positions)
-            picks[index] = pick
-            architecture = chosen.at(tuple(picks))
+            indices = [0] * len(chosen.positions)
+            indices[index] = pick
+            architecture = chosen.at(tuple(indices))
             seconds = dict(zip(architecture.blocks, machine.blocks(architecture), strict=True))
             told = sum(seconds[name] for name in position.blocks)
             assert (entry.median, entry.lower, entry.upper) == pytest.approx((told,) * 3, rel=1e-5)
@@ -110,11 +110,11 @@ def test_equal_blocks_share_their_samples():
 def test_over_as_many_rounds_as_choices_each_stands_once_at_every_position():
     chosen = space()
     for turn in range(3):
-        rounds = [round_picks(chosen, 5, turn * 6 + step) for step in range(6)]
-        for picks in zip(*rounds, strict=True):
-            assert sorted(picks) == list(range(6))
-        assert len({tuple(picks) for picks in zip(*rounds, strict=True)}) > 3, "in orders of their own"
-    orders = [[round_picks(chosen, seed, number) for number in range(12)] for seed in (5, 5, 6)]
+        rounds = [round_indices(chosen, 5, turn * 6 + step) for step in range(6)]
+        for indices in zip(*rounds, strict=True):
+            assert sorted(indices) == list(range(6))
+        assert len({tuple(indices) for indices in zip(*rounds, strict=True)}) > 3, "in orders of their own"
+    orders = [[round_indices(chosen, seed, number) for number in range(12)] for seed in (5, 5, 6)]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0][:6] != orders[0][6:]
 
@@ -124,7 +124,7 @@ def test_positions_with_fewer_choices_go_round_more_often():
     chosen = type(space()).parse(text, "tiny")
     assert [len(position.choices) for position in chosen.positions] == [6] * 6 + [2] * 3
     assert most_choices(chosen) == 6
-    last = [round_picks(chosen, 0, number)[-1] for number in range(6)]
+    last = [round_indices(chosen, 0, number)[-1] for number in range(6)]
     assert [sorted(last[start : start + 2]) for start in (0, 2, 4)] == [[0, 1]] * 3
     made = table(chosen, FakeMachine(), rounds=6)
     assert [entry.samples for entry in made.entries[6]] == [3, 3]

@@ -62,9 +62,9 @@ def test_predictions_add_up_to_the_nanosecond(table):
     assert all(entry.dtype == np.int64 and entry.shape == (6,) for entry in entries)
     random = np.random.default_rng(0)
     for _ in range(20):
-        picks = tuple(int(pick) for pick in random.integers(6, size=9))
-        total = constant + sum(int(entry[pick]) for entry, pick in zip(entries, picks, strict=True))
-        assert table.predict(table.space.at(picks)) == total / 1e6
+        indices = tuple(int(pick) for pick in random.integers(6, size=9))
+        total = constant + sum(int(entry[pick]) for entry, pick in zip(entries, indices, strict=True))
+        assert table.predict(table.space.from_indices(indices)) == total / 1e6
     unit = table.fit.slope * 1e9
     for row, told in zip(table.entries, entries, strict=True):
         assert told.tolist() == [round(entry.median * unit) for entry in row]

@@ -8,7 +8,7 @@ from torch._dynamo import config
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.latency import measure_architectures
-from nas_recalib.latency.measure import Workbench
+from nas_recalib.latency.measure import PairedTimer
 from nas_recalib.timing import Settings
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def test_real_networks_are_told_apart():
 
 @pytest.mark.parametrize("blocks", [True, False])
 def test_a_workbench_times_whole_networks_and_blocks(blocks):
-    sample = Workbench(REFERENCE, QUICK, 2).time(CHOSEN[0], blocks=blocks)
+    sample = PairedTimer(REFERENCE, QUICK, 2).time(CHOSEN[0], blocks=blocks)
     assert len(sample.reference) == len(sample.network) >= 3
     assert len(sample.blocks) == (9 if blocks else 0)
     assert all(seconds > 0 for seconds in (*sample.reference, *sample.network, *sample.blocks))
@@ -71,10 +71,10 @@ def test_before_each_network_what_was_compiled_is_forgotten_and_limits_are_lifte
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: limits.append(config.recompile_limit))
     usual = config.recompile_limit
-    workbench = Workbench(REFERENCE, Settings(CPU, threads=1, seconds=0.01, compile=True), 1)
+    paired_timer = PairedTimer(REFERENCE, Settings(CPU, threads=1, seconds=0.01, compile=True), 1)
     limits.clear()
-    assert len(workbench.time(CHOSEN[0], blocks=True).blocks) == 9
-    workbench.time(CHOSEN[1])
+    assert len(paired_timer.time(CHOSEN[0], blocks=True).blocks) == 9
+    paired_timer.time(CHOSEN[1])
     assert len(resets) == 2
     assert min(limits) > 1000
     assert config.recompile_limit == usual
@@ -82,17 +82,17 @@ def test_before_each_network_what_was_compiled_is_forgotten_and_limits_are_lifte
 
 def test_what_cannot_be_timed_is_refused():
     with pytest.raises(InputError, match="batch: 0 is not from 1 to 65,536"):
-        Workbench(REFERENCE, QUICK, 0)
+        PairedTimer(REFERENCE, QUICK, 0)
     with pytest.raises(InputError, match="mode: 'train' is not what latency is measured in"):
-        Workbench(REFERENCE, Settings(CPU, threads=1, mode="train"), 1)
+        PairedTimer(REFERENCE, Settings(CPU, threads=1, mode="train"), 1)
 
 
 def test_too_little_memory_is_told_in_one_line(monkeypatch):
-    workbench = Workbench(REFERENCE, QUICK, 7)
+    paired_timer = PairedTimer(REFERENCE, QUICK, 7)
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr("nas_recalib.latency.measure.build_quickly", full)
     with pytest.raises(InputError, match="batch-size: resnet20, batch 7: does not fit"):
-        workbench.time(CHOSEN[0])
+        paired_timer.time(CHOSEN[0])

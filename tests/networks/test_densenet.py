@@ -142,9 +142,9 @@ def test_costs_follow_images_and_classes(count):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_twin_trains_on_small_images(normal, make, choice):
-    twin = get_backbone("densenet100").twin(0.1)
+    scaled = get_backbone("densenet100").scaled(0.1)
     blocks = Architecture.of("densenet100", choice).blocks
-    network = make(twin.build, blocks, 10, 3, dtype=torch.float32).train()
+    network = make(scaled.build, blocks, 10, 3, dtype=torch.float32).train()
     for size in (8, 13):
         network.zero_grad()
         network(normal(2, 3, size, size, dtype=torch.float32)).logsumexp(1).sum().backward()
@@ -154,13 +154,13 @@ def test_a_twin_trains_on_small_images(normal, make, choice):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
-    assert backbone.twin(1).blocks().keys() == backbone.blocks().keys()
-    assert backbone.twin(1).growth == backbone.growth
-    twin = backbone.twin(0.2)
-    assert twin.growth == {"densenet100": 4, "densenet190": 8}[name]
+    assert backbone.scaled(1).blocks().keys() == backbone.blocks().keys()
+    assert backbone.scaled(1).growth == backbone.growth
+    scaled = backbone.scaled(0.2)
+    assert scaled.growth == {"densenet100": 4, "densenet190": 8}[name]
     choices = Architecture.of(name, "scconv+msar-multi").blocks
     with torch.device("meta"):
-        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, twin))
+        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, scaled))
     assert list(small) == list(full)
 
 
@@ -172,11 +172,11 @@ def test_images_that_cannot_be_halved_twice_are_refused():
 
 def test_a_whole_network_compiles_as_one_graph(normal, make):
     backbone = get_backbone("densenet100")
-    twin = type(backbone)(**{**vars(backbone.twin(0.3)), "depths": (2, 2, 2)})
-    names = list(twin.blocks())
+    scaled = type(backbone)(**{**vars(backbone.scaled(0.3)), "depths": (2, 2, 2)})
+    names = list(scaled.blocks())
     texts = ["psconv+msar-multi", "scconv+msar", "ab", "msar-multi(strategy=sliding)", "se", "vanilla"]
     choices = {name: BlockChoice.parse(text) for name, text in zip(names, texts, strict=True)}
-    network = make(twin.build, choices, 10, 3, dtype=torch.float32)
+    network = make(scaled.build, choices, 10, 3, dtype=torch.float32)
     torch.compiler.reset()
     x = normal(2, 3, 16, 16, dtype=torch.float32)
     torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))

@@ -28,7 +28,7 @@ ELSEWHERE = {
 
 
 def network(name, num_classes=10, depths=None):
-    shape = replace(get_backbone(name).twin(0.25), depths=depths or DEPTHS[name])
+    shape = replace(get_backbone(name).scaled(0.25), depths=depths or DEPTHS[name])
     choices = ELSEWHERE.get(name, CHOICES)
     blocks = dict(zip(shape.blocks(), islice(cycle(choices), len(shape.blocks())), strict=True))
     with torch.random.fork_rng(devices=[]):

@@ -26,7 +26,7 @@ TABLE_15 = {
 
 def shallow(name):
     """One block a stage, an eighth as wide."""
-    return replace(get_backbone(name).twin(0.125), depths=(1, 1, 1))
+    return replace(get_backbone(name).scaled(0.125), depths=(1, 1, 1))
 
 
 @pytest.mark.parametrize(("choice", "printed"), TABLE_15.items())
@@ -119,10 +119,10 @@ def test_a_choice_takes_the_3x3_convolutions_of_its_block_alone(name, replaced):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.3, 0.5, 1, 1.5])
 def test_a_twin_takes_what_the_full_network_takes(name, width):
-    full, twin = get_backbone(name), get_backbone(name).twin(width)
-    assert list(twin.blocks()) == list(full.blocks())
-    assert twin.channels == twin.outputs or full.channels != full.outputs
-    for spec in dict.fromkeys(twin.blocks().values()):
+    full, scaled = get_backbone(name), get_backbone(name).scaled(width)
+    assert list(scaled.blocks()) == list(full.blocks())
+    assert scaled.channels == scaled.outputs or full.channels != full.outputs
+    for spec in dict.fromkeys(scaled.blocks().values()):
         with torch.device("meta"):
             block = spec.build(BlockChoice.parse("psconv(pattern=1-1-2-2-1-1-4-4)+msar"))
             other = spec.build(BlockChoice.parse("scconv+ab(groups=8)"))
@@ -132,7 +132,7 @@ def test_a_twin_takes_what_the_full_network_takes(name, width):
 
 def test_a_twin_of_width_one_is_the_network():
     for name in NAMES:
-        assert get_backbone(name).twin(1) == replace(get_backbone(name), clamp=True)
+        assert get_backbone(name).scaled(1) == replace(get_backbone(name), clamp=True)
 
 
 @pytest.mark.parametrize("choice", ["vanilla", "scconv+msar", "psconv+ab-plus", "se"])

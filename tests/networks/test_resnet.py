@@ -278,11 +278,11 @@ def test_stems(normal, make, name, smaller):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
-    twin = backbone.twin(0.25)
-    assert list(twin.blocks()) == list(backbone.blocks())
+    scaled = backbone.scaled(0.25)
+    assert list(scaled.blocks()) == list(backbone.blocks())
     choices = Architecture.of(name, "scconv+msar").blocks
     with torch.device("meta"):
-        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, twin))
+        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, scaled))
     assert list(small) == list(full)
     assert sum(p.numel() for p in small.values()) < sum(p.numel() for p in full.values())
 
@@ -290,24 +290,24 @@ def test_a_twin_keeps_blocks_and_parameter_names(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_twin_of_width_one_has_the_channels_of_the_full_network(name):
     backbone = get_backbone(name)
-    assert backbone.twin(1) == replace(backbone, stem="small", clamp=True)
+    assert backbone.scaled(1) == replace(backbone, stem="small", clamp=True)
 
 
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.125, 0.3, 0.5, 0.7, 1.5])
 def test_a_twins_groups_are_as_wide_as_the_full_networks(width):
     for name in NAMES:
-        full, twin = get_backbone(name), get_backbone(name).twin(width)
-        assert all(c % 8 == 0 for c in (*twin.channels, *twin.outputs, twin.stem_channels))
+        full, scaled = get_backbone(name), get_backbone(name).scaled(width)
+        assert all(c % 8 == 0 for c in (*scaled.channels, *scaled.outputs, scaled.stem_channels))
         if full.groups > 1:
-            assert [c / twin.groups for c in twin.channels] == [c / full.groups for c in full.channels]
-            assert abs(twin.groups - full.groups * width) <= 1 or twin.groups <= 2
+            assert [c / scaled.groups for c in scaled.channels] == [c / full.groups for c in full.channels]
+            assert abs(scaled.groups - full.groups * width) <= 1 or scaled.groups <= 2
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "resnext50-32x4d"])
 def test_a_twin_trains_on_small_images(normal, make, name, choice):
-    twin = get_backbone(name).twin(0.125)
-    network = make(twin.build, Architecture.of(name, choice).blocks, 10, 3, dtype=torch.float32).train()
+    scaled = get_backbone(name).scaled(0.125)
+    network = make(scaled.build, Architecture.of(name, choice).blocks, 10, 3, dtype=torch.float32).train()
     for size in (8, 16, 32):
         network.zero_grad()
         network(normal(2, 3, size, size, dtype=torch.float32)).logsumexp(1).sum().backward()

@@ -108,7 +108,7 @@ def test_costs_follow_images_and_classes(count):
 def test_stems(normal, make):
     backbone = get_backbone(NAME)
     vanilla = Architecture.of(NAME, "vanilla").blocks
-    for shape, smaller in ((backbone, 4), (backbone.twin(1), 1)):
+    for shape, smaller in ((backbone, 4), (backbone.scaled(1), 1)):
         network = make(shape.build, vanilla, 7, 4, dtype=torch.float32)
         sizes = []
         network.stage2.register_forward_pre_hook(lambda _, inputs, sizes=sizes: sizes.append(inputs[0].shape))
@@ -120,21 +120,21 @@ def test_stems(normal, make):
 def test_a_twins_channels_divide_as_those_of_the_full_network(width):
     """By groups and by 8 in every branch, by groups and by 4 in its middle."""
     backbone = get_backbone(NAME)
-    twin = backbone.twin(width)
-    assert twin.blocks().keys() == backbone.blocks().keys()
-    for spec in twin.blocks().values():
+    scaled = backbone.scaled(width)
+    assert scaled.blocks().keys() == backbone.blocks().keys()
+    for spec in scaled.blocks().values():
         assert spec.branch_channels > 0
         assert spec.branch_channels % 24 == 0
         assert spec.out_channels // 4 % 12 == 0
         assert spec.out_channels % 4 == 0
     if width == 1:
-        assert (twin.channels, twin.stem_channels) == (backbone.channels, backbone.stem_channels)
+        assert (scaled.channels, scaled.stem_channels) == (backbone.channels, backbone.stem_channels)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_twin_trains_on_small_images(normal, make, choice):
-    twin = get_backbone(NAME).twin(0.2)
-    network = make(twin.build, Architecture.of(NAME, choice).blocks, 10, 3, dtype=torch.float32).train()
+    scaled = get_backbone(NAME).scaled(0.2)
+    network = make(scaled.build, Architecture.of(NAME, choice).blocks, 10, 3, dtype=torch.float32).train()
     for size in (8, 13):
         network.zero_grad()
         network(normal(2, 3, size, size, dtype=torch.float32)).logsumexp(1).sum().backward()
@@ -145,7 +145,7 @@ def test_a_twin_keeps_parameter_names():
     backbone = get_backbone(NAME)
     choices = Architecture.of(NAME, "ab").blocks
     with torch.device("meta"):
-        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, backbone.twin(0.25)))
+        full, small = (b.build(choices, 10, 3).state_dict() for b in (backbone, backbone.scaled(0.25)))
     assert list(small) == list(full)
 
 

@@ -29,9 +29,9 @@ LABELS = torch.tensor([0, 1, 2, 1])
 @pytest.fixture
 def network(make):
     """In an unusual state: a frozen weight, a norm in evaluation mode, gradients, a training stem."""
-    twin = replace(get_backbone("resnet20").twin(0.25), depths=(1, 1, 1))
-    choices = dict.fromkeys(twin.blocks(), BlockChoice.parse("psconv+msar"))
-    built = make(twin.build, choices, 3, 3, dtype=torch.float32)
+    scaled = replace(get_backbone("resnet20").scaled(0.25), depths=(1, 1, 1))
+    choices = dict.fromkeys(scaled.blocks(), BlockChoice.parse("psconv+msar"))
+    built = make(scaled.build, choices, 3, 3, dtype=torch.float32)
     built.layer1.train()
     built.layer1[0].bn1.eval()
     built(IMAGES).sum().backward()

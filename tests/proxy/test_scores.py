@@ -296,13 +296,14 @@ def test_sizes_are_counted(network, score):
 @pytest.mark.parametrize("name", backbone_names())
 def test_every_score_of_every_backbone_is_finite(make, normal, name):
     """With every operator somewhere, one block a stage, on images of 8 pixels."""
-    twin = get_backbone(name).twin(0.125)
-    twin = replace(twin, depths=(1,) * len(twin.depths))
+    scaled = get_backbone(name).scaled(0.125)
+    scaled = replace(scaled, depths=(1,) * len(scaled.depths))
     start = backbone_names().index(name)
     choices = {
-        block: BlockChoice.parse(CHOICES[(start + i) % len(CHOICES)]) for i, block in enumerate(twin.blocks())
+        block: BlockChoice.parse(CHOICES[(start + i) % len(CHOICES)])
+        for i, block in enumerate(scaled.blocks())
     }
-    network = make(twin.build, choices, 3, 3, dtype=torch.float32)
+    network = make(scaled.build, choices, 3, 3, dtype=torch.float32)
     x = normal(3, 3, 8, 8, dtype=torch.float32)
     scores = {score: score_network(score, network, x, LABELS) for score in score_names()}
     assert all(math.isfinite(value) for value in scores.values()), scores
@@ -311,9 +312,9 @@ def test_every_score_of_every_backbone_is_finite(make, normal, name):
 
 @pytest.mark.parametrize("name", ["resnet164", "densenet100"])
 def test_depth_does_not_take_scores_out_of_range(make, normal, name):
-    twin = get_backbone(name).twin(0.1)
-    choices = dict.fromkeys(twin.blocks(), BlockChoice.parse("scconv+ab"))
-    network = make(twin.build, choices, 3, 3, dtype=torch.float32)
+    scaled = get_backbone(name).scaled(0.1)
+    choices = dict.fromkeys(scaled.blocks(), BlockChoice.parse("scconv+ab"))
+    network = make(scaled.build, choices, 3, 3, dtype=torch.float32)
     x = normal(3, 3, 8, 8, dtype=torch.float32)
     for score in ("synflow", "fisher"):
         assert math.isfinite(score_network(score, network, x, LABELS))

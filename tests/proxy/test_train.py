@@ -38,7 +38,7 @@ def few(source):
 
 def small(choice="vanilla"):
     architecture = Architecture.of("resnet20", choice)
-    return build_seeded(architecture.shape.twin(0.5), architecture.blocks, 10, 3, seed=0)
+    return build_seeded(architecture.shape.scaled(0.5), architecture.blocks, 10, 3, seed=0)
 
 
 def linear(data):

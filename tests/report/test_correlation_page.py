@@ -14,7 +14,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.plan import Done, Task
 from nas_recalib.correlation.recommend import judge
 from nas_recalib.report.correlation import (
-    WorkTold,
+    WorkReporter,
     correlation_markdown,
     correlation_page,
     correlation_tables,
@@ -270,5 +270,5 @@ def test_no_label_is_clipped(seconds):
 
 def test_architectures_have_one_numbering_in_progress_and_on_the_page():
     lines = []
-    WorkTold(3, lines.append, clock=lambda: 0.0)(Done(Task(0, "quick", 1), 2.0, (0.5,)))
+    WorkReporter(3, lines.append, clock=lambda: 0.0)(Done(Task(0, "quick", 1), 2.0, (0.5,)))
     assert lines[0].startswith("1/3: architecture 1, quick, seed 1: 0.5000, 2 s")

@@ -5,13 +5,13 @@ from fake_machine import FakeMachine, space
 
 from nas_recalib.latency import build_table
 from nas_recalib.report.terminal import print_table
-from nas_recalib.report.timings import RoundsTold, latency_summary
+from nas_recalib.report.timings import RoundReporter, latency_summary
 from nas_recalib.timing import Settings
 
 
 def test_summary_and_progress(tmp_path, capsys):
     times, lines = iter(range(100, 1000, 2)), []
-    told = RoundsTold(lines.append, clock=lambda: float(next(times)))
+    told = RoundReporter(lines.append, clock=lambda: float(next(times)))
     settings = Settings(torch.device("cpu"), threads=1, compile=True)
     table = build_table(
         tmp_path / "t.json", space("stage"), settings, 8, rounds=6, progress=told, timer=FakeMachine()

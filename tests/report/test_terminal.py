@@ -24,11 +24,11 @@ from nas_recalib.papers.figures import Cell, Compared, read_rows
 from nas_recalib.papers.tables import paper_table
 from nas_recalib.report.correlation import correlation_tables
 from nas_recalib.report.costs import Asked, cost_lines, space_costs, space_lines
-from nas_recalib.report.study import standing_tables, study_tables
+from nas_recalib.report.study import status_tables, study_tables
 from nas_recalib.report.terminal import UNFOLDED, PlainTable, print_table
 from nas_recalib.report.timings import latency_summary, timing_tables
 from nas_recalib.study.statistics import Confirmation
-from nas_recalib.study.status import RunningTrial, Standing
+from nas_recalib.study.status import RunningTrial, StudyStatus
 from nas_recalib.study.summary import summarise
 from nas_recalib.timing import Case, Place, Result, Settings, Times
 
@@ -62,7 +62,7 @@ def standing():
         RunningTrial(117 + n, worker, str(MIXED), MIXED.operators(), 30, 0.7123, 12_345.0, 75.0)
         for n in range(3)
     ]
-    return Standing(
+    return StudyStatus(
         "s" * 100, 123_456, 12_345, 100, (31, 0.8123), 42, tuple(running), 7, 3, {"out-of-memory": 12}
     )
 
@@ -106,7 +106,7 @@ def tables(tmp_path_factory):
     one = {f"/a/folder/of/mine/{'x' * 60}.yaml": vars(MIXED.cost()), "within_budget": True}
     return {
         "show, confirm": lambda: study_tables(study(), top=20),
-        "status": lambda: standing_tables(standing()),
+        "status": lambda: status_tables(standing()),
         "cost of a space": lambda: space_lines(costs),
         "cost of an architecture": lambda: cost_lines(one),
         "tables": lambda: paper_table(papers()),

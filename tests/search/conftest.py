@@ -8,7 +8,7 @@ from stand_in import (
     make_search,
 )
 
-from nas_recalib.search.heartbeat import Beating
+from nas_recalib.search.heartbeat import StorageHeartbeat
 
 
 class Clock:
@@ -30,13 +30,13 @@ def make(tmp_path, clock):
     url = f"sqlite:///{tmp_path}/study.db"
     optuna.create_study(storage=url, study_name="s", direction="maximize")
 
-    def worker(goal=6, **given):
+    def worker(target=6, **given):
         study = optuna.load_study(study_name="s", storage=url)
-        lives = Beating(study._storage, tmp_path, now=clock)
+        heartbeat = StorageHeartbeat(study._storage, tmp_path, now=clock)
         search = make_search(
-            study, tmp_path, given.pop("proxy", StandIn()), shared=True, lives=lives, **given
+            study, tmp_path, given.pop("proxy", StandIn()), shared=True, heartbeat=heartbeat, **given
         )
-        search.begin(goal, Silent())
+        search.begin(target, Silent())
         return search
 
     return worker

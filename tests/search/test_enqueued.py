@@ -20,7 +20,7 @@ from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.local import run_here
 from nas_recalib.search.samplers.base import distributions
-from nas_recalib.search.trial_writer import Draft
+from nas_recalib.search.trial_writer import TrialSpec
 from nas_recalib.space import SearchSpace
 
 
@@ -28,22 +28,22 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_
     make, clock, monkeypatch
 ):
     first, second, third = make(), make(), make()
-    picks = second.plan.next(second.study.get_trials(), 6).picks
-    second.study.enqueue_trial(first.space.parameters(picks))
+    indices = second.scheduler.next(second.study.get_trials(), 6).indices
+    second.study.enqueue_trial(first.space.parameters(indices))
     monkeypatch.setattr(second, "_take", die)
     with pytest.raises(SystemExit):
         second.next()
-    first._ledger.begin(first.plan.by_hand(picks))  # by one that looked before it was enqueued
+    first._writer.begin(first.scheduler.enqueued_spec(indices))  # by one that looked before it was enqueued
     for now in (0, 61, 125):
         clock.now = now
-        third.lives.dead([t for t in third.study.get_trials() if t.state == TrialState.RUNNING])
+        third.heartbeat.dead([t for t in third.study.get_trials() if t.state == TrialState.RUNNING])
     third._look()
     assert states(third)[0] == "withdrawn"
 
 
 def test_an_enqueued_trial_that_another_reads_first_leaves_no_trial_behind(make, monkeypatch):
     slow, quick = make(first=()), make(first=())
-    quick.study.enqueue_trial(quick.space.parameters(quick.plan.next([], 6).picks))
+    quick.study.enqueue_trial(quick.space.parameters(quick.scheduler.next([], 6).indices))
     pop = slow.study._pop_waiting_trial_id
 
     def after_another():
@@ -60,48 +60,48 @@ def test_the_answer_to_an_enqueued_trial_that_has_no_room_is_not_trained(make):
     for _ in range(2):
         job = worker.next()
         worker.fail(job.number, Failure("out-of-memory", "no room"))
-    worker.study.enqueue_trial(worker.space.parameters(worker.space.picks(job.architecture)))
+    worker.study.enqueue_trial(worker.space.parameters(worker.space.indices(job.architecture)))
     assert worker.next().architecture != job.architecture
     assert "replayed_from" in worker.study.get_trials()[2].user_attrs
 
 
 def test_an_enqueued_trial_whose_worker_dies_before_it_read_it_is_enqueued_anew(make, clock, monkeypatch):
-    hasty, other = make(goal=2), make(goal=2)
-    wish = other.space.parameters(other.plan.next(other.study.get_trials(), 2).picks)
+    hasty, other = make(target=2), make(target=2)
+    wish = other.space.parameters(other.scheduler.next(other.study.get_trials(), 2).indices)
     other.study.enqueue_trial(wish)
-    monkeypatch.setattr(hasty.plan, "by_hand", die)
+    monkeypatch.setattr(hasty.scheduler, "by_hand", die)
     with pytest.raises(SystemExit):
         hasty.next()
     for now in (0, 61, 125):
         clock.now = now
         other._look()
     assert states(other) == ["lost", "WAITING"]
-    assert other.space.parameters(other.space.picks(other.next().architecture)) == wish
+    assert other.space.parameters(other.space.indices(other.next().architecture)) == wish
 
 
 def test_of_an_enqueued_and_a_younger_trial_that_both_withdraw_one_is_trained(make, monkeypatch):
-    first, second, third = (make(goal=2, strategy="random", first=()) for _ in range(3))
-    picks = first.space.picks(all_architectures(first.space)[0])
-    first.study.enqueue_trial(first.space.parameters(picks))
-    draft, by_hand = Draft(picks), first.plan.by_hand
+    first, second, third = (make(target=2, strategy="random", first=()) for _ in range(3))
+    indices = first.space.indices(all_architectures(first.space)[0])
+    first.study.enqueue_trial(first.space.parameters(indices))
+    spec, enqueued_spec = TrialSpec(indices), first.scheduler.enqueued_spec
     late = []
 
-    def meanwhile(picks):
-        late.append(second._ledger.begin(draft))
+    def meanwhile(indices):
+        late.append(second._writer.begin(spec))
         seen = second.study.get_trials()
         monkeypatch.setattr(second, "_trials", lambda: seen)
-        return by_hand(picks)
+        return enqueued_spec(indices)
 
-    monkeypatch.setattr(first.plan, "by_hand", meanwhile)
+    monkeypatch.setattr(first.scheduler, "by_hand", meanwhile)
     assert first._take_enqueued() is None
-    assert second._take(late[0], draft) is None
+    assert second._take(late[0], spec) is None
     assert states(third) == ["withdrawn"] * 2
-    assert third.space.picks(third.next().architecture) == picks
+    assert third.space.indices(third.next().architecture) == indices
 
 
 def test_an_enqueued_trial_that_there_was_no_room_for_is_trained_where_there_is_more(make, monkeypatch):
-    first, second, later = make(goal=1, first=()), make(goal=1, first=()), make(goal=2, first=())
-    wishes = [first.space.parameters(first.space.picks(one)) for one in all_architectures(first.space)[:2]]
+    first, second, later = make(target=1, first=()), make(target=1, first=()), make(target=2, first=())
+    wishes = [first.space.parameters(first.space.indices(one)) for one in all_architectures(first.space)[:2]]
     for wish in wishes:
         first.study.enqueue_trial(wish)
     seen = second._look()
@@ -120,7 +120,7 @@ def test_what_is_over_budget_is_not_trained_where_who_was_to_refuse_it_dies(tmp_
     budget = Budget(macs=dear.cost().macs - 1)
     dead, finder = (make_search(study, tmp_path, StandIn(), budget=budget) for _ in range(2))
     dead.begin(3, Silent())
-    monkeypatch.setattr(dead, "_setback", die)
+    monkeypatch.setattr(dead, "_count_failure", die)
     with pytest.raises(SystemExit):
         dead.next()
     run_here(finder, 3, Silent())
@@ -133,12 +133,12 @@ def test_who_dies_while_it_answers_an_enqueued_trial_leaves_it_to_be_trained_whe
     tmp_path, monkeypatch
 ):
     study = optuna.create_study(direction="maximize")
-    picks = (0, 0, 0)
+    indices = (0, 0, 0)
     dead, finder = (make_search(study, tmp_path, StandIn(), first=()) for _ in range(2))
     dead.begin(3, Silent())
-    broken = dead._take(dead._ledger.begin(Draft(picks)), Draft(picks))
+    broken = dead._take(dead._writer.begin(TrialSpec(indices)), TrialSpec(indices))
     dead.fail(broken.number, Failure("error", "a bug", "traceback"))
-    study.enqueue_trial(dead.space.parameters(picks))
+    study.enqueue_trial(dead.space.parameters(indices))
     monkeypatch.setattr(study._storage, "set_trial_state_values", dies_of(TrialState.FAIL, study._storage))
     with pytest.raises(SystemExit):
         dead.next()
@@ -192,7 +192,7 @@ def test_a_waiting_trial_that_has_its_parameters_is_put_back_with_them(tmp_path,
 
 def put_back(dead, finder, monkeypatch):
     dead.begin(3, Silent())
-    monkeypatch.setattr(dead.plan, "by_hand", die)
+    monkeypatch.setattr(dead.scheduler, "by_hand", die)
     with pytest.raises(SystemExit):
         dead.next()
     finder.begin(3, Silent())
@@ -203,13 +203,13 @@ def put_back(dead, finder, monkeypatch):
 def test_a_waiting_trial_without_wishes_is_not_what_a_younger_one_is(make, monkeypatch):
     first, second = make(first=()), make(first=())
     first.study.add_trial(create_trial(state=TrialState.WAITING))
-    by_hand = first.plan.by_hand
+    enqueued_spec = first.scheduler.enqueued_spec
 
-    def meanwhile(picks):
-        second._ledger.begin(Draft(picks))  # by one that looked before
-        return by_hand(picks)
+    def meanwhile(indices):
+        second._writer.begin(TrialSpec(indices))  # by one that looked before
+        return enqueued_spec(indices)
 
-    monkeypatch.setattr(first.plan, "by_hand", meanwhile)
+    monkeypatch.setattr(first.scheduler, "by_hand", meanwhile)
     assert first._take_enqueued() is None
     assert states(first) == ["withdrawn", "RUNNING"]
 
@@ -219,6 +219,6 @@ def test_what_is_enqueued_while_it_is_trained_is_not_trained_twice_by_one_that_i
     search.begin(5, Silent())
     job = search.next()
     for _ in range(2):
-        search.study.enqueue_trial(search.space.parameters(search.space.picks(job.architecture)))
+        search.study.enqueue_trial(search.space.parameters(search.space.indices(job.architecture)))
     assert search.next().architecture != job.architecture
     assert states(search) == ["RUNNING", "withdrawn", "withdrawn", "RUNNING"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_strategies import situation
 
-from nas_recalib.search.samplers import Known
+from nas_recalib.search.samplers import Observation
 from nas_recalib.search.samplers.base import ended
 
 PICKS = [(a, b, c) for a in range(6) for b in range(6) for c in range(6)]
@@ -13,8 +13,8 @@ PICKS = [(a, b, c) for a in range(6) for b in range(6) for c in range(6)]
 def told(pairs, early):
     """What is expected of a training that was left early, after others went on to their ends."""
     now = situation([], pruned=[(PICKS[-1], early)])
-    known = [Known(i, PICKS[i], (end,), (before, end)) for i, (before, end) in enumerate(pairs)]
-    (found,) = (one for one in ended(replace(now, known=known)) if one.picks == PICKS[-1])
+    known = [Observation(i, PICKS[i], (end,), (before, end)) for i, (before, end) in enumerate(pairs)]
+    (found,) = (one for one in ended(replace(now, known=known)) if one.indices == PICKS[-1])
     return found.values[0]
 
 
@@ -38,5 +38,5 @@ def test_where_none_went_on_it_is_what_was_seen():
 
 def test_all_come_in_the_order_of_their_trials_with_the_ends_that_were_seen():
     now = situation([(PICKS[0], 0.5), (PICKS[1], 0.7)], pruned=[(PICKS[2], 0.3)])
-    assert [one.picks for one in ended(now)] == PICKS[:3]
+    assert [one.indices for one in ended(now)] == PICKS[:3]
     assert [one.values[0] for one in ended(now)][:2] == [0.5, 0.7]

@@ -19,10 +19,10 @@ from optuna.trial import TrialState, create_trial
 from stand_in import SPACE, Silent, StandIn, make_search
 
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.search.heartbeat import Beating
+from nas_recalib.search.heartbeat import StorageHeartbeat
 from nas_recalib.search.local import run_here
 from nas_recalib.search.samplers.base import distributions
-from nas_recalib.search.trial_writer import stands
+from nas_recalib.search.trial_writer import may_train
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
     ENQUEUED,
@@ -31,9 +31,9 @@ from nas_recalib.study.trials import (
     TAKEN,
     WITHDRAWN,
     finished_of,
-    firsts,
-    owed,
-    taken_over,
+    first_trial_of,
+    to_resume,
+    warm_started,
 )
 
 FEW = """
@@ -58,7 +58,7 @@ class Worker(threading.Thread):
         super().__init__(daemon=True)
         self._main, self._turn, self._back = main, threading.Semaphore(0), threading.Semaphore(0)
         self.blow: BaseException | None = None
-        self.lives: Beating | None = None
+        self.heartbeat: StorageHeartbeat | None = None
         self.ended: object = None
         self.stopped = False
         self.start()
@@ -155,7 +155,7 @@ class World:
         self.proxy = Fragile(epochs=EPOCHS, share=self.draw.choice([0, 0, 0.08]), salt=self.seed)
         self.states: dict[int, Any] = {}
         self.names = itertools.count()
-        self.goal = self.draw.randint(1, 9)
+        self.target = self.draw.randint(1, 9)
         self.first = self.draw.choice([(), ("vanilla", "psconv")])
         self.enqueued = self.draw.choice([0.002, 0.02, 0.1])
         if self.draw.random() < 0.3:
@@ -171,13 +171,13 @@ class World:
         """What another study has trained, left at the first rung where there is one."""
         curve = {1: 0.9} if self.pruner != "none" else dict.fromkeys(range(1, EPOCHS + 1), 0.9)
         for parameters in {tuple(one.items()): one for one in (self.pick() for _ in range(count))}.values():
-            picks = self.space.picks_of(parameters)
+            indices = self.space.indices_of(parameters)
             one = create_trial(
                 state=TrialState.COMPLETE if self.pruner == "none" else TrialState.PRUNED,
                 value=0.9,
                 params=parameters,
                 distributions=distributions(self.space),
-                user_attrs={TAKEN: "other/0", "architecture": str(self.space.at(picks))},
+                user_attrs={TAKEN: "other/0", "architecture": str(self.space.from_indices(indices))},
                 intermediate_values=curve,
             )
             self.study.add_trial(one)
@@ -186,7 +186,7 @@ class World:
         def main(worker: Worker) -> bool:
             storage = stepped(self.storage, worker.pause)
             study = optuna.load_study(storage=storage, study_name="s")
-            worker.lives = Beating(self.storage, self.folder, now=lambda: self.now)
+            worker.heartbeat = StorageHeartbeat(self.storage, self.folder, now=lambda: self.now)
             search = make_search(
                 study,
                 self.folder,
@@ -195,14 +195,14 @@ class World:
                 pruner=self.pruner,
                 strategy=self.strategy,
                 shared=True,
-                lives=worker.lives,
+                heartbeat=worker.heartbeat,
                 worker=f"here/{next(self.names)}",
                 checkpoints=Kept(self.states, worker.pause),
                 retries=100,
                 objectives=self.objectives,
                 first=self.first,
             )
-            return run_here(search, self.goal, Silent(), lambda _: worker.pause())
+            return run_here(search, self.target, Silent(), lambda _: worker.pause())
 
         worker = Worker(main)
         self.workers.append(worker)
@@ -211,8 +211,8 @@ class World:
     def tick(self) -> None:
         self.now += 20
         for worker in self.workers:
-            if worker.lives and not worker.stopped:
-                worker.lives.sign()
+            if worker.heartbeat and not worker.stopped:
+                worker.heartbeat.sign()
 
     def advance(self, worker: Worker) -> None:
         worker.step()
@@ -271,24 +271,24 @@ class World:
         assert max(whole.values(), default=0) <= 1, f"trained twice\n{told}"
         ended = finished_of(trials)
         assert len({str(t.params) for t in ended}) == len(ended), f"begun twice\n{told}"
-        first = firsts(trials)
-        here = {first(t) for t in ended} - taken_over(trials)
-        assert len(here) <= self.goal, f"{len(here)} over {self.goal}\n{told}"
-        if len(here) < self.goal:
+        first = first_trial_of(trials)
+        here = {first(t) for t in ended} - warm_started(trials)
+        assert len(here) <= self.target, f"{len(here)} over {self.target}\n{told}"
+        if len(here) < self.target:
             of_its_own = {
                 str(t.params) for t in trials if t.user_attrs.get(FAILURE) in ("out-of-memory", "diverged")
             }
             done = {str(t.params) for t in ended} | of_its_own
             count = len(set(itertools.product(*(range(len(p.choices)) for p in self.space.positions))))
-            assert len(done) == count, f"ended early: {len(here)} of {self.goal}\n{told}"
-        assert not owed(trials), f"lost {[t.number for t in owed(trials)]}\n{told}"
+            assert len(done) == count, f"ended early: {len(here)} of {self.target}\n{told}"
+        assert not to_resume(trials), f"lost {[t.number for t in to_resume(trials)]}\n{told}"
         wished = [t.system_attrs.get("fixed_params") for t in trials]
         for t in trials:
             if t.user_attrs.get(FAILURE) == "lost" and "architecture" not in t.user_attrs:
                 assert wished[t.number] in wished[t.number + 1 :], f"a wish lost, {t.number}\n{told}"
         for t in trials:  # of a dead worker's, only what nobody misses
             if t.state == TrialState.RUNNING:
-                assert not stands(t.number, trials, self.goal), told
+                assert not may_train(t.number, trials, self.target), told
         if self.pruner == "none":
             assert len(whole) == len(ended)
         if ended:
@@ -308,7 +308,7 @@ class World:
 
     def grant(self) -> None:
         """With room for all that was enqueued it is trained, or fails for a reason of its own."""
-        self.goal += sum(ENQUEUED in t.system_attrs for t in self.study.get_trials())
+        self.target += sum(ENQUEUED in t.system_attrs for t in self.study.get_trials())
         self.settle()
         self.check()
         trials = self.study.get_trials()

@@ -273,9 +273,9 @@ def test_proposals_follow_from_the_seed_even_across_an_interruption(tmp_path):
         storage = f"sqlite:///{tmp_path}/{name}.db"
         study = optuna.create_study(storage=storage, direction="maximize")
         proxies = []
-        for goal in goals:
+        for target in goals:
             proxies.append(StandIn())
-            run_here(make_search(study, tmp_path, proxies[-1]), goal, Silent())
+            run_here(make_search(study, tmp_path, proxies[-1]), target, Silent())
         return [architecture for proxy in proxies for architecture in proxy.trained]
 
     assert trained("whole", [14]) == trained("parts", [5, 9, 14])

@@ -34,11 +34,11 @@ def search(study, tmp_path, monkeypatch, capsys):
                 now[0] += SECONDS
                 yield step
 
-    def run(goal, end=None):
+    def run(target, end=None):
         proxy = Timed()
         proxy.end = end
-        with Progress.of(study, goal, proxy.epochs) as progress, suppress(end or ()):
-            run_here(make_search(study, tmp_path, proxy, strategy="random"), goal, progress)
+        with Progress.of(study, target, proxy.epochs) as progress, suppress(end or ()):
+            run_here(make_search(study, tmp_path, proxy, strategy="random"), target, progress)
         return capsys.readouterr().err.splitlines()
 
     return run

@@ -72,11 +72,11 @@ def search_the_poorest(study, folder, proxy):
     search_ranked(study, folder, proxy, slice(-30, None), 39)
 
 
-def search_ranked(study, folder, proxy, some, goal):
+def search_ranked(study, folder, proxy, some, target):
     space = SearchSpace.parse(SPACE, "tiny")
     for architecture in sorted(all_architectures(space), key=formula, reverse=True)[some]:
         study.enqueue_trial(space.encode(architecture))
-    run_here(make_search(study, folder, proxy, pruner="halving"), goal, Silent())
+    run_here(make_search(study, folder, proxy, pruner="halving"), target, Silent())
 
 
 def test_more_trials_let_what_was_left_go_on_from_its_checkpoint(study, tmp_path):

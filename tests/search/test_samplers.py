@@ -4,7 +4,7 @@ from optuna.trial import TrialState, create_trial
 from stand_in import SPACE, all_architectures
 
 from nas_recalib.costs import Budget, Feasible
-from nas_recalib.search.samplers import Known, UntriedSampler, uniform
+from nas_recalib.search.samplers import Observation, StrategySampler, uniform
 from nas_recalib.space import SearchSpace
 
 
@@ -14,11 +14,11 @@ def space():
 
 
 def all_picks(space):
-    return [space.picks(architecture) for architecture in all_architectures(space)]
+    return [space.indices(architecture) for architecture in all_architectures(space)]
 
 
 def sampler_of(space, strategy, tried, budget=None, seed=0):
-    return UntriedSampler(strategy, space, Feasible(space.table, budget or Budget()), tried, seed)
+    return StrategySampler(strategy, space, Feasible(space.table, budget or Budget()), tried, seed)
 
 
 def ask(sampler, study):
@@ -26,13 +26,13 @@ def ask(sampler, study):
     return study.ask(sampler.distributions)
 
 
-def picks_of(sampler, trial):
+def indices_of(sampler, trial):
     space = sampler._space
-    return space.picks(space.decode(trial.params))
+    return space.indices(space.decode(trial.params))
 
 
 def asked(sampler, study=None):
-    return picks_of(sampler, ask(sampler, study or optuna.create_study(direction="maximize")))
+    return indices_of(sampler, ask(sampler, study or optuna.create_study(direction="maximize")))
 
 
 def test_a_stubborn_strategy_is_led_to_everything_else_once(space):
@@ -42,9 +42,9 @@ def test_a_stubborn_strategy_is_led_to_everything_else_once(space):
     study = optuna.create_study(direction="maximize")
     for _ in every[1:]:
         assert not sampler.exhausted()
-        picks = asked(sampler, study)
-        assert picks not in tried
-        tried.add(picks)
+        indices = asked(sampler, study)
+        assert indices not in tried
+        tried.add(indices)
     assert sampler.exhausted()
 
 
@@ -53,11 +53,11 @@ def test_what_went_on_is_as_young_as_its_end(space):
     sampler = sampler_of(space, seen.append, set())
     study = optuna.create_study(direction="maximize")
     early, late = all_picks(space)[:2]
-    for picks, state in ((early, "PRUNED"), (late, "COMPLETE"), (early, "COMPLETE")):
-        told = {"params": space.parameters(picks), "distributions": sampler.distributions}
+    for indices, state in ((early, "PRUNED"), (late, "COMPLETE"), (early, "COMPLETE")):
+        told = {"params": space.parameters(indices), "distributions": sampler.distributions}
         study.add_trial(create_trial(state=TrialState[state], value=0.5, **told))
     sampler.propose(study, 3)
-    assert [one.picks for one in seen[0].known] == [late, early]
+    assert [one.indices for one in seen[0].known] == [late, early]
     assert seen[0].pruned == []
 
 
@@ -85,7 +85,7 @@ def test_a_strategy_is_told_what_the_study_holds(space):
     sampler = sampler_of(space, situations.append, set())
     study = optuna.create_study(directions=["maximize", "minimize"])
     trials = [ask(sampler, study) for _ in range(5)]
-    picks = [picks_of(sampler, trial) for trial in trials]
+    indices = [indices_of(sampler, trial) for trial in trials]
     trials[0].set_user_attr("replayed_from", 7)
     study.tell(trials[0], (0.1, 10))
     study.tell(trials[2], (0.3, 30))
@@ -95,12 +95,12 @@ def test_a_strategy_is_told_what_the_study_holds(space):
     ask(sampler, study)
     now = situations[-1]
     assert now.known == [
-        Known(2, picks[2], (0.3, -30)),
-        Known(1, picks[1], (0.2, -20), (0.1, 0.2)),
+        Observation(2, indices[2], (0.3, -30)),
+        Observation(1, indices[1], (0.2, -20), (0.1, 0.2)),
     ], "in order of ending"
     assert now.pruned == []
-    assert now.running == [picks[4]]
-    assert picks[4] in now.tried
+    assert now.running == [indices[4]]
+    assert indices[4] in now.tried
 
 
 def test_what_was_left_is_told_until_it_has_gone_on(space):
@@ -111,15 +111,15 @@ def test_what_was_left_is_told_until_it_has_gone_on(space):
     left.report(0.3, 1)
     study.tell(left, state=TrialState.PRUNED)
     sampler.propose(study, 1)
-    picks = picks_of(sampler, left)
-    assert situations[-1].pruned == [Known(0, picks, (0.3,), (0.3,))]
+    indices = indices_of(sampler, left)
+    assert situations[-1].pruned == [Observation(0, indices, (0.3,), (0.3,))]
     study.enqueue_trial(left.params)
     on = ask(sampler, study)
     on.report(0.5, 2)
     study.tell(on, 0.5)
     sampler.propose(study, 2)
     assert situations[-1].pruned == []
-    assert situations[-1].known == [Known(1, picks, (0.5,), (0.5,))]
+    assert situations[-1].known == [Observation(1, indices, (0.5,), (0.5,))]
 
 
 def test_in_the_place_of_a_known_architecture_comes_the_nearest_that_is_not(space):

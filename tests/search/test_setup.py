@@ -14,7 +14,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.options import Request
 from nas_recalib.search.setup import prepared
-from nas_recalib.study.location import StudyPlace, open_study
+from nas_recalib.study.location import StudyLocation, open_study
 
 CPU = torch.device("cpu")
 QUICK = {"data": "digits", "images": 40, "validation": 20, "resolution": 8, "epochs": 1, "threads": 1}
@@ -67,7 +67,7 @@ def test_what_is_not_given_again_is_as_the_study_has_it(prepare, tmp_path):
 
 def test_a_study_of_an_earlier_version_is_opened_with_the_defaults(prepare, tmp_path):
     _, config = prepare(space=str(tmp_path / "tiny.yaml"), **QUICK)
-    study = open_study(StudyPlace.of("s", tmp_path / "runs"))
+    study = open_study(StudyLocation.of("s", tmp_path / "runs"))
     content = {key: value for key, value in config.as_dict().items() if key not in (*KEPT, "checkpoints")}
     study.set_user_attr("config", content)
     search, again = prepare()
@@ -97,7 +97,7 @@ def test_checkpoints_stay_at_their_url_but_its_password_is_not_kept(prepare, tmp
 def test_the_threads_are_those_that_are_asked_for(prepare, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     search, _ = prepare(space=str(tmp_path / "tiny.yaml"), **QUICK)
-    assert f"(1 of {describe(CPU).cores} threads)" in search.facts["device"]
+    assert f"(1 of {describe(CPU).cores} threads)" in search.common_attrs["device"]
 
 
 def test_baselines_that_are_left_are_counted(prepare, tmp_path):

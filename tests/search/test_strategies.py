@@ -10,9 +10,9 @@ from stand_in import SPACE, formula
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.search.samplers import (
     STRATEGIES,
-    Known,
-    Situation,
-    UntriedSampler,
+    Observation,
+    SearchState,
+    StrategySampler,
     evolution,
     gp,
     local,
@@ -39,8 +39,8 @@ SMALL = {  # so that every strategy is soon at work
 every_strategy = pytest.mark.parametrize("name", list(SMALL))
 
 
-def value(space, picks):
-    return formula(space.at(picks))
+def value(space, indices):
+    return formula(space.from_indices(indices))
 
 
 class Run:
@@ -55,17 +55,17 @@ class Run:
 
     def start(self):
         """As a new process does."""
-        self.sampler = UntriedSampler(self.strategy, self.space, self.feasible, self.tried, self.seed)
+        self.sampler = StrategySampler(self.strategy, self.space, self.feasible, self.tried, self.seed)
         self.study.sampler = self.sampler
 
     def ask(self):
         trial = self.study.ask(self.sampler.distributions)
-        return trial, self.space.picks(self.space.decode(trial.params))
+        return trial, self.space.indices(self.space.decode(trial.params))
 
-    def tell(self, trial, picks):
-        assert picks not in self.tried
-        self.tried[picks] = self.values(self.space, picks)
-        self.study.tell(trial, self.tried[picks])
+    def tell(self, trial, indices):
+        assert indices not in self.tried
+        self.tried[indices] = self.values(self.space, indices)
+        self.study.tell(trial, self.tried[indices])
 
     def go(self, trials):
         for _ in range(trials):
@@ -73,27 +73,28 @@ class Run:
         return list(self.tried)
 
 
-def situation(known, space=TINY, pruned=(), tried=(), seed=0, budget=None):
-    return Situation(
+def state(known, space=TINY, pruned=(), tried=(), seed=0, budget=None):
+    return SearchState(
         space=space,
         feasible=Feasible(space.table, budget or Budget()),
         known=[
-            Known(number, picks, (score,), (score - 0.1, score))
-            for number, (picks, score) in enumerate(known)
+            Observation(number, indices, (score,), (score - 0.1, score))
+            for number, (indices, score) in enumerate(known)
         ],
         pruned=[
-            Known(100 + number, picks, (score,), (score,)) for number, (picks, score) in enumerate(pruned)
+            Observation(100 + number, indices, (score,), (score,))
+            for number, (indices, score) in enumerate(pruned)
         ],
         running=[],
-        tried={*(picks for picks, _ in (*known, *pruned)), *tried},
+        tried={*(indices for indices, _ in (*known, *pruned)), *tried},
         random=np.random.default_rng(seed),
         directions=[StudyDirection.MAXIMIZE],
         trials=[],
     )
 
 
-def around(space, picks):
-    return {tuple(one) for one in neighbours(space, picks).tolist()}
+def around(space, indices):
+    return {tuple(one) for one in neighbours(space, indices).tolist()}
 
 
 def test_all_strategies_are_checked():
@@ -107,7 +108,7 @@ def test_stays_within_the_budget_and_repeats_nothing(name):
     within = sum(cost <= costs[60] for cost in costs)
     run = Run(SMALL[name](), budget=budget)
     tried = run.go(14 if name == "gp" else within - 5)
-    assert all(budget.allows(TINY.table.cost(picks)) for picks in tried)
+    assert all(budget.allows(TINY.table.cost(indices)) for indices in tried)
     assert len(set(tried)) == len(tried)
 
 
@@ -132,9 +133,9 @@ def test_workers_who_ask_at_once_get_different_answers(name):
     run = Run(SMALL[name]())
     run.go(12)
     asked = [run.ask() for _ in range(2 if name == "gp" else 6)]
-    assert len({*run.tried, *(picks for _, picks in asked)}) == 12 + len(asked)
-    for trial, picks in asked:
-        run.tell(trial, picks)
+    assert len({*run.tried, *(indices for _, indices in asked)}) == 12 + len(asked)
+    for trial, indices in asked:
+        run.tell(trial, indices)
     run.go(1)
 
 
@@ -160,18 +161,18 @@ def test_one_convolution_and_one_recalibration_are_a_space_too(name):
 @pytest.mark.parametrize("name", ["tpe", "evolution", "local", "predictor"])
 def test_learns_where_random_does_not(name):
     def best(strategy, seed):
-        return max(value(BLOCKS, picks) for picks in Run(strategy, BLOCKS, seed).go(60))
+        return max(value(BLOCKS, indices) for indices in Run(strategy, BLOCKS, seed).go(60))
 
     gains = [best(STRATEGIES[name].make(), seed) - best(uniform, seed) for seed in range(3)]
     assert np.mean(gains) > 0.05, gains
 
 
 def test_neighbours_differ_in_one_convolution_or_one_recalibration():
-    picks = (0, 3, 5)
-    found = around(TINY, picks)
+    indices = (0, 3, 5)
+    found = around(TINY, indices)
     for one in itertools.product(range(6), repeat=3):
-        changed = [p for p in range(3) if one[p] != picks[p]]
-        apart = [(one[p] // 2 != picks[p] // 2) + (one[p] % 2 != picks[p] % 2) for p in changed]
+        changed = [p for p in range(3) if one[p] != indices[p]]
+        apart = [(one[p] // 2 != indices[p] // 2) + (one[p] % 2 != indices[p] % 2) for p in changed]
         assert (one in found) == (apart == [1])
     assert len(found) == 9
 
@@ -187,22 +188,22 @@ class TestEvolution:
     def test_the_oldest_dies_however_good_it_is(self):
         known = [((0, 0, 0), 9.0), ((5, 5, 5), 1.0), ((2, 2, 2), 3.0), ((4, 4, 4), 2.0)]
         strategy = evolution(population=3, sample=3)
-        children = {strategy(situation(known, seed=seed)) for seed in range(60)}
+        children = {strategy(state(known, seed=seed)) for seed in range(60)}
         assert children <= around(TINY, (2, 2, 2))
         assert len(children) == 9, "every mutation is possible"
 
     def test_a_parent_is_the_best_of_a_few(self):
         corners = [(0, 0, 0), (1, 5, 5), (5, 1, 2), (3, 3, 4)]
-        known = [(picks, float(score)) for score, picks in enumerate(corners)]
+        known = [(indices, float(score)) for score, indices in enumerate(corners)]
         strategy = evolution(population=4, sample=2)
-        children = [strategy(situation(known, seed=seed)) for seed in range(300)]
+        children = [strategy(state(known, seed=seed)) for seed in range(300)]
         shares = [sum(child in around(TINY, corner) for child in children) / 300 for corner in corners]
         assert shares == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6], abs=0.09)
 
     def test_begins_with_a_population_of_uniform_draws(self):
         known = [((0, 0, 0), 1.0), ((1, 1, 1), 2.0)]
-        assert evolution(population=3, sample=2)(situation(known)) is None
-        assert evolution(population=2, sample=2)(situation(known)) is not None
+        assert evolution(population=3, sample=2)(state(known)) is None
+        assert evolution(population=2, sample=2)(state(known)) is not None
 
     def test_mutations_of_something_at_the_limit_are_moved_within(self):
         edge = (5, 5, 5)
@@ -210,7 +211,7 @@ class TestEvolution:
         feasible = Feasible(TINY.table, budget)
         known = [(feasible.nearest(edge, np.random.default_rng(0)), 1.0)]
         strategy = evolution(population=1, sample=1)
-        children = [strategy(situation(known, seed=seed, budget=budget)) for seed in range(40)]
+        children = [strategy(state(known, seed=seed, budget=budget)) for seed in range(40)]
         assert all(feasible.allows(child) for child in children)
         assert known[0][0] not in children
 
@@ -226,19 +227,19 @@ class TestLocal:
         known = [(start, 9.0)]
         strategy = local(start=1)
         for number in range(9):
-            known.append((strategy(situation(known, seed=number)), -float(number)))
-        assert {picks for picks, _ in known[1:]} == around(TINY, start)
-        assert strategy(situation(known)) is None, "a uniform draw"
+            known.append((strategy(state(known, seed=number)), -float(number)))
+        assert {indices for indices, _ in known[1:]} == around(TINY, start)
+        assert strategy(state(known)) is None, "a uniform draw"
 
     def test_moves_on_to_what_is_better(self):
         known = [((0, 0, 0), 1.0), ((0, 0, 1), 2.0), ((0, 0, 2), 0.0)]
         for seed in range(20):
-            assert local(start=1)(situation(known, seed=seed)) in around(TINY, (0, 0, 1))
+            assert local(start=1)(state(known, seed=seed)) in around(TINY, (0, 0, 1))
 
     def test_climbs_next_from_the_best_that_is_on_no_slope(self):
         summit, other = (5, 5, 5), (0, 0, 0)
-        known = [(summit, 9.0), (other, 1.0), *((picks, 5.0) for picks in sorted(around(TINY, summit)))]
-        assert local(start=1)(situation(known)) in around(TINY, other)
+        known = [(summit, 9.0), (other, 1.0), *((indices, 5.0) for indices in sorted(around(TINY, summit)))]
+        assert local(start=1)(state(known)) in around(TINY, other)
 
     def test_neighbours_over_the_budget_are_not_waited_for(self):
         dear = max(itertools.product(range(6), repeat=3), key=lambda one: TINY.table.cost(one)["macs"])
@@ -246,7 +247,7 @@ class TestLocal:
         edge = next(one for one in sorted(around(TINY, dear)) if budget.allows(TINY.table.cost(one)))
         known, strategy = [(edge, 9.0)], local(start=1)
         for number in range(20):
-            proposal = strategy(situation(known, seed=number, budget=budget))
+            proposal = strategy(state(known, seed=number, budget=budget))
             if proposal is None:
                 break
             assert proposal != dear
@@ -260,19 +261,20 @@ class TestPredictor:
         table = random.normal(size=(9, 6))
         table[:, 4] += 1
 
-        def additive(space, picks):
-            return float(table[range(9), picks].sum())
+        def additive(space, indices):
+            return float(table[range(9), indices].sum())
 
         best = table.max(axis=1).sum()
         for seed in range(2):
             found = [
-                additive(BLOCKS, picks) for picks in Run(predictor(), BLOCKS, seed, values=additive).go(120)
+                additive(BLOCKS, indices)
+                for indices in Run(predictor(), BLOCKS, seed, values=additive).go(120)
             ]
             assert max(found) == pytest.approx(best), "of 10,077,696"
 
     def test_collapsed_trainings_change_little(self):
-        def collapsing(space, picks):
-            return -1e9 if sum(picks) % 11 == 0 else value(space, picks)
+        def collapsing(space, indices):
+            return -1e9 if sum(indices) % 11 == 0 else value(space, indices)
 
         best = max(value(BLOCKS, one) for one in Run(predictor(), BLOCKS, values=collapsing).go(50))
         assert best > 0.85
@@ -280,16 +282,16 @@ class TestPredictor:
     def test_what_was_pruned_counts_as_poor(self):
         random = np.random.default_rng(0)
         known = [
-            (tuple(picks), 0.5 + 0.01 * random.normal() + 0.02 * (picks[0] == 0))
-            for picks in random.integers(6, size=(12, 3)).tolist()
+            (tuple(indices), 0.5 + 0.01 * random.normal() + 0.02 * (indices[0] == 0))
+            for indices in random.integers(6, size=(12, 3)).tolist()
         ]
         pruned = [((first, second, 5), 0.3) for first in range(6) for second in range(3)]
-        kept = [(picks, score) for picks, score in known if picks[2] != 5]
+        kept = [(indices, score) for indices, score in known if indices[2] != 5]
 
         def share(pruned):
             strategy = predictor(start=2, boldness=2)
-            proposals = [strategy(situation(kept, pruned=pruned, seed=seed)) for seed in range(40)]
-            return np.mean([picks[2] == 5 for picks in proposals])
+            proposals = [strategy(state(kept, pruned=pruned, seed=seed)) for seed in range(40)]
+            return np.mean([indices[2] == 5 for indices in proposals])
 
         assert share(pruned) < 0.5 * share([])
 
@@ -297,28 +299,30 @@ class TestPredictor:
         hidden = {}
         asked = []
 
-        def luck(picks):
-            return hidden.setdefault(picks, np.random.default_rng(picks).normal())
+        def luck(indices):
+            return hidden.setdefault(indices, np.random.default_rng(indices).normal())
 
-        def scores(picks):
-            asked.append(picks)
-            return (luck(picks), 7.0)
+        def scores(indices):
+            asked.append(indices)
+            return (luck(indices), 7.0)
 
-        def values(space, picks):
-            return value(space, picks) + 3 * luck(picks)
+        def values(space, indices):
+            return value(space, indices) + 3 * luck(indices)
 
         run = Run(predictor(start=6, features=scores), BLOCKS, values=values)
         tried = run.go(30)
         assert len(asked) == len(set(asked)) <= 30 + 8 * 24
-        told = np.mean([luck(picks) for picks in tried[15:]])
-        blind = np.mean([luck(picks) for picks in Run(predictor(start=6), BLOCKS, values=values).go(30)[15:]])
+        told = np.mean([luck(indices) for indices in tried[15:]])
+        blind = np.mean(
+            [luck(indices) for indices in Run(predictor(start=6), BLOCKS, values=values).go(30)[15:]]
+        )
         assert told > blind + 0.5
 
     def test_where_all_came_to_the_same_it_has_no_opinion(self):
-        same = [(picks, 1.0) for picks in itertools.product(range(2), repeat=3)]
-        assert predictor(start=4)(situation(same)) is None
-        mostly = [(picks, score) for (picks, _), score in zip(same, [1.0] * 6 + [0.1, 0.2], strict=True)]
-        assert predictor(start=4)(situation(mostly)) is None, "what collapsed is not taken at its word"
+        same = [(indices, 1.0) for indices in itertools.product(range(2), repeat=3)]
+        assert predictor(start=4)(state(same)) is None
+        mostly = [(indices, score) for (indices, _), score in zip(same, [1.0] * 6 + [0.1, 0.2], strict=True)]
+        assert predictor(start=4)(state(mostly)) is None, "what collapsed is not taken at its word"
 
     def test_counting_is_multiplying(self):
         random = np.random.default_rng(0)
@@ -338,12 +342,12 @@ class TestOptunas:
         assert beyond == Run(tpe()).go(16)
 
     def test_nsga2_spreads_over_the_front_of_two_objectives(self):
-        def both(space, picks):
-            return value(space, picks), space.table.cost(picks)["params"]
+        def both(space, indices):
+            return value(space, indices), space.table.cost(indices)["params"]
 
         def volume(strategy, seed):
             tried = Run(strategy, BLOCKS, seed, values=both, directions=("maximize", "minimize")).go(120)
-            points = np.array([both(BLOCKS, picks) for picks in tried])
+            points = np.array([both(BLOCKS, indices) for indices in tried])
             worst = BLOCKS.table.greatest()["params"]
             accuracies = np.linspace(0, 0.9, 91)
             least = [points[points[:, 0] >= accuracy, 1].min(initial=worst) for accuracy in accuracies]

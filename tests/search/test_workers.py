@@ -20,13 +20,13 @@ from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import Step, train
 from nas_recalib.search.samplers.base import distributions
-from nas_recalib.search.trial_writer import Draft
-from nas_recalib.study.trials import finished, owed
-from nas_recalib.study.worker_lock import enrolled, surely_dead
+from nas_recalib.search.trial_writer import TrialSpec
+from nas_recalib.study.trials import finished, to_resume
+from nas_recalib.study.worker_lock import locked_worker, worker_has_ended
 
 
 def test_no_two_train_the_same_and_none_begins_more_than_asked(make):
-    workers = [make(goal=7, strategy="random") for _ in range(4)]
+    workers = [make(target=7, strategy="random") for _ in range(4)]
     jobs = [(worker, worker.next()) for worker in workers for _ in range(2)]
     handed = [(worker, job) for worker, job in jobs if job]
     assert len(handed) == len({job.architecture for _, job in handed}) == 7
@@ -49,7 +49,7 @@ def test_of_two_that_write_the_same_at_once_the_older_has_it(make, monkeypatch):
 
 
 def test_of_two_that_begin_the_last_at_once_the_older_does(make, monkeypatch):
-    first, second = make(goal=1, first=()), make(goal=1, first=())
+    first, second = make(target=1, first=()), make(target=1, first=())
     seen = second._look()
     assert first.next()
     monkeypatch.setattr(second, "_look", iter([seen, first._look()]).__next__)
@@ -86,7 +86,7 @@ def test_who_dies_before_it_saw_that_another_was_first_leaves_nothing_to_go_on_w
     first, second, third = make(), make(), make()
     if on:
         first.report((job := first.next()).number, next(train(first.proxy, job, first.checkpoints)))
-        first.give_back()
+        first.requeue_running()
     seen = second._look()
     job = first.next()
     assert (job.after != ()) == on
@@ -96,14 +96,14 @@ def test_who_dies_before_it_saw_that_another_was_first_leaves_nothing_to_go_on_w
         second.next()
     for now in (0, 61, 125):
         clock.now = now
-        first.lives.sign()
+        first.heartbeat.sign()
         finish(third, third.next())
     assert states(first)[job.number : job.number + 2] == ["RUNNING", "withdrawn"]
     assert len({str(t.params) for t in finished(third.study)}) == len(finished(third.study)) == 3
 
 
 def test_what_has_told_an_epoch_is_gone_on_with_whatever_the_one_who_finds_it_wants(make, clock):
-    dead, modest = make(goal=6), make(goal=1)
+    dead, modest = make(target=6), make(target=1)
     jobs = [dead.next() for _ in range(3)]
     for job in jobs:
         dead.report(job.number, next(train(dead.proxy, job, dead.checkpoints)))
@@ -116,13 +116,13 @@ def test_what_has_told_an_epoch_is_gone_on_with_whatever_the_one_who_finds_it_wa
 def test_what_was_begun_earlier_is_not_begun_again_while_it_goes_on_under_a_younger_number(make, clock):
     dead, slow, quick = make(first=()), make(first=()), make(first=())
     job = dead.next()
-    draft = Draft(slow.space.picks(job.architecture))
-    late = slow._ledger.begin(draft)  # written by one that looked before
+    spec = TrialSpec(slow.space.indices(job.architecture))
+    late = slow._writer.begin(spec)  # written by one that looked before
     pass_away(clock, quick)
-    slow.lives.sign()
+    slow.heartbeat.sign()
     assert states(quick)[0] == "lost"
     assert quick.next().after == (job.number,)
-    assert slow._take(late, draft) is None
+    assert slow._take(late, spec) is None
 
 
 def test_who_dies_while_it_withdraws_has_withdrawn(make, clock):
@@ -151,9 +151,9 @@ def test_what_failed_by_a_bug_with_half_batches_is_tried_again_by_others(make):
     for failure in (Failure("out-of-memory", "no room"), Failure("error", "a bug", "traceback")):
         job = first.next()
         first.fail(job.number, failure)
-    draft = second.plan.next(second.study.get_trials(), 6)
-    assert draft.picks == second.space.picks(job.architecture)
-    assert second._take(second._ledger.begin(draft), draft), "else it would be proposed again for ever"
+    spec = second.scheduler.next(second.study.get_trials(), 6)
+    assert spec.indices == second.space.indices(job.architecture)
+    assert second._take(second._writer.begin(spec), spec), "else it would be proposed again for ever"
 
 
 def test_a_checkpoint_that_cannot_be_deleted_ends_nothing(make, monkeypatch):
@@ -168,11 +168,11 @@ def test_a_checkpoint_that_cannot_be_deleted_ends_nothing(make, monkeypatch):
 
 
 def test_a_worker_that_gives_signs_of_life_is_never_buried(make, clock):
-    busy, other = make(goal=30), make(goal=30)
+    busy, other = make(target=30), make(target=30)
     job = busy.next()
     for minute in range(20):
         clock.now = 60 * minute
-        busy.lives.sign()
+        busy.heartbeat.sign()
         finish(other, other.next())
     assert states(other)[job.number] == "RUNNING"
 
@@ -183,7 +183,7 @@ def test_nobody_dies_of_a_time_without_storage(make, clock):
     finish(other, other.next())
     clock.now = 3600  # nobody could write, nobody could look
     finish(other, other.next())
-    busy.lives.sign()
+    busy.heartbeat.sign()
     clock.now = 3700
     finish(other, other.next())
     assert states(other)[job.number] == "RUNNING"
@@ -195,7 +195,7 @@ def test_of_two_that_find_the_same_dead_one_goes_on(make, clock):
     for now in (0, 61, 125):
         clock.now = now
         running = [t for t in dead.study.get_trials() if t.state == TrialState.RUNNING]
-        found = [worker.lives.dead(running) for worker in alive]
+        found = [worker.heartbeat.dead(running) for worker in alive]
     assert [len(some) for some in found] == [1, 1]
     jobs = [worker.next() for worker in alive]
     assert sorted(one.after for one in jobs) == [(), (job.number,)]
@@ -205,7 +205,7 @@ def test_what_is_given_back_is_gone_on_with_at_once_and_does_not_count_as_a_deat
     leaving, other = make(retries=0), make(retries=0)
     job = leaving.next()
     leaving.report(job.number, next(train(leaving.proxy, job, leaving.checkpoints)))
-    leaving.give_back()
+    leaving.requeue_running()
     again = other.next()
     assert again.after == (job.number,)
     finish(other, again)
@@ -214,11 +214,11 @@ def test_what_is_given_back_is_gone_on_with_at_once_and_does_not_count_as_a_deat
 
 def test_a_trial_written_by_a_call_that_broke_off_is_withdrawn(make):
     worker = make()
-    draft = worker.plan.next(worker.study.get_trials(), 6)
-    worker._ledger.begin(draft)  # and then the connection broke
+    spec = worker.scheduler.next(worker.study.get_trials(), 6)
+    worker._writer.begin(spec)  # and then the connection broke
     job = worker.next()
     assert states(worker) == ["withdrawn", "RUNNING"]
-    assert job.architecture == worker.space.at(draft.picks)
+    assert job.architecture == worker.space.from_indices(spec.indices)
 
 
 def test_a_checkpoint_that_cannot_be_kept_stops_the_search_and_gives_the_trial_back(make):
@@ -230,32 +230,32 @@ def test_a_checkpoint_that_cannot_be_kept_stops_the_search_and_gives_the_trial_b
 
 
 def test_a_worker_of_this_machine_is_known_to_have_ended_at_once(tmp_path):
-    with enrolled(tmp_path, alone=False) as worker, enrolled(tmp_path, alone=False) as other:
+    with locked_worker(tmp_path, alone=False) as worker, locked_worker(tmp_path, alone=False) as other:
         assert worker != other
-        assert not surely_dead(tmp_path, worker)
+        assert not worker_has_ended(tmp_path, worker)
         lock = tmp_path / "workers" / f"{worker.partition('/')[2]}.lock"
         content = lock.read_text()
     lock.write_text(content)  # as a killed process leaves it
-    assert surely_dead(tmp_path, worker)
+    assert worker_has_ended(tmp_path, worker)
     lock.write_text("another machine")
-    assert not surely_dead(tmp_path, worker)
-    assert not surely_dead(tmp_path, "nobody/0000")
-    assert not surely_dead(tmp_path, "x/../../etc/passwd")
+    assert not worker_has_ended(tmp_path, worker)
+    assert not worker_has_ended(tmp_path, "nobody/0000")
+    assert not worker_has_ended(tmp_path, "x/../../etc/passwd")
 
 
 def test_what_an_older_release_trained_anew_is_not_gone_on_with(make):
     worker = make(first=())
     job = worker.next()
-    picks = worker.space.picks(job.architecture)
-    worker.give_back()
-    assert len(owed(worker.study.get_trials())) == 1
-    anew = worker._ledger.begin(Draft(picks))
-    worker._ledger.end(anew, TrialState.COMPLETE, 0.3)
-    assert owed(worker.study.get_trials()) == []
+    indices = worker.space.indices(job.architecture)
+    worker.requeue_running()
+    assert len(to_resume(worker.study.get_trials())) == 1
+    anew = worker._writer.begin(TrialSpec(indices))
+    worker._writer.end(anew, TrialState.COMPLETE, 0.3)
+    assert to_resume(worker.study.get_trials()) == []
 
 
 def test_a_trial_that_was_only_about_to_be_buried_still_holds_its_place(make):
-    busy, other = (make(pruner="halving", goal=3, first=()) for _ in range(2))
+    busy, other = (make(pruner="halving", target=3, first=()) for _ in range(2))
     jobs = [busy.next() for _ in range(3)]
     for job in sorted(jobs, key=lambda job: -formula(job.architecture)):
         for step in train(busy.proxy, job, busy.checkpoints):
@@ -273,7 +273,7 @@ def test_a_trial_that_was_only_about_to_be_buried_still_holds_its_place(make):
 
 
 def test_a_search_is_not_done_while_it_trains(make):
-    worker = make(goal=1, first=())
+    worker = make(target=1, first=())
     job = worker.next()
     worker._goal = 0
     assert worker.next() is None
@@ -284,20 +284,20 @@ def test_a_search_is_not_done_while_it_trains(make):
 
 
 def test_what_another_study_left_and_this_one_broke_off_is_gone_on_with_after_the_goal(make):
-    worker = make(goal=0, pruner="halving")
-    picks = worker.space.picks(all_architectures(worker.space)[0])
+    worker = make(target=0, pruner="halving")
+    indices = worker.space.indices(all_architectures(worker.space)[0])
     worker.study.add_trial(
         create_trial(
             state=TrialState.PRUNED,
             value=0.5,
-            params=worker.space.parameters(picks),
+            params=worker.space.parameters(indices),
             distributions=distributions(worker.space),
-            user_attrs={"taken_from": "other/0", "architecture": str(worker.space.at(picks))},
+            user_attrs={"taken_from": "other/0", "architecture": str(worker.space.from_indices(indices))},
             intermediate_values={1: 0.5},
         )
     )
     assert worker.next().after == (0,)
-    worker.give_back()
+    worker.requeue_running()
     job = worker.next()
     assert job.after == (1, 0)
     finish(worker, job)

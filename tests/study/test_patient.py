@@ -13,7 +13,7 @@ from psycopg import errors
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from nas_recalib.study import retrying_storage
-from nas_recalib.study.retrying_storage import PatientStorage
+from nas_recalib.study.retrying_storage import RetryingStorage
 
 LOST = DBAPIError("", None, Exception("connection lost"), connection_invalidated=True)
 
@@ -52,7 +52,7 @@ def study(inner):
 
 
 def wrap(storage, patience=20.0):
-    return PatientStorage(lambda: storage, "the server", str, patience)
+    return RetryingStorage(lambda: storage, "the server", str, patience)
 
 
 def waiting(inner, study):

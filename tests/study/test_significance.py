@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from nas_recalib.study.statistics import half_width, student_quantile, student_share, told_apart
+from nas_recalib.study.statistics import distinguishable, half_width, student_quantile, student_share
 
 FREEDOM = st.integers(1, 60)
 PAIR = frozenset({1, 2})
@@ -36,11 +36,11 @@ def test_two_values_have_no_interval_and_equal_ones_are_no_certainty():
     assert half_width([0.5]) is None
     assert half_width([0.4, 0.8]) is None, "it would be 2.5 wide on either side"
     assert half_width([0.5] * 3, 1 / 400) > 0
-    assert not told_apart({1: {1: 0.7}, 2: {1: 0.1}}, 1 / 400)
-    assert not told_apart({1: by_seed([0.7, 0.7]), 2: by_seed([0.1, 0.1])}, 1 / 400)
+    assert not distinguishable({1: {1: 0.7}, 2: {1: 0.1}}, 1 / 400)
+    assert not distinguishable({1: by_seed([0.7, 0.7]), 2: by_seed([0.1, 0.1])}, 1 / 400)
     tight = {1: by_seed([0.5025] * 3), 2: by_seed([0.5] * 3)}
-    assert told_apart(tight, 1 / 400) == set(), "one image three times: rounding may do that"
-    assert told_apart(tight, 1 / 40_000) == {PAIR}
+    assert distinguishable(tight, 1 / 400) == set(), "one image three times: rounding may do that"
+    assert distinguishable(tight, 1 / 40_000) == {PAIR}
 
 
 @pytest.mark.parametrize("count", [3, 5, 8])
@@ -55,7 +55,7 @@ def test_two_are_told_apart_where_the_paired_interval_excludes_zero(count, gap, 
     first, second = np.random.default_rng(seed).normal([[gap], [0]], 0.01, (2, count))
     interval = stats.ttest_rel(first, second).confidence_interval(0.95)
     apart = interval.low > 0 or interval.high < 0
-    assert told_apart({1: by_seed(first), 2: by_seed(second)}) == ({PAIR} if apart else set())
+    assert distinguishable({1: by_seed(first), 2: by_seed(second)}) == ({PAIR} if apart else set())
 
 
 @given(st.integers(3, 5), st.integers(3, 6), st.integers(0, 10_000))
@@ -73,14 +73,14 @@ def test_more_are_compared_as_holm_does_it(trials, count, seed):
         if p > 0.05 / (len(ps) - index):
             break
         expected.add(pair)
-    assert told_apart({number: by_seed(row) for number, row in enumerate(table)}) == expected
+    assert distinguishable({number: by_seed(row) for number, row in enumerate(table)}) == expected
 
 
 def test_only_common_seeds_are_compared():
     first = {1: 0.71, 2: 0.72, 3: 0.70, 4: 0.1}
     second = {1: 0.61, 2: 0.621, 3: 0.60, 5: 0.99}
-    assert told_apart({1: first, 2: second}) == {PAIR}
-    assert told_apart({1: first, 2: {1: 0.61, 7: 0.6}}) == set(), "one common seed tells nothing"
+    assert distinguishable({1: first, 2: second}) == {PAIR}
+    assert distinguishable({1: first, 2: {1: 0.61, 7: 0.6}}) == set(), "one common seed tells nothing"
 
 
 @pytest.mark.parametrize(("seeds", "images"), [(3, 100), (3, 5000), (5, 1000)])
@@ -90,7 +90,7 @@ def test_of_equal_leaders_one_is_wrongly_told_apart_in_5_of_100_at_most(seeds, i
     draws += np.random.default_rng(images).normal(0, 0.01, (1000, 1, seeds))
     rounded = np.round(draws * images) / images
     wrong = [
-        bool(told_apart({number: by_seed(row) for number, row in enumerate(table)}, 1 / images))
+        bool(distinguishable({number: by_seed(row) for number, row in enumerate(table)}, 1 / images))
         for table in rounded
     ]
     assert np.mean(wrong) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 1000)
@@ -99,6 +99,6 @@ def test_of_equal_leaders_one_is_wrongly_told_apart_in_5_of_100_at_most(seeds, i
 @pytest.mark.parametrize(("seeds", "expected"), [(3, 0.29), (5, 0.85)])
 def test_more_seeds_tell_a_leader_that_is_three_deviations_ahead_as_often_as_the_readme_says(seeds, expected):
     draws = np.random.default_rng(seeds).normal([[0.73], [0.7], [0.7], [0.7]], 0.01, (1000, 4, seeds))
-    found = [told_apart({n: by_seed(row) for n, row in enumerate(table)}, 1 / 5000) for table in draws]
+    found = [distinguishable({n: by_seed(row) for n, row in enumerate(table)}, 1 / 5000) for table in draws]
     told = np.mean([any(frozenset({0, n}) in pairs for n in (1, 2, 3)) for pairs in found])
     assert told == pytest.approx(expected, abs=0.04)

@@ -23,7 +23,7 @@ from nas_recalib.cli import run
 from nas_recalib.errors import InputError
 from nas_recalib.search.local import run_here
 from nas_recalib.study import retrying_storage
-from nas_recalib.study.location import StudyPlace, create_study, find_study, open_study
+from nas_recalib.study.location import StudyLocation, create_study, find_study, open_study
 from nas_recalib.study.storage import connect, file_of, kind_of, open_storage, shared
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=4, max_size=12)
@@ -48,7 +48,7 @@ def test_a_search_writes_what_another_connection_reads(kind, tmp_path, request):
     fixtures = {"postgresql": "database", "grpc": "proxy"}
     url = urls[kind] if kind in urls else request.getfixturevalue(fixtures[kind])
     assert kind_of(url) == kind
-    place = StudyPlace.of(kind, tmp_path, url)
+    place = StudyLocation.of(kind, tmp_path, url)
     assert find_study(place) is None
     study = create_study(place)
     study.set_user_attr("config", {"name": kind})
@@ -86,7 +86,7 @@ def test_many_that_come_at_once_to_an_empty_database_all_get_in(request, tmp_pat
 
 def test_a_process_has_at_most_two_connections(server, tmp_path):
     url = server.new("counted")
-    place = StudyPlace.of("s", tmp_path, url)
+    place = StudyLocation.of("s", tmp_path, url)
     for _ in range(3):
         create_study(place)
         assert find_study(place)
@@ -310,7 +310,7 @@ REFUSED = {
 @pytest.mark.parametrize("url", REFUSED)
 def test_what_is_no_storage_is_refused_before_anything_is_done(tmp_path, url):
     with pytest.raises(InputError, match=r"^storage: ") as refusal:
-        StudyPlace.of("s", tmp_path, url)
+        StudyLocation.of("s", tmp_path, url)
     assert REFUSED[url] in str(refusal.value)
 
 
@@ -347,7 +347,7 @@ def test_the_file_of_a_url_is_the_one_that_is_opened(tmp_path, monkeypatch, url)
 
 def test_looking_for_a_study_makes_no_file(tmp_path):
     for url in (f"sqlite:///{tmp_path}/s.db", f"journal:{tmp_path}/s.log"):
-        assert find_study(StudyPlace.of("s", tmp_path, url)) is None
+        assert find_study(StudyLocation.of("s", tmp_path, url)) is None
     assert list(tmp_path.iterdir()) == []
 
 

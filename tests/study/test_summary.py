@@ -11,7 +11,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.study.statistics import keep_confirmation
 from nas_recalib.study.summary import leaders, summarise
-from nas_recalib.study.trials import require_sound
+from nas_recalib.study.trials import validate_study
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def test_importance_needs_ten_trials_and_finds_what_matters(study):
     assert summarise(study).importance == {}
     both = {f"layer{i}.convolution": CategoricalDistribution(["vanilla", "psconv"]) for i in (1, 2)}
     for number in range(24):
-        picks = {name: ["vanilla", "psconv"][number >> i & 1] for i, name in enumerate(both)}
-        value = 0.9 if picks["layer1.convolution"] == "psconv" else 0.1
+        indices = {name: ["vanilla", "psconv"][number >> i & 1] for i, name in enumerate(both)}
+        value = 0.9 if indices["layer1.convolution"] == "psconv" else 0.1
         attributes = trial("vanilla", 0, 1).user_attrs
-        study.add_trial(create_trial(value=value, params=picks, distributions=both, user_attrs=attributes))
+        study.add_trial(create_trial(value=value, params=indices, distributions=both, user_attrs=attributes))
     shares = summarise(study).importance
     assert shares["layer1"] > 0.9
 
@@ -141,4 +141,4 @@ def test_architectures_of_many_blocks_are_sound():
     deep_one = trial("psconv", 0.4, 40)
     deep_one.set_user_attr("architecture", deep)
     study.add_trial(deep_one)
-    require_sound(study)
+    validate_study(study)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from nas_recalib.costs import Feasible
 from nas_recalib.errors import InputError
 from nas_recalib.search.samplers.base import (
-    Known,
-    Picks,
+    Indices,
+    Observation,
     Proposal,
-    Situation,
+    SearchState,
     Strategy,
-    UntriedSampler,
+    StrategySampler,
     uniform,
 )
 from nas_recalib.search.samplers.evolution import evolution, local
@@ -20,7 +20,7 @@ from nas_recalib.search.samplers.predictor import predictor
 
 
 @dataclass(frozen=True)
-class Offer:
+class StrategyInfo:
     """A strategy by name.
 
     Attributes:
@@ -36,13 +36,13 @@ class Offer:
 
 
 STRATEGIES = {
-    "random": Offer(lambda: uniform, several=True),
-    "tpe": Offer(tpe, several=True, drawn=8),
-    "gp": Offer(gp, several=True, drawn=10),
-    "nsga2": Offer(nsga2, several=True, drawn=24),
-    "evolution": Offer(evolution, drawn=32),
-    "local": Offer(local, drawn=10),
-    "predictor": Offer(predictor),
+    "random": StrategyInfo(lambda: uniform, several=True),
+    "tpe": StrategyInfo(tpe, several=True, drawn=8),
+    "gp": StrategyInfo(gp, several=True, drawn=10),
+    "nsga2": StrategyInfo(nsga2, several=True, drawn=24),
+    "evolution": StrategyInfo(evolution, drawn=32),
+    "local": StrategyInfo(local, drawn=10),
+    "predictor": StrategyInfo(predictor),
 }
 DEFAULT = "predictor"
 DEFAULT_OF_SEVERAL = "tpe"  # a few dozen trials are no more than a generation or two of nsga2
@@ -50,16 +50,16 @@ DEFAULT_OF_SEVERAL = "tpe"  # a few dozen trials are no more than a generation o
 
 def refuse_unsuitable(strategy: str, objectives: Sequence[str], feasible: Feasible) -> None:
     """Raises InputError if a strategy does not suit the objectives or what is within the budget."""
-    offer = STRATEGIES[strategy]
-    if len(objectives) > 1 and not offer.several:
+    info = STRATEGIES[strategy]
+    if len(objectives) > 1 and not info.several:
         fit = ", ".join(name for name, one in STRATEGIES.items() if one.several)
         raise InputError(
             f"strategy: {strategy} knows one objective; for {', '.join(objectives)} there are {fit}"
         )
     count = feasible.count()
-    if count <= offer.drawn:
+    if count <= info.drawn:
         raise InputError(
-            f"strategy: {strategy} first draws {offer.drawn} architectures uniformly, and there are only "
+            f"strategy: {strategy} first draws {info.drawn} architectures uniformly, and there are only "
             f"{count} within the budget; random tries them all"
         )
 
@@ -68,13 +68,13 @@ __all__ = [
     "DEFAULT",
     "DEFAULT_OF_SEVERAL",
     "STRATEGIES",
-    "Known",
-    "Offer",
-    "Picks",
+    "Indices",
+    "Observation",
     "Proposal",
-    "Situation",
+    "SearchState",
     "Strategy",
-    "UntriedSampler",
+    "StrategyInfo",
+    "StrategySampler",
     "evolution",
     "gp",
     "local",

@@ -19,28 +19,28 @@ from nas_recalib.costs.table import Integers
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import FINISHED, REPLAYED, curve_of
 
-Picks = tuple[int, ...]
+Indices = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Known:
+class Observation:
     """An architecture that has been trained, to the end or until it was given up.
 
     Attributes:
         number: Of its trial.
-        picks: Its choice at every position.
+        indices: Its choice at every position.
         values: One an objective, all to be maximised; of the last epoch trained.
         curve: Accuracies after each epoch.
     """
 
     number: int
-    picks: Picks
+    indices: Indices
     values: tuple[float, ...]
     curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
-class Situation:
+class SearchState:
     """Where a search stands when it asks for an architecture.
 
     Attributes:
@@ -58,17 +58,17 @@ class Situation:
 
     space: SearchSpace
     feasible: Feasible
-    known: Sequence[Known]
-    pruned: Sequence[Known]
-    running: Sequence[Picks]
-    tried: Set[Picks]
+    known: Sequence[Observation]
+    pruned: Sequence[Observation]
+    running: Sequence[Indices]
+    tried: Set[Indices]
     random: np.random.Generator
     directions: Sequence[StudyDirection]
     trials: Sequence[FrozenTrial]
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-Strategy = Callable[[Situation], Picks | None]
+Strategy = Callable[[SearchState], Indices | None]
 """Proposes an architecture, within the budget or not; None is drawn uniformly from within."""
 
 
@@ -77,17 +77,17 @@ def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     return {name: CategoricalDistribution(allowed) for name, allowed in space.options().items()}
 
 
-def neighbours(space: SearchSpace, picks: Picks) -> Integers:
+def neighbours(space: SearchSpace, indices: Indices) -> Integers:
     """Every architecture that differs in one convolution or one recalibration, (n, positions)."""
     moved = []
-    for index, (position, pick) in enumerate(zip(space.positions, picks, strict=True)):
+    for index, (position, pick) in enumerate(zip(space.positions, indices, strict=True)):
         convolutions, recalibrations = len(position.convolutions), len(position.recalibrations)
         convolution, recalibration = divmod(pick, recalibrations)
         others = [
             *(c * recalibrations + recalibration for c in range(convolutions) if c != convolution),
             *(convolution * recalibrations + r for r in range(recalibrations) if r != recalibration),
         ]
-        rows = np.tile(np.array(picks, dtype=np.int64), (len(others), 1))
+        rows = np.tile(np.array(indices, dtype=np.int64), (len(others), 1))
         rows[:, index] = others
         moved.append(rows)
     return np.concatenate(moved)
@@ -108,28 +108,28 @@ def mutants(space: SearchSpace, parents: Integers, random: np.random.Generator) 
     return children
 
 
-def parts(space: SearchSpace, picks: Integers) -> Integers:
+def parts(space: SearchSpace, indices: Integers) -> Integers:
     """Convolutions, then recalibrations, by number, (n, 2 positions)."""
     options = np.array([len(position.recalibrations) for position in space.positions])
-    return np.concatenate(np.divmod(picks, options), axis=1)
+    return np.concatenate(np.divmod(indices, options), axis=1)
 
 
-def tuples(picks: Integers) -> list[Picks]:
+def tuples(indices: Integers) -> list[Indices]:
     """Architectures one by one."""
-    return [tuple(one) for one in picks.tolist()]
+    return [tuple(one) for one in indices.tolist()]
 
 
 _SLOPE, _WEIGHT = 0.5, 4.0  # of accuracy at the end on accuracy earlier: before any is seen, and its weight
 _TINY = 1e-12
 
 
-def ended(situation: Situation) -> list[Known]:
+def ended(state: SearchState) -> list[Observation]:
     """Everything trained in the order of its trials, with the value expected of what is not at its end."""
-    expected = [replace(one, values=(_end(one, situation.known),)) for one in situation.pruned]
-    return sorted([*situation.known, *expected], key=lambda one: one.number)
+    expected = [replace(one, values=(_end(one, state.known),)) for one in state.pruned]
+    return sorted([*state.known, *expected], key=lambda one: one.number)
 
 
-def _end(pruned: Known, known: Sequence[Known]) -> float:
+def _end(pruned: Observation, known: Sequence[Observation]) -> float:
     """By regression on those that went on from the same epoch.
 
     A few of them say little about the slope, which is held near `_SLOPE` then.
@@ -145,7 +145,7 @@ def _end(pruned: Known, known: Sequence[Known]) -> float:
     return float(end + slope * (pruned.values[0] - early))
 
 
-def uniform(situation: Situation) -> None:
+def uniform(state: SearchState) -> None:
     """Never has an opinion: everything within the budget is equally likely."""
 
 
@@ -158,13 +158,13 @@ class Proposal:
     """What is to be trained next.
 
     Attributes:
-        picks: Its choice at every position.
+        indices: Its choice at every position.
         proposed: The strategy's own picks, where those are over budget or have been tried.
         kept: System attributes that belong to the trial.
     """
 
-    picks: Picks
-    proposed: Picks | None = None
+    indices: Indices
+    proposed: Indices | None = None
     kept: dict[str, Any] = field(default_factory=dict)
 
 
@@ -172,10 +172,10 @@ class Proposal:
 class _Ended:
     when: datetime
     complete: bool
-    known: Known
+    known: Observation
 
 
-class UntriedSampler(BaseSampler):
+class StrategySampler(BaseSampler):
     """Passes on what a strategy proposes, moved into the budget, and never twice the same.
 
     A proposal over budget is moved to an architecture within it that keeps most of its choices. In the place
@@ -191,7 +191,7 @@ class UntriedSampler(BaseSampler):
         strategy: Strategy,
         space: SearchSpace,
         feasible: Feasible,
-        tried: Collection[Picks],
+        tried: Collection[Indices],
         seed: int,
         salt: Sequence[int] = (),
     ) -> None:
@@ -209,17 +209,17 @@ class UntriedSampler(BaseSampler):
         if len(self._tried) < self._feasible.count():  # which is never more than there are
             return False
         everything = self._feasible.enumerate(np.random.default_rng(self._entropy))
-        return all(picks in self._tried for picks in everything)
+        return all(indices in self._tried for indices in everything)
 
     def propose(self, study: optuna.Study, number: int) -> Proposal:
         """An architecture for the trial of that number, which need not be there yet."""
         random = np.random.default_rng((*self._entropy, number))
-        situation = self._situation(study, number, random)
-        proposed = self._strategy(situation)
-        picks = self._feasible.nearest(proposed or self._feasible.sample(random), random)
-        if picks in situation.tried:
-            picks = _nearest_untried(situation, picks) or picks
-        return Proposal(picks, None if proposed in (None, picks) else proposed, situation.kept)
+        state = self._situation(study, number, random)
+        proposed = self._strategy(state)
+        indices = self._feasible.nearest(proposed or self._feasible.sample(random), random)
+        if indices in state.tried:
+            indices = _nearest_untried(state, indices) or indices
+        return Proposal(indices, None if proposed in (None, indices) else proposed, state.kept)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -232,19 +232,19 @@ class UntriedSampler(BaseSampler):
         proposal = self.propose(study, trial.number)
         for key, value in proposal.kept.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)
-        return self._space.parameters(proposal.picks)
+        return self._space.parameters(proposal.indices)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         raise ValueError(f"{param_name} is not a parameter of the space {self._space.name}")
 
-    def _situation(self, study: optuna.Study, number: int, random: np.random.Generator) -> Situation:
+    def _situation(self, study: optuna.Study, number: int, random: np.random.Generator) -> SearchState:
         trials = study.get_trials(deepcopy=False)
         running = self._look_around(study, trials, number)
-        last = {one.known.picks: one for one in sorted(self._ended, key=_age)}
+        last = {one.known.indices: one for one in sorted(self._ended, key=_age)}
         ended = sorted(last.values(), key=_age)  # what went on is as young as its end
-        return Situation(
+        return SearchState(
             space=self._space,
             feasible=self._feasible,
             known=[one.known for one in ended if one.complete],
@@ -256,7 +256,9 @@ class UntriedSampler(BaseSampler):
             trials=[trial for trial in trials if trial.number != number],
         )
 
-    def _look_around(self, study: optuna.Study, trials: Collection[FrozenTrial], number: int) -> list[Picks]:
+    def _look_around(
+        self, study: optuna.Study, trials: Collection[FrozenTrial], number: int
+    ) -> list[Indices]:
         """Learns what has ended, and returns what is running."""
         running = []
         for other in trials:
@@ -267,47 +269,47 @@ class UntriedSampler(BaseSampler):
                 if other.state in FINISHED and REPLAYED not in other.user_attrs:
                     self._ended.append(self._end(other, study.directions))
             elif other.state == TrialState.RUNNING and other.number != number:
-                running.append(self._picks(other))
+                running.append(self._indices(other))
         return running
 
     def _end(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> _Ended:
         assert trial.datetime_complete is not None
         signs = [1.0 if one == StudyDirection.MAXIMIZE else -1.0 for one in directions]
         values = tuple(map(mul, signs, trial.values))
-        known = Known(trial.number, self._picks(trial), values, tuple(curve_of(trial)))
+        known = Observation(trial.number, self._indices(trial), values, tuple(curve_of(trial)))
         return _Ended(trial.datetime_complete, trial.state == TrialState.COMPLETE, known)
 
-    def _picks(self, trial: FrozenTrial) -> Picks:
-        return self._space.picks_of(trial.params)
+    def _indices(self, trial: FrozenTrial) -> Indices:
+        return self._space.indices_of(trial.params)
 
 
 def _age(one: _Ended) -> tuple[datetime, int]:
     return one.when, one.known.number
 
 
-def _nearest_untried(situation: Situation, picks: Picks) -> Picks | None:
+def _nearest_untried(state: SearchState, indices: Indices) -> Indices | None:
     """One that differs in as few positions as possible, up to a few; then any."""
-    for some in chain(_rings(situation, picks), (situation.feasible.enumerate(situation.random),)):
+    for some in chain(_rings(state, indices), (state.feasible.enumerate(state.random),)):
         for one in some:
-            if one not in situation.tried:
+            if one not in state.tried:
                 return one
     return None
 
 
-def _rings(situation: Situation, picks: Picks) -> Iterator[list[Picks]]:
+def _rings(state: SearchState, indices: Indices) -> Iterator[list[Indices]]:
     """Within the budget what differs in one position, then what differs in two, in a random order."""
-    sizes = np.array([len(position.choices) for position in situation.space.positions])
-    for changed in range(1, min(_FAR, len(picks)) + 1):
+    sizes = np.array([len(position.choices) for position in state.space.positions])
+    for changed in range(1, min(_FAR, len(indices)) + 1):
         around = np.concatenate(
-            [_ring(picks, sizes, np.array(where)) for where in combinations(range(len(picks)), changed)]
+            [_ring(indices, sizes, np.array(where)) for where in combinations(range(len(indices)), changed)]
         )
-        around = situation.random.permutation(around)[:_MANY]
-        yield tuples(around[situation.feasible.allows_many(around)])
+        around = state.random.permutation(around)[:_MANY]
+        yield tuples(around[state.feasible.allows_many(around)])
 
 
-def _ring(picks: Picks, sizes: Integers, where: Integers) -> Integers:
+def _ring(indices: Indices, sizes: Integers, where: Integers) -> Integers:
     """Everything that differs in just these positions, (n, positions)."""
     shifts = np.indices((sizes[where] - 1).tolist()).reshape(len(where), -1) + 1
-    rows = np.tile(np.array(picks, dtype=np.int64), (shifts.shape[1], 1))
+    rows = np.tile(np.array(indices, dtype=np.int64), (shifts.shape[1], 1))
     rows[:, where] = (rows[:, where] + shifts.T) % sizes[where]
     return rows

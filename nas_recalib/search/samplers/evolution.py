@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas_recalib.search.samplers.base import (
-    Known,
-    Picks,
-    Situation,
+    Indices,
+    Observation,
+    SearchState,
     Strategy,
     ended,
     neighbours,
@@ -35,28 +35,28 @@ def evolution(population: int = 32, sample: int = 8) -> Strategy:
     if not 1 <= sample <= population:
         raise ValueError(f"sample: {sample} is not from 1 to the population of {population}")
 
-    def propose(situation: Situation) -> Picks | None:
-        all_ended = ended(situation)
-        if len(all_ended) < population:
+    def propose(state: SearchState) -> Indices | None:
+        observations = ended(state)
+        if len(observations) < population:
             return None
-        parent = _tournament(all_ended[-population:], sample, situation.random)
-        return _child(parent.picks, situation)
+        parent = _tournament(observations[-population:], sample, state.random)
+        return _child(parent.indices, state)
 
     return propose
 
 
-def _tournament(alive: Sequence[Known], sample: int, random: np.random.Generator) -> Known:
+def _tournament(alive: Sequence[Observation], sample: int, random: np.random.Generator) -> Observation:
     drawn: list[int] = random.choice(len(alive), size=sample, replace=False).tolist()
     return max((alive[index] for index in drawn), key=lambda one: one.values)
 
 
-def _child(parent: Picks, situation: Situation) -> Picks | None:
+def _child(parent: Indices, state: SearchState) -> Indices | None:
     """A mutation that has not been tried, if a few attempts find one."""
-    around = neighbours(situation.space, parent)
+    around = neighbours(state.space, parent)
     for _ in range(_PATIENCE if len(around) else 0):
-        mutation = around[situation.random.integers(len(around))].tolist()
-        child = situation.feasible.nearest(mutation, situation.random)
-        if child not in situation.tried:
+        mutation = around[state.random.integers(len(around))].tolist()
+        child = state.feasible.nearest(mutation, state.random)
+        if child not in state.tried:
             return child
     return None
 
@@ -78,20 +78,20 @@ def local(start: int = 10) -> Strategy:
     if start < 1:
         raise ValueError(f"start: {start} is not positive")
 
-    def propose(situation: Situation) -> Picks | None:
-        all_ended = ended(situation)
-        if len(all_ended) < start:
+    def propose(state: SearchState) -> Indices | None:
+        observations = ended(state)
+        if len(observations) < start:
             return None
-        ranked = sorted(all_ended, key=lambda one: one.values, reverse=True)
-        ways = parts(situation.space, np.array([one.picks for one in ranked]))
+        ranked = sorted(observations, key=lambda one: one.values, reverse=True)
+        ways = parts(state.space, np.array([one.indices for one in ranked]))
         for rank, one in enumerate(ranked):
             if ((ways[:rank] != ways[rank]).sum(axis=1) == 1).any():
                 continue  # on the slope of something better
-            around = neighbours(situation.space, one.picks)
-            within = tuples(around[situation.feasible.allows_many(around)])
-            untried = [neighbour for neighbour in within if neighbour not in situation.tried]
+            around = neighbours(state.space, one.indices)
+            within = tuples(around[state.feasible.allows_many(around)])
+            untried = [neighbour for neighbour in within if neighbour not in state.tried]
             if untried:
-                return untried[situation.random.integers(len(untried))]
+                return untried[state.random.integers(len(untried))]
         return None
 
     return propose

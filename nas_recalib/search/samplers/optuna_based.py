@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.search.samplers.base import Picks, Situation, Strategy, distributions
+from nas_recalib.search.samplers.base import Indices, SearchState, Strategy, distributions
 from nas_recalib.space import SearchSpace
 
 
@@ -73,32 +73,32 @@ def from_optuna(make: Callable[[int], BaseSampler], attempts: int = 16, keep: st
     """
     mirror: Mirror | None = None
 
-    def propose(situation: Situation) -> Picks | None:
+    def propose(state: SearchState) -> Indices | None:
         nonlocal mirror
-        mirror = mirror or Mirror(situation.directions, {keep: 0} if keep else {})
-        mirror.follow(situation.trials)
-        sampler = make(int(situation.random.integers(2**31)))
+        mirror = mirror or Mirror(state.directions, {keep: 0} if keep else {})
+        mirror.follow(state.trials)
+        sampler = make(int(state.random.integers(2**31)))
         draft = mirror.draft()
-        picks = None
+        indices = None
         for _ in range(attempts):
-            parameters = sampler.sample_relative(mirror.study, draft, distributions(situation.space))
+            parameters = sampler.sample_relative(mirror.study, draft, distributions(state.space))
             if not parameters:
                 break
-            picks = _picks(situation.space, parameters, situation.random)
-            if picks not in situation.tried:
+            indices = _indices(state.space, parameters, state.random)
+            if indices not in state.tried:
                 break
         attributes = mirror.drop(draft)
         if keep in attributes:
-            situation.kept[keep] = attributes[keep]
-        return picks
+            state.kept[keep] = attributes[keep]
+        return indices
 
     return propose
 
 
-def _picks(space: SearchSpace, parameters: dict[str, Any], random: np.random.Generator) -> Picks:
+def _indices(space: SearchSpace, parameters: dict[str, Any], random: np.random.Generator) -> Indices:
     """What a sampler leaves out (NSGA-II does so with what it mutates) is drawn uniformly."""
     drawn = {name: allowed[random.integers(len(allowed))] for name, allowed in space.options().items()}
-    return space.picks_of({**drawn, **parameters})
+    return space.indices_of({**drawn, **parameters})
 
 
 def tpe() -> Strategy:
@@ -121,10 +121,10 @@ def gp(most: int = 300) -> Strategy:
     fitted = from_optuna(lambda seed: GPSampler(seed=seed, warn_independent_sampling=False), attempts=1)
     beyond = tpe()
 
-    def propose(situation: Situation) -> Picks | None:
-        if len(situation.known) == most + 1:
+    def propose(state: SearchState) -> Indices | None:
+        if len(state.known) == most + 1:
             _log.warning("gp: from %d trials on proposals are tpe's, for a fit would take too long", most)
-        return (fitted if len(situation.known) <= most else beyond)(situation)
+        return (fitted if len(state.known) <= most else beyond)(state)
 
     return propose
 

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from nas_recalib.costs.table import Integers
 from nas_recalib.operators import BlockChoice
-from nas_recalib.search.samplers.base import Known, Picks, Situation, Strategy, ended, mutants, tuples
+from nas_recalib.search.samplers.base import (
+    Indices,
+    Observation,
+    SearchState,
+    Strategy,
+    ended,
+    mutants,
+    tuples,
+)
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position
 
@@ -88,7 +96,7 @@ class Posterior:
         return np.asarray(np.linalg.solve(self.root.T, self.whitened + noise))
 
 
-def fit(prior: Prior, picks: Integers, more: Floats, targets: Floats) -> Posterior:
+def fit(prior: Prior, indices: Integers, more: Floats, targets: Floats) -> Posterior:
     """The posterior after observing targets, (n,), of architectures, (n, positions), with features, (n, m).
 
     The features' coefficients come after those of the choices. How noisy the targets are is what makes them
@@ -98,7 +106,7 @@ def fit(prior: Prior, picks: Integers, more: Floats, targets: Floats) -> Posteri
     before = np.zeros((count + 1, count + 1))
     before[:choices, :choices] = prior.precision
     before[choices:count, choices:count] = np.eye(count - choices) / _MORE
-    gram = _gram(prior.first + picks, choices, np.concatenate([more, targets[:, None]], axis=1))
+    gram = _gram(prior.first + indices, choices, np.concatenate([more, targets[:, None]], axis=1))
     likeliest, posterior = -np.inf, None
     for noise in _NOISES:
         # the last row solves the rest for the targets
@@ -129,7 +137,7 @@ def _gram(columns: Integers, choices: int, others: Floats) -> Floats:
     return np.asarray(gram, dtype=np.float64)
 
 
-Features = Callable[[Picks], Sequence[float]]
+Features = Callable[[Indices], Sequence[float]]
 _OUTLIER = 3 * 1.4826  # in median absolute deviations: 3 standard deviations of a normal distribution
 _SHORTLIST = 8
 _TINY = 1e-12
@@ -160,39 +168,39 @@ def predictor(
             everything known, and for the few best candidates. None by default: costs are sums over the
             choices and so in the model already, and of the scores none was found to be worth its time.
     """
-    told: dict[Picks, Sequence[float]] = {}
+    told: dict[Indices, Sequence[float]] = {}
 
-    def more(architectures: Sequence[Picks]) -> Floats:
+    def more(architectures: Sequence[Indices]) -> Floats:
         if features is None:
             return np.empty((len(architectures), 0))
         told.update((one, features(one)) for one in architectures if one not in told)
         return np.array([told[one] for one in architectures], dtype=np.float64)
 
-    def propose(situation: Situation) -> Picks | None:
-        all_ended = ended(situation)
-        if len(all_ended) < start:
+    def propose(state: SearchState) -> Indices | None:
+        observations = ended(state)
+        if len(observations) < start:
             return None
-        targets = _targets(all_ended)
+        targets = _targets(observations)
         if not targets.any():  # all came to the same
             return None
-        beliefs = prior(situation.space)
-        trained = [one.picks for one in all_ended]
+        beliefs = prior(state.space)
+        trained = [one.indices for one in observations]
         columns = more(trained)
         middle, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), _TINY)
         posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, targets)
-        drawn = posterior.draw(situation.random, boldness)
+        drawn = posterior.draw(state.random, boldness)
         choices, weights = np.split(drawn, [len(beliefs.precision)])
 
-        def score(picks: Integers) -> Floats:
-            return np.asarray(choices[beliefs.first + picks].sum(axis=1))
+        def score(indices: Integers) -> Floats:
+            return np.asarray(choices[beliefs.first + indices].sum(axis=1))
 
         best = _highest(np.array(trained), score, leaders)
-        fresh = _untried(situation, situation.feasible.sample_many(children, situation.random), ())
+        fresh = _untried(state, state.feasible.sample_many(children, state.random), ())
         born = fresh
         for _ in range(rounds):
             best = _highest(np.concatenate([best, born]), score, leaders)
-            parents = best[situation.random.integers(len(best), size=children)]
-            born = _untried(situation, mutants(situation.space, parents, situation.random), tuples(fresh))
+            parents = best[state.random.integers(len(best), size=children)]
+            born = _untried(state, mutants(state.space, parents, state.random), tuples(fresh))
             fresh = np.concatenate([fresh, born])
         few = _highest(fresh, score, _SHORTLIST)
         if len(few) == 0:
@@ -203,24 +211,24 @@ def predictor(
     return propose
 
 
-def _targets(all_ended: Sequence[Known]) -> Floats:
+def _targets(observations: Sequence[Observation]) -> Floats:
     """What is to be predicted, with mean 0 and deviation 1.
 
     A collapsed training is an outlier and not taken at its word.
     """
-    values = np.array([one.values[0] for one in all_ended])
+    values = np.array([one.values[0] for one in observations])
     middle = np.median(values)
     values = np.maximum(values, middle - _OUTLIER * np.median(np.abs(values - middle)))
     return np.asarray((values - values.mean()) / max(float(values.std()), _TINY))
 
 
-def _highest(picks: Integers, score: Callable[[Integers], Floats], count: int) -> Integers:
-    return picks[np.argsort(-score(picks), kind="stable")[:count]]
+def _highest(indices: Integers, score: Callable[[Integers], Floats], count: int) -> Integers:
+    return indices[np.argsort(-score(indices), kind="stable")[:count]]
 
 
-def _untried(situation: Situation, picks: Integers, others: Iterable[Picks]) -> Integers:
+def _untried(state: SearchState, indices: Integers, others: Iterable[Indices]) -> Integers:
     """Those within the budget, once each, that have not been tried and are none of the others."""
-    within = set(tuples(picks[situation.feasible.allows_many(picks)]))
-    return np.array(sorted(within.difference(situation.tried, others)), dtype=np.int64).reshape(
-        -1, picks.shape[1]
+    within = set(tuples(indices[state.feasible.allows_many(indices)]))
+    return np.array(sorted(within.difference(state.tried, others)), dtype=np.int64).reshape(
+        -1, indices.shape[1]
     )
