@@ -1,5 +1,6 @@
-"""What may stand inside a block. Knows nothing of networks or search."""
+"""Operators that replace or recalibrate the convolutions of a block, and their names in search spaces."""
 
+from nas_recalib.operators import builtin  # noqa: F401 - importing it registers the operators
 from nas_recalib.operators.booster import AccuracyBooster
 from nas_recalib.operators.booster_designs import BoosterDesign
 from nas_recalib.operators.catalog import (

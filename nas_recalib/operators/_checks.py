@@ -1,8 +1,6 @@
-"""Validation of operators' arguments and inputs, and of user operators' signatures."""
+"""Checks of operators' arguments and inputs; every error names the operator and what is allowed."""
 
-import inspect
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -10,7 +8,7 @@ from nas_recalib.operators._tracing import shape_at_hand
 
 
 def require(condition: bool, operator: str, argument: str, value: object, allowed: str) -> None:
-    """Raises ValueError naming the operator, the argument, its value and what is allowed."""
+    """Raise ValueError naming the operator, the argument, its value and what is allowed, unless it holds."""
     if not condition:
         raise ValueError(f"{operator}: {argument} = {value!r} is not {allowed}")
 
@@ -26,7 +24,18 @@ def require_convolution(
     parts: int = 1,
     parts_are: str = "",
 ) -> None:
-    """Raises ValueError unless a convolution can be made, each of whose groups falls into equal parts."""
+    """Raise ValueError unless a convolution of this shape exists and its groups divide into equal parts.
+
+    Args:
+        operator: Name of the operator.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the square kernels.
+        stride: Stride of the convolution.
+        groups: Groups of the convolution.
+        parts: Number of parts that the channels of each group divide into.
+        parts_are: Name of the parts in the message, such as "2 halves".
+    """
     given = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
     for name, value in {**given, "stride": stride, "groups": groups}.items():
         require(type(value) is int, operator, name, value, "a whole number")
@@ -41,7 +50,7 @@ def require_convolution(
 
 
 def whole_numbers(operator: str, argument: str, value: object, allowed: str) -> tuple[int, ...]:
-    """The value as a tuple; raises ValueError unless it is a list of numbers of at least 1."""
+    """Return the value as a tuple, or raise ValueError unless it is a list of numbers of at least 1."""
     numbers = tuple(value) if isinstance(value, Iterable) else ()
     require(len(numbers) >= 1, operator, argument, value, allowed)
     require(all(type(n) is int and n >= 1 for n in numbers), operator, argument, value, allowed)
@@ -49,7 +58,7 @@ def whole_numbers(operator: str, argument: str, value: object, allowed: str) -> 
 
 
 def require_residual(operator: str, x: Tensor, residual: Tensor | None) -> None:
-    """Raises ValueError unless what is to be added has the shape of the map."""
+    """Raise ValueError unless the residual, if there is one, has the shape of the map."""
     if residual is None:
         return
     expected, got = shape_at_hand(x), shape_at_hand(residual)
@@ -58,13 +67,13 @@ def require_residual(operator: str, x: Tensor, residual: Tensor | None) -> None:
 
 
 def require_channels(operator: str, x: Tensor, channels: int) -> None:
-    """Raises ValueError unless x is (N, channels, H, W)."""
+    """Raise ValueError unless x is (N, channels, H, W)."""
     if x.dim() != 4 or shape_at_hand(x)[1] != channels:
         raise ValueError(f"{operator}: expected (N, {channels}, H, W), got {tuple(shape_at_hand(x))}")
 
 
 def require_statistics(operator: str, x: Tensor, layers: nn.Module) -> None:
-    """Raises ValueError where a batch norm in training, among the layers, would see one value a channel."""
+    """Raise ValueError if a training batch norm among the layers would see a single value per channel."""
     if not layers.training:
         return
     images, _, height, width = shape_at_hand(x)
@@ -72,41 +81,5 @@ def require_statistics(operator: str, x: Tensor, layers: nn.Module) -> None:
         return
     if any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in layers.modules()):
         raise ValueError(
-            f"{operator}: training needs a batch of at least 2 images, batch norm has one value here"
+            f"{operator}: training needs a batch of at least 2 images, for more than one value per channel"
         )
-
-
-_NAME = re.compile(r"[a-z][a-z0-9-]*")
-_ARGUMENT = re.compile(r"[a-z][a-z0-9_]*")
-
-# What a block gives by position.
-_LEADING = {
-    "convolution": ("in_channels", "out_channels", "kernel_size", "stride", "groups"),
-    "recalibration": ("channels",),
-}
-
-
-def require_buildable(name: str, construct: Callable[..., object], kind: str) -> None:
-    """Raises ValueError naming what keeps a block from building a constructor, or a choice from naming it."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"an operator cannot be named {name!r}; use lower-case letters, digits and '-'")
-    leading = _LEADING[kind]
-    try:
-        parameters = list(inspect.signature(construct).parameters.values())
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: {construct!r} is not a class or function that tells its arguments"
-        ) from error
-    by_position = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if tuple(by_position[: len(leading)]) != leading:
-        raise ValueError(
-            f"{name}: a block builds a {kind} from ({', '.join(leading)}), "
-            f"but its constructor takes ({', '.join(map(str, parameters))})"
-        )
-    for parameter in parameters[len(leading) :]:
-        if parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            raise ValueError(f"{name}: a block does not give what {parameter} takes")
-        if parameter.kind is parameter.POSITIONAL_ONLY or not _ARGUMENT.fullmatch(parameter.name):
-            raise ValueError(f"{name}: argument {parameter.name!r} cannot be written like r=2 in a choice")

@@ -10,16 +10,16 @@ from torch.nn import functional as F
 from nas_recalib.operators._functional import memory_format
 
 Blocks = tuple[int, ...]
-Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in its order
+Part = tuple[Tensor, Blocks]  # a tensor, and the blocks of channels that it holds, in order
 
 
 def reader(x: Tensor, size: int) -> Callable[[Blocks], Tensor]:
-    """Takes blocks out of x, the same ones only once."""
+    """Return a cached function that takes blocks of channels out of x, (N, C, H, W) with `size` blocks."""
     return cache(lambda order: take(x, order, size))
 
 
 def take(x: Tensor, order: Sequence[int], size: int) -> Tensor:
-    """The named ones among the blocks of x, which are `size` in number, in the order given."""
+    """Return the blocks of x that `order` names, in that order; x, (N, C, H, W), has `size` blocks."""
     runs = list(_runs(order))
     if runs == [(0, 0, size)]:
         return x
@@ -28,11 +28,14 @@ def take(x: Tensor, order: Sequence[int], size: int) -> Tensor:
 
 
 def sum_up(parts: list[Part], size: int) -> Tensor:
-    """Sums parts, each at its own blocks. One that has all of them in order takes the others in."""
-    whole = [y for y, order in parts if order == tuple(range(size))]
-    total = whole[0] if whole else _empty_like(*parts[0], size)
+    """Return the sum of parts that each hold some of `size` blocks, (N, C, H, W).
+
+    The first part that holds all blocks in order, if there is one, is summed into in place.
+    """
+    complete = [y for y, order in parts if order == tuple(range(size))]
+    total = complete[0] if complete else _empty_like(*parts[0], size)
     channels = total.shape[1] // size
-    if whole:
+    if complete:
         for y, order in parts:
             if y is total:
                 continue
@@ -41,19 +44,19 @@ def sum_up(parts: list[Part], size: int) -> Tensor:
                 total.add_(take(y, inverse(order), size))
                 continue
             for start, block, length in _runs(order):
-                place = total.narrow(1, block * channels, length * channels)
-                place.add_(y.narrow(1, start * channels, length * channels))
+                target = total.narrow(1, block * channels, length * channels)
+                target.add_(y.narrow(1, start * channels, length * channels))
         return total
     pieces: dict[int, list[Tensor]] = {}
     for y, order in parts:
         for block, piece in zip(order, y.split(channels, dim=1), strict=True):
             pieces.setdefault(block, []).append(piece)
     for block, (first, *others) in pieces.items():
-        place = total.narrow(1, block * channels, channels)
+        target = total.narrow(1, block * channels, channels)
         if not others:
-            place.copy_(first)
+            target.copy_(first)
         for index, other in enumerate(others):
-            torch.add(place if index else first, other, out=place)
+            torch.add(target if index else first, other, out=target)
     return total
 
 
@@ -63,7 +66,7 @@ def _empty_like(part: Tensor, order: Blocks, size: int) -> Tensor:
 
 
 def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Stretches of consecutive blocks: place in the order, first block, number of blocks."""
+    """Yield each run of consecutive blocks: its index in the order, its first block, its number of blocks."""
     start = 0
     for end in range(1, len(order) + 1):
         if end == len(order) or order[end] != order[end - 1] + 1:
@@ -72,37 +75,38 @@ def _runs(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def inverse(order: Sequence[int]) -> list[int]:
+    """Return the inverse of a permutation."""
     return sorted(range(len(order)), key=order.__getitem__)
 
 
-_SOUND = 16
+_EXACT_MULTIPLE = 16
 
 
 def dilated_conv2d(x: Tensor, weight: Tensor, stride: int, dilation: int, groups: int) -> Tensor:
-    """A convolution with square kernels, padded so that a stride of 1 keeps the size of the map.
+    """Convolve (N, C, H, W) with square kernels, padded so that a stride of 1 keeps the size of the map.
 
-    Computed in float32 where a CPU's own gradient in less would be wrong.
+    It computes in float32 where a CPU's weight gradient in lower precision is wrong.
     """
     dtype = autocast_dtype(x) or x.dtype
     geometry = (None, stride, dilation * (weight.shape[-1] // 2), dilation, groups)
     castable = x.dtype == weight.dtype or autocast_dtype(x) is not None
-    if x.is_cpu and castable and not is_sound(dtype, dilation, weight.shape[1]):
+    if x.is_cpu and castable and not has_exact_gradient(dtype, dilation, weight.shape[1]):
         with torch.autocast("cpu", enabled=False):
             return F.conv2d(x.float(), weight.float(), *geometry).to(dtype)
     return F.conv2d(x, weight, *geometry)
 
 
-def is_sound(dtype: torch.dtype, dilation: int, channels: int) -> bool:
-    """Whether a CPU's weight gradient of a dilated convolution with so many inputs a group is right.
+def has_exact_gradient(dtype: torch.dtype, dilation: int, channels: int) -> bool:
+    """Return whether a CPU's weight gradient of a dilated convolution is right.
 
-    In bfloat16 that of oneDNN 3.13 is wrong, not a number or a crash on maps of 32 pixels and more, but for
-    multiples of 16 channels.
+    In bfloat16, oneDNN 3.13 gives wrong numbers or NaN, or crashes, on maps of 32 pixels and more, unless the
+    input channels per group are a multiple of 16.
     """
-    return dilation == 1 or dtype.itemsize > 2 or channels % _SOUND == 0
+    return dilation == 1 or dtype.itemsize > 2 or channels % _EXACT_MULTIPLE == 0
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast makes of an input of a convolution, where it is on."""
+    """Return the dtype that autocast gives the input of a convolution, or None where it changes nothing."""
     if x.is_meta or not x.is_floating_point() or x.dtype == torch.float64:
         return None
     if not torch.is_autocast_enabled(x.device.type):

@@ -1,4 +1,4 @@
-"""Helpers on feature maps shared by operators: memory layout, 1x1 convolutions, padding, backward passes."""
+"""Helpers shared by operators: memory layout, 1x1 convolutions as matrix products, fixed map sizes."""
 
 import torch
 from torch import Tensor, nn
@@ -10,28 +10,28 @@ from nas_recalib.operators._tracing import shape_at_hand
 
 
 def differentiates_eagerly() -> bool:
-    """Whether plain reverse-mode autograd is at work: nothing compiles, traces or transforms functions."""
+    """Return whether plain reverse-mode autograd runs: no compilation, tracing or function transform."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return not torch._C._are_functorch_transforms_active() and forward_ad._current_level < 0
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last where a map lies so, else contiguous."""
+    """Return channels_last if a map has that layout, else contiguous_format."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
 
 
-def laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """A map laid out as another one is; itself where it is so already."""
+def in_layout_of(x: Tensor, like: Tensor) -> Tensor:
+    """Return a map in the memory layout of another, without a copy where it has it already."""
     return x.contiguous(memory_format=memory_format(like))
 
 
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution computed as a matrix product.
 
-    On maps of one or a few positions that is several times as fast as what torch has for convolutions. It has
-    the weights, the numbers and the multiply-accumulates of nn.Conv2d.
+    On maps of one or a few positions this is several times as fast as torch's convolutions. Weights, results
+    and multiply-accumulates are those of nn.Conv2d.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, H, W).
@@ -54,17 +54,17 @@ class Pointwise(nn.Conv2d):
 
 
 def fit_whole_map(operator: str, x: Tensor, size: int, clamp: bool) -> Tensor:
-    """The map (N, C, H, W) at the size (N, C, size, size) of the kernel that weighs its every point.
+    """Return a map (N, C, H, W) at the size of a kernel that covers it, (N, C, size, size).
 
     Args:
-        operator: Named in the message.
-        x: The map.
+        operator: Name of the operator, for the message.
+        x: Map, (N, C, H, W).
         size: Side of the kernel.
-        clamp: Average or repeat points of a map of another size, instead of refusing it; what a
+        clamp: Whether to average or repeat points of a map of another size instead of refusing it, as a
             low-resolution proxy of a network needs.
 
     Raises:
-        ValueError: If the map has another size and is not to be clamped.
+        ValueError: If the map has another size and `clamp` is off.
     """
     if clamp:
         return F.adaptive_avg_pool2d(x, size)

@@ -1,8 +1,8 @@
-"""Multiplies a map by weights computed from its averages, in as few passes over the map as that takes.
+"""Product of a map with weights computed from its averages, in as few passes over the map as possible.
 
-Forward reads the map once for its averages and once for the product, to which a block's shortcut is added
-on the way. Backward reads the map and the gradient once for the gradient of the weights; the gradient of the
-map, which has a term from the product and one from the averages, is then written in a single pass.
+Forward reads the map once for its averages and once for the product; the residual is added in the same pass.
+Backward reads the map and the gradient once for the gradient of the weights; the gradient of the map, which
+has a term from the product and one from the averages, is then written in a single pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,47 +13,47 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from nas_recalib.operators._functional import differentiates_eagerly, laid_out
+from nas_recalib.operators._functional import differentiates_eagerly, in_layout_of
 from nas_recalib.operators._tracing import clamped, sizes_vary
 
 Weigh = Callable[[list[Tensor]], Tensor]
 
-_CACHED = 2**20  # numbers of a product that stay in the cache until they are summed
+_CACHED = 2**20  # elements of a product that stay in the CPU cache until they are summed
 
 
 def recalibrate(x: Tensor, grids: Sequence[int], weigh: Weigh, residual: Tensor | None = None) -> Tensor:
-    """The map times weights computed from its averages: x * weigh(averages(x, grids)) + residual.
+    """Return x * weigh(averages(x, grids)) + residual, (N, C, H, W).
 
     Args:
-        x: The map, (N, C, H, W).
-        grids: For each k, the map is averaged over k x k regions.
-        weigh: From those averages to weights (N, C, a, b), which are repeated to the size of the map.
-        residual: Added to the product, (N, C, H, W).
+        x: Map, (N, C, H, W).
+        grids: Numbers k; the map is averaged over k x k regions for each.
+        weigh: Function from those averages to weights (N, C, a, b), which are repeated to the map's size.
+        residual: Map added to the product, (N, C, H, W).
     """
-    if not differentiates_eagerly():  # a compiler fuses passes itself
+    if not differentiates_eagerly():  # a compiler fuses the passes itself
         weights = weigh(averages(x, grids)).to(x.dtype)
         return _product(x, weights if max(grids) == 1 else _repeat_over(x, weights), residual)
     if residual is not None and residual.dtype != x.dtype:
         return residual + recalibrate(x, grids, weigh)
     if not torch.is_grad_enabled():
         return _multiply_add(x, _fit(weigh(averages(x, grids)).to(x.dtype), x), residual)
-    halves = _Halves()
-    passed, *means = _Average.apply(x, halves, tuple(grids))
+    deferred = _Deferred()
+    passed, *means = _Average.apply(x, deferred, tuple(grids))
     weights = _fit(weigh(means).to(x.dtype), x)
-    product: Tensor = _Multiply.apply(x, passed, weights, residual, halves)
+    product: Tensor = _Multiply.apply(x, passed, weights, residual, deferred)
     return product
 
 
 def multiply(x: Tensor, weights: Tensor, residual: Tensor | None = None) -> Tensor:
-    """The map times weights (N, C, a, b) of any origin: x * weights + residual."""
+    """Return x * weights + residual, (N, C, H, W), for weights (N, C, a, b) of any origin."""
     return _product(x, _repeat_over(x, weights.to(x.dtype)), residual)
 
 
 def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
-    """Averages of x over k x k regions for each k; a grid that another one refines is derived from that.
+    """Return the averages of x over k x k regions for each k, (N, C, k, k).
 
-    Where k does not divide the map, regions overlap as those of adaptive pooling do; where it exceeds the
-    map, every row or column is a region of its own.
+    A grid that a finer one subdivides is averaged from the finer one. Where k does not divide the map,
+    regions overlap as in adaptive pooling; where k exceeds the map, every row or column is a region.
     """
     if sizes_vary(x.shape[-2], x.shape[-1]):
         return [_mean(x, k) for k in grids]
@@ -65,7 +65,7 @@ def averages(x: Tensor, grids: Sequence[int]) -> list[Tensor]:
 
 
 def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest upsampling of (N, C, a, b) to (N, C, *size): row i is that of cell floor(i a / H)."""
+    """Return (N, C, a, b) upsampled to (N, C, *size) by nearest neighbour: row i reads row floor(i a / H)."""
     if sizes_vary(*x.shape[-2:], *size):
         rows, columns = (
             torch.arange(side, device=x.device) * cells // side
@@ -76,8 +76,8 @@ def repeat(x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
     if tuple(x.shape[-2:]) == (1, 1):
         return x.expand(-1, -1, *size)
-    # torch's "nearest" divides in float32, and takes row 41 of 82 from the first of 2 cells. Where the cells
-    # divide the map, "nearest-exact", which looks at the middle of a row, cannot be wrong.
+    # torch's "nearest" divides in float32 and reads row 41 of 82 from the first of 2 cells. Where the cells
+    # divide the map, "nearest-exact", which rounds from the middle of a row, is always right.
     exact = size[0] % x.shape[-2] == 0 and size[1] % x.shape[-1] == 0
     return F.interpolate(x, size=size, mode="nearest-exact" if exact else "nearest")
 
@@ -91,23 +91,23 @@ def _repeat_over(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def average_by(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Averages of (N, C, H, W) over the rows and columns that masks (a, H) and (b, W) mark, (N, C, a, b)."""
+    """Return averages (N, C, a, b) of (N, C, H, W) over the rows and columns in masks (a, H) and (b, W)."""
     down, across = (mask.to(x.dtype) / mask.sum(1, keepdim=True) for mask in (rows, columns))
     return torch.matmul(torch.matmul(down, x), across.T)
 
 
-class _Halves:
-    """What the backward pass of the product leaves for that of the averages to finish."""
+class _Deferred:
+    """Weights that the backward pass of the product leaves to that of the averages to multiply by."""
 
     weights: Tensor | None = None
 
 
 class _Average(Function):
-    """The map itself and its averages."""
+    """Autograd function from a map to the map itself and its averages."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, halves: _Halves, grids: tuple[int, ...]) -> tuple[Tensor, ...]:
-        ctx.halves, ctx.grids = halves, grids
+    def forward(ctx: Any, x: Tensor, deferred: _Deferred, grids: tuple[int, ...]) -> tuple[Tensor, ...]:
+        ctx.deferred, ctx.grids = deferred, grids
         ctx.save_for_backward(x)
         ctx.set_materialize_grads(False)
         return x.view_as(x), *averages(x, grids)
@@ -115,28 +115,30 @@ class _Average(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *means: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
-        spread = _spread(means, ctx.grids, x)
-        weights, ctx.halves.weights = ctx.halves.weights, None
-        if g is None:
-            return (None if spread is None else repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
-        if weights is None:
-            return (g if spread is None else g + repeat(spread, (x.shape[-2], x.shape[-1]))), None, None
-        return _multiply_add(g, weights, None if spread is None else laid_out(spread, x)), None, None
+        of_means = _gradient_of_averages(means, ctx.grids, x)
+        weights, ctx.deferred.weights = ctx.deferred.weights, None
+        if g is not None and weights is not None:
+            of_means = None if of_means is None else in_layout_of(of_means, x)
+            return _multiply_add(g, weights, of_means), None, None
+        if of_means is None:
+            return g, None, None
+        repeated = repeat(of_means, (x.shape[-2], x.shape[-1]))
+        return repeated if g is None else g + repeated, None, None
 
 
 class _Multiply(Function):
-    """The product with the weights, and what is added to it.
+    """Autograd function of x * weights + residual.
 
-    What it returns as the gradient of the map that _Average passed on is not yet multiplied by the weights:
-    _Average does that, in the pass that adds the gradient of the averages; but not where the backward pass is
-    itself to be differentiated. For that the map is taken along, too.
+    The gradient that it returns for the map that _Average passed on is not yet multiplied by the weights:
+    _Average does so in the pass that adds the gradient of the averages. Only where the backward pass is
+    itself differentiated, which needs x as an input, are both done here.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, _passed: Tensor, weights: Tensor, residual: Tensor | None, halves: _Halves
+        ctx: Any, x: Tensor, _passed: Tensor, weights: Tensor, residual: Tensor | None, deferred: _Deferred
     ) -> Tensor:
-        ctx.halves = halves
+        ctx.deferred = deferred
         ctx.save_for_backward(x, weights)
         return _multiply_add(x, weights, residual)
 
@@ -144,7 +146,7 @@ class _Multiply(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weights = ctx.saved_tensors
         differentiable = torch.is_grad_enabled()
-        ctx.halves.weights = None if differentiable else weights.detach()
+        ctx.deferred.weights = None if differentiable else weights.detach()
         of_map = _multiply_add(g, weights, None) if differentiable else g
         return None, of_map, _sum_of_products(x, g, weights), g if ctx.needs_input_grad[3] else None, None
 
@@ -167,31 +169,32 @@ def _mean(x: Tensor, k: int) -> Tensor:
 
 
 def _regions(side: int, k: int, device: torch.device) -> Tensor:
-    """The rows that each of k regions of adaptive pooling covers, (k, side), for any side when it runs."""
+    """Return a mask (k, side) of the rows in each region of adaptive pooling, also for symbolic sides."""
     start = torch.arange(k, device=device)[:, None] * side
     row = torch.arange(side, device=device)[None, :] * k
     return (row + k > start) & (row < start + side)
 
 
 def _fit(weights: Tensor, x: Tensor) -> Tensor:
-    """Weights on a grid that divides the map, laid out as the map is."""
-    weights = laid_out(weights, x)
+    """Return weights in the layout of x, repeated to its size unless their grid divides it."""
+    weights = in_layout_of(weights, x)
     rows, columns = weights.shape[-2:]
     divides = x.shape[-2] % rows == 0 and x.shape[-1] % columns == 0
     return weights if divides else repeat(weights, (x.shape[-2], x.shape[-1]))
 
 
-def _spread(gradients: Sequence[Tensor | None], grids: Sequence[int], x: Tensor) -> Tensor | None:
-    """Gradient of the map from those of its averages, on the coarsest grid that can tell it."""
-    told = [(g, k) for g, k in zip(gradients, grids, strict=True) if g is not None]
-    if not told:
-        return None
+def _gradient_of_averages(
+    gradients: Sequence[Tensor | None], grids: Sequence[int], x: Tensor
+) -> Tensor | None:
+    """Return the map's gradient from those of its averages, on the coarsest grid that represents it."""
     size = (x.shape[-2], x.shape[-1])
     finest = max(grids)
     if _divides(finest, x) and all(finest % k == 0 for k in grids):
         size = (finest, finest)
     total: Tensor | None = None
-    for g, k in told:
+    for g, k in zip(gradients, grids, strict=True):
+        if g is None:
+            continue
         if _divides(k, x):
             share = repeat(g * (k * k / (x.shape[-2] * x.shape[-1])), size)
         else:
@@ -201,14 +204,14 @@ def _spread(gradients: Sequence[Tensor | None], grids: Sequence[int], x: Tensor)
 
 
 def _multiply_add(x: Tensor, weights: Tensor, term: Tensor | None) -> Tensor:
-    """Computes x * weights + term, each (N, C, a, b) on a grid that divides that of x."""
+    """Return x * weights + term; weights and term are (N, C, a, b) on grids that divide that of x."""
     grids = {tuple(t.shape[-2:]) for t in (weights, term) if t is not None}
     coarse = grids - {(1, 1), tuple(x.shape[-2:])}
     grid = max(coarse) if coarse else (1, 1)
-    if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
+    if torch.is_grad_enabled():  # the backward pass is itself differentiated
         product = _cells(x, grid) * _cells(weights, grid)
         return (product if term is None else product + _cells(term, grid)).flatten(4, 5).flatten(2, 3)
-    out = torch.empty_like(x)  # told its layout, which small factors would leave open
+    out = torch.empty_like(x)  # in the layout of x, which broadcasting would not keep
     if term is None:
         torch.mul(_cells(x, grid), _cells(weights, grid), out=_cells(out, grid))
     else:
@@ -217,7 +220,7 @@ def _multiply_add(x: Tensor, weights: Tensor, term: Tensor | None) -> Tensor:
 
 
 def _cells(x: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """(N, C, H, W) as (N, C, rows, H / rows, columns, W / columns), or broadcast from a point a cell."""
+    """View (N, C, H, W) as (N, C, rows, H / rows, columns, W / columns), or as one value per cell."""
     rows, columns = grid
     if grid == (1, 1):
         return x[:, :, None, :, None, :]
@@ -227,7 +230,7 @@ def _cells(x: Tensor, grid: tuple[int, ...]) -> Tensor:
 
 
 def _sum_of_products(x: Tensor, g: Tensor, weights: Tensor) -> Tensor:
-    """The products x * g, summed over what each weight multiplied."""
+    """Return x * g summed over the positions that each weight multiplies, in the shape of the weights."""
     window = (x.shape[-2] // weights.shape[-2], x.shape[-1] // weights.shape[-1])
     if window == (1, 1):
         return x * g

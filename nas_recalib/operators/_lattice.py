@@ -1,10 +1,10 @@
 """The lattice of a poly-scale convolution as grouped convolutions (Li et al., ECCV 2020, eq. 3, appendix B).
 
-Channels fall into consecutive blocks, t in each group. The kernels from one block to another share a
+The channels of each group divide into t consecutive blocks. The kernels from one block to another share a
 dilation, and blocks that share one among themselves are a bundle: a dense convolution from some blocks to
 others. A term is one or more bundles of the same dilation and shape, which is one grouped convolution. Every
-pair of blocks stands in one bundle, so that all terms together have the weights and the multiply-accumulates
-of nn.Conv2d.
+pair of blocks is in one bundle, so that all terms together have the weights and the multiply-accumulates of
+nn.Conv2d.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from nas_recalib.operators._dilated import (
     Blocks,
     autocast_dtype,
     dilated_conv2d,
+    has_exact_gradient,
     inverse,
-    is_sound,
     reader,
     sum_up,
     take,
 )
-from nas_recalib.operators._functional import differentiates_eagerly, laid_out
+from nas_recalib.operators._functional import differentiates_eagerly, in_layout_of
 
-_LANES = 16  # channels a block needs for a bundle of its own to run quickly on a CPU ...
-_WORTH = 2**25  # ... and the multiply-accumulates of one, for its call to be worth while
-_NARROW = 8  # channels of a block, for which a CPU has no quick grouped convolution
+_LANES = 16  # least channels per block with which a bundle of its own runs fast on a CPU ...
+_WORTH = 2**25  # ... and least multiply-accumulates of a bundle that outweigh a call of its own
+_NARROW = 8  # channels per block below which a CPU has no fast grouped convolution
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Term:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Which dilation every kernel has, as terms that are summed.
+    """Dilation of every kernel, as a sum of terms.
 
     Attributes:
-        terms: Hold each pair of blocks once.
-        blocks: Blocks of each group's channels (t).
+        terms: Grouped convolutions that together hold each pair of blocks once.
+        blocks: Number of blocks of channels in each group (t).
         groups: Groups as in nn.Conv2d.
-        stride: Of the convolution.
+        stride: Stride of the convolution.
     """
 
     terms: tuple[Term, ...]
@@ -61,19 +61,19 @@ class Lattice:
     stride: int
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The convolution of (N, C_in, H, W) by a weight of nn.Conv2d's shape."""
+        """Convolve (N, C_in, H, W) with a weight of the shape of nn.Conv2d's, by the fastest way."""
         dtype = autocast_dtype(x)
         if dtype is not None:
             x, weight = x.to(dtype), weight.to(dtype)
         if not differentiates_eagerly():
             return self.sum_of_terms(x, weight)
-        if _dense_is_quicker(self, x, weight):
+        if _dense_is_faster(self, x, weight):
             return self.sum_of_dense(x, weight)
         y: Tensor = _Convolve.apply(x, weight, self._fastest(x, weight))
         return y
 
     def sum_of_terms(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The same by operations that each know their gradient."""
+        """Return the result of `convolve` by torch's own operations, which autograd differentiates."""
         parts = []
         for term in self.terms:
             source = take(x, self.inputs(term), self.size)
@@ -87,7 +87,7 @@ class Lattice:
         return take(joined, inverse([block for _, order in parts for block in order]), self.size)
 
     def sum_of_dense(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The same by one whole convolution for each dilation, the kernels of others zero in it."""
+        """Return the result of `convolve` by a full convolution per dilation, other kernels set to zero."""
         t = self.blocks
         blocks = weight.unflatten(1, (t, -1)).unflatten(0, (self.groups, t, -1))
         grid = torch.tensor(self.grid, device=weight.device)[:, None, :, None, None, None]
@@ -103,7 +103,7 @@ class Lattice:
 
     @cached_property
     def grid(self) -> list[list[int]]:
-        """Dilation of the kernels from each block of a group to each: [to][from]."""
+        """Dilation of the kernels between the blocks of a group: [output block][input block]."""
         grid = [[0] * self.blocks for _ in range(self.blocks)]
         for term in self.terms:
             for o, i in term.bundles:
@@ -112,11 +112,11 @@ class Lattice:
         return grid
 
     def run(self, term: Term, source: Tensor, kernels: Tensor) -> Tensor:
-        """A term's grouped convolution."""
+        """Return the grouped convolution of a term."""
         return F.conv2d(source, kernels, None, self.stride, *self.geometry(term, kernels))
 
     def geometry(self, term: Term, kernels: Tensor) -> tuple[int, int, int]:
-        """Padding, dilation and groups of a term's convolution."""
+        """Return padding, dilation and groups of a term's convolution."""
         return term.dilation * (kernels.shape[-1] // 2), term.dilation, self._width(term)
 
     def _width(self, term: Term) -> int:
@@ -124,50 +124,50 @@ class Lattice:
 
     @property
     def size(self) -> int:
-        """Blocks of all groups."""
+        """Number of blocks in all groups."""
         return self.groups * self.blocks
 
     def inputs(self, term: Term) -> Blocks:
-        """Blocks that a term reads, in its order."""
+        """Return the blocks that a term reads, in its order."""
         return self._of_all_groups([b for _, i in term.bundles for b in range(i, self.blocks, term.step_in)])
 
     def outputs(self, term: Term) -> Blocks:
-        """Blocks that a term adds to, in its order."""
+        """Return the blocks that a term adds to, in its order."""
         return self._of_all_groups([b for o, _ in term.bundles for b in range(o, self.blocks, term.step_out)])
 
     def _of_all_groups(self, blocks: list[int]) -> Blocks:
         return tuple(group * self.blocks + block for group in range(self.groups) for block in blocks)
 
     def kernels(self, weight: Tensor, term: Term) -> Tensor:
-        """The part of a weight that a term is the convolution by."""
+        """Return the kernels of a term's convolution."""
         return torch.stack(self._bundles(weight, term), dim=1).flatten(4, 5).flatten(0, 3)
 
     def write_kernels(self, weight: Tensor, term: Term, kernels: Tensor) -> None:
-        """Puts what `kernels` takes out of a weight back in its place."""
+        """Write a term's kernels, as `kernels` returns them, into a weight."""
         bundles = self._bundles(weight, term)
         _, outs, rows, ins, columns, _, _ = bundles[0].shape
         shape = (self.groups, len(bundles), outs, rows, ins, columns, *kernels.shape[2:])
-        for bundle, told in zip(bundles, kernels.view(shape).unbind(1), strict=True):
-            bundle.copy_(told)
+        for bundle, source in zip(bundles, kernels.view(shape).unbind(1), strict=True):
+            bundle.copy_(source)
 
     def _bundles(self, weight: Tensor, term: Term) -> list[Tensor]:
         lattice = weight.unflatten(1, (self.blocks, -1)).unflatten(0, (self.groups, self.blocks, -1))
         return [lattice[:, o :: term.step_out, :, i :: term.step_in] for o, i in term.bundles]
 
     def _fastest(self, x: Tensor, weight: Tensor) -> "Lattice":
-        """On a CPU, bundles of some size run faster each by itself than as groups of one convolution."""
+        """Return the lattice with its bundles as single terms where a CPU runs those faster than groups."""
         channels = min(weight.shape[0], weight.shape[1]) // self.blocks
         positions = x.shape[0] * x.shape[2] * x.shape[3] // self.stride**2
         work = positions * weight.numel() // self.blocks**2
         if not x.is_cpu or self.groups > 1 or channels < _LANES or work < _WORTH:
             return self
-        return _bundles_alone(self, together=channels >= 2 * _LANES)  # groups so wide are quick enough
+        return _split_bundles(self, keep_wide=channels >= 2 * _LANES)
 
 
-def _dense_is_quicker(lattice: Lattice, x: Tensor, weight: Tensor) -> bool:
-    """Whether a CPU is quicker to multiply by zeros than to take the blocks apart, in training.
+def _dense_is_faster(lattice: Lattice, x: Tensor, weight: Tensor) -> bool:
+    """Return whether a CPU in training multiplies by zeros faster than it rearranges the blocks.
 
-    In inference an operator does the multiply-accumulates that it is counted with, no others.
+    In inference an operator performs exactly the multiply-accumulates that it is counted with.
     """
     if not x.is_cpu or lattice.groups > 1 or not (torch.is_grad_enabled() and weight.requires_grad):
         return False
@@ -176,18 +176,19 @@ def _dense_is_quicker(lattice: Lattice, x: Tensor, weight: Tensor) -> bool:
 
 
 @cache
-def _bundles_alone(lattice: Lattice, *, together: bool) -> Lattice:
-    """A term for each bundle; those that read all blocks may stay together."""
+def _split_bundles(lattice: Lattice, *, keep_wide: bool) -> Lattice:
+    """Return the lattice with one term per bundle; with `keep_wide`, bundles of single blocks stay one."""
     terms: list[Term] = []
     for term in lattice.terms:
-        alone = not together or term.step_in < lattice.blocks
-        bundles = [(bundle,) for bundle in term.bundles] if alone else [term.bundles]
-        terms += [replace(term, bundles=each) for each in bundles]
+        if keep_wide and term.step_in == lattice.blocks:
+            terms.append(term)
+        else:
+            terms += [replace(term, bundles=(bundle,)) for bundle in term.bundles]
     return replace(lattice, terms=tuple(terms))
 
 
 class _Convolve(Function):
-    """Sums terms in place, forward and backward, as operations that each know their gradient cannot."""
+    """Autograd function that sums the terms in place, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, lattice: Lattice) -> Tensor:
@@ -205,7 +206,7 @@ class _Convolve(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *sources = ctx.saved_tensors
         lattice, needs = ctx.lattice, ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # the backward pass is itself to be differentiated
+        if torch.is_grad_enabled():  # the backward pass is itself differentiated
             needed = [t for t, need in zip((x, weight), needs, strict=True) if need]
             y = lattice.sum_of_terms(x, weight)
             found = iter(torch.autograd.grad(y, needed, g, create_graph=True))
@@ -225,7 +226,7 @@ class _Convolve(Function):
 def _gradients(
     lattice: Lattice, term: Term, g: Tensor, source: Tensor, kernels: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a term's inputs and kernels."""
+    """Return the gradients of a term's inputs and kernels."""
     padding, dilation, groups = lattice.geometry(term, kernels)
     stride, paddings, dilations = [lattice.stride] * 2, [padding] * 2, [dilation] * 2
 
@@ -238,9 +239,9 @@ def _gradients(
     if not needs[1]:
         return of_source, kernels
     if source.is_cpu:
-        if not is_sound(source.dtype, dilation, source.shape[1] // groups):
+        if not has_exact_gradient(source.dtype, dilation, source.shape[1] // groups):
             g, source = g.float(), source.float()
-        # Where a dilated kernel is larger than the map, a CPU takes a path many times as slow.
+        # Where a dilated kernel is larger than the map, a CPU takes a much slower path.
         lacking = [max(0, 2 * padding + 1 - side) for side in source.shape[-2:]]
         if any(lacking):
             g, source = _extend(g, *(-(-n // lattice.stride) for n in lacking)), _extend(source, *lacking)
@@ -248,5 +249,5 @@ def _gradients(
 
 
 def _extend(x: Tensor, rows: int, columns: int) -> Tensor:
-    """Zeros below and to the right of a map."""
-    return laid_out(F.pad(x, (0, columns, 0, rows)), x)
+    """Return a map with rows of zeros below and columns of zeros to the right."""
+    return in_layout_of(F.pad(x, (0, columns, 0, rows)), x)

@@ -1,4 +1,4 @@
-"""What operators do differently while torch.jit.trace, torch.export or torch.fx records them."""
+"""Helpers for operators while torch.jit.trace, torch.export or torch.fx records them."""
 
 import warnings
 from functools import wraps
@@ -10,10 +10,10 @@ from torch.fx import Proxy, Tracer
 
 
 def sizes_vary(*sizes: int) -> bool:
-    """Whether the operations recorded now will also run on maps of other sizes.
+    """Return whether the operations being recorded will also run on maps of other sizes.
 
-    torch.jit.trace always records for all sizes, torch.export where a size is a symbol. Then no shortcut may
-    be chosen by the sizes at hand.
+    torch.jit.trace always records for all sizes, torch.export where a size is a symbol. Then no faster path
+    may be chosen by the sizes of this call.
     """
     if torch.jit.is_tracing():
         return True
@@ -25,7 +25,7 @@ def sizes_vary(*sizes: int) -> bool:
 
 
 def shape_at_hand(x: Tensor) -> tuple[int, ...]:
-    """Return the shape for a decision that torch.jit.trace is to make once, without its warning."""
+    """Return the shape as plain numbers, without the warning of torch.jit.trace."""
     if not torch.jit.is_tracing():
         return x.shape
     with warnings.catch_warnings():
@@ -36,7 +36,7 @@ def shape_at_hand(x: Tensor) -> tuple[int, ...]:
 def clamped(size: int, x: Tensor) -> tuple[int, int]:
     """Return a size for rows and for columns, at most those of the map.
 
-    torch.jit.trace warns where the map is smaller, since the program then keeps to its sides.
+    Under torch.jit.trace a smaller map raises a warning, since the trace keeps the sides of that map.
     """
     height, width = shape_at_hand(x)[-2:]
     if torch.jit.is_tracing() and (height < size or width < size):
@@ -49,9 +49,9 @@ def clamped(size: int, x: Tensor) -> tuple[int, int]:
 
 
 def as_one_node(operator: type[nn.Module]) -> None:
-    """Make torch.fx take calls of a class of operators as one node each, as it does with torch.nn's modules.
+    """Make torch.fx record each call of an operator class as one node, as it does for torch.nn's modules.
 
-    Operators compare sizes and choose the quickest way for them, which a symbolic trace cannot follow. A
+    Operators compare sizes and choose the fastest path for them, which a symbolic trace cannot follow. A
     trace does enter the forward of an operator without a network around it, and that of a subclass.
     """
     forward = operator.forward

@@ -9,15 +9,15 @@ from nas_recalib.operators._gate import recalibrate
 
 
 class AccuracyBooster(nn.Module):
-    """Multiplies each channel by sigmoid(BN(conv1x1(its global average))), section 3.
+    """Product of each channel with sigmoid(BN(conv1x1(its global average))), section 3.
 
     Args:
         channels: Channels of the input.
-        groups: Groups of the 1x1 convolution: `channels` (default) is AB, 1 is AB-Plus, and what lies
-            between is the paper's table 15.
+        groups: Groups of the 1x1 convolution: `channels` (default) is AB, 1 is AB-Plus, and table 15 of the
+            paper compares numbers between.
 
     Shape:
-        (N, channels, H, W), and the residual that is to be added where given, to (N, channels, H, W).
+        (N, channels, H, W), and optionally a residual of that shape to add, to (N, channels, H, W).
 
     Raises:
         ValueError: If `groups` does not divide `channels`, or in training on a batch of one image, where the

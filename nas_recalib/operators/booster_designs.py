@@ -1,4 +1,4 @@
-"""Designs that the Accuracy Booster was compared with (Singh, Mazumder, Namboodiri, WACV 2020, section 7)."""
+"""Ablations of the Accuracy Booster (Singh, Mazumder, Namboodiri, WACV 2020, section 7)."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,13 +16,13 @@ Convolution = Literal["depthwise", "full"]
 
 @dataclass(frozen=True)
 class _Design:
-    """What stands between the map and the sigmoid, in this order; no convolution has a bias.
+    """Layers between the map and the sigmoid, in this order; no convolution has a bias.
 
     Attributes:
-        spatial: A convolution over the map.
-        kernel: Its side; None is one as large as the map, which leaves one point.
+        spatial: Kind of the convolution over the map, if there is one.
+        kernel: Side of its kernel; None is a kernel as large as the map, which leaves one point.
         average: Whether the global average is taken.
-        pointwise: A 1x1 convolution.
+        pointwise: Kind of the 1x1 convolution, if there is one.
         norm: Whether a batch norm follows.
     """
 
@@ -31,10 +31,6 @@ class _Design:
     average: bool = False
     pointwise: Convolution | None = None
     norm: bool = False
-
-    @property
-    def needs_size(self) -> bool:
-        return self.spatial is not None and self.kernel is None
 
 
 # G and H have no norm: the paper names one wherever a design has it, and counts W H C^2 parameters for H.
@@ -58,22 +54,22 @@ _DESIGNS: dict[DesignName, _Design] = {
 
 
 class BoosterDesign(nn.Module):
-    """Multiplies the input by sigmoid(one of the designs of the Accuracy Booster paper's ablations).
+    """Product of the input with the sigmoid of a design from the Accuracy Booster paper's ablations.
 
-    With them, and with `SqueezeExcite` and `AccuracyBooster`, its tables 10 to 15 can be run again.
+    Together with `SqueezeExcite` and `AccuracyBooster` they reproduce its tables 10 to 15.
 
     Args:
         channels: Channels of the input.
-        design: Its letter. Figure 2: B is the global average, one fully connected layer and the sigmoid
-            (section 4, which calls it equivalent to AB-Plus; that has a norm besides). Table 11: E is the
+        design: Letter of the design. Figure 2: B is the global average, one fully connected layer and the
+            sigmoid (section 4, which calls it equivalent to AB-Plus, but that has a norm). Table 11: E is the
             global average alone, F the average and a batch norm, G a learned weight for each point of a
             channel, H one for each point of all channels. Table 12, a weight for each point: I is a 3x3
             convolution, J its depthwise form, K and L the same with 7x7 kernels. Table 14: M is L, then the
             average; N is L, then AB; O is L, then AB-Plus. Table 13: "dw3-bn" and "dw9-bn" are 3x3 and 9x9
             depthwise convolutions and a batch norm. Section 6.1: "no-bn" is AB without its batch norm.
         size: Side of the map, which G and H need and the others do not take.
-        clamp: With `size`, let maps of other sizes be averaged or repeated to it instead of refusing them;
-            what a low-resolution proxy of a network needs.
+        clamp: Whether maps of another size than `size` are averaged or repeated to it instead of refused, as
+            a low-resolution proxy of a network needs.
 
     Shape:
         (N, channels, H, W) to (N, channels, H, W).
@@ -91,7 +87,7 @@ class BoosterDesign(nn.Module):
         allowed = f"one of {', '.join(get_args(DesignName))}"
         require(design in _DESIGNS, "ab-design", "design", design, allowed)
         chosen = _DESIGNS[design]
-        if chosen.needs_size:
+        if chosen.spatial is not None and chosen.kernel is None:
             given = size is not None and size >= 1
             require(given, "ab-design", "size", size, f"the side of the map, which design {design} needs")
         else:

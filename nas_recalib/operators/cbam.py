@@ -1,4 +1,4 @@
-"""Convolutional block attention (Woo et al., ECCV 2018), a baseline of the papers."""
+"""Convolutional block attention module (Woo et al., ECCV 2018), a baseline of the papers."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from nas_recalib.operators._gate import multiply
 
 
 class CBAM(nn.Module):
-    """Multiplies a map by a weight for each channel, then by a weight for each position.
+    """Product of a map with a weight for each channel, then with a weight for each position.
 
     The weight of a channel is sigmoid(MLP(average) + MLP(maximum)), one MLP for both, over the map's average
     and maximum (eq. 2); that of a position is sigmoid(conv([mean, maximum])), a convolution of the mean and
@@ -18,7 +18,7 @@ class CBAM(nn.Module):
 
     Args:
         channels: Channels of the input.
-        r: Reduction of the MLP: its two 1x1 convolutions meet at max(1, channels // r) channels.
+        r: Reduction ratio of the MLP: it has max(1, channels // r) hidden channels.
         kernel_size: Side of the spatial convolution's kernel, odd.
 
     Shape:

@@ -1,4 +1,4 @@
-"""How a block's operators are written: `psconv(pattern=1-2-1-4)+ab`. Syntax alone, not the names."""
+"""Syntax of operator choices such as `psconv(pattern=1-2-1-4)+ab`; names are looked up in catalog.py."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _ARGUMENT = re.compile(r"\s*(?P<key>[a-z][a-z0-9_]*)\s*=\s*(?P<value>[A-Za-z0-9_
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """An operator's name and the arguments that differ from its defaults, sorted by name."""
+    """Name of an operator and its arguments that differ from the defaults, sorted by name."""
 
     name: str
     arguments: tuple[tuple[str, Value], ...] = ()
@@ -23,7 +23,7 @@ class Part:
 
 
 def split_parts(text: str) -> list[str]:
-    """Splits `a(b=1)+c` at the plus signs.
+    """Split `a(b=1)+c` at the plus signs.
 
     Raises:
         ValueError: If a part is empty.
@@ -35,10 +35,10 @@ def split_parts(text: str) -> list[str]:
 
 
 def read_part(text: str) -> tuple[str, dict[str, str]]:
-    """Reads `name` or `name(key=value, ...)`; values stay text.
+    """Split `name` or `name(key=value, ...)` into the name and the arguments, whose values stay text.
 
     Raises:
-        ValueError: If the text is of another form or names an argument twice.
+        ValueError: If the text has another form or names an argument twice.
     """
     match = _PART.fullmatch(text.strip())
     if match is None:

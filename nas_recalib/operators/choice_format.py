@@ -1,14 +1,14 @@
-"""How choices were written by earlier versions, so that what is stored keeps its meaning.
+"""Formats of written choices, so that files and studies of earlier versions keep their meaning.
 
-A default of an operator can change; a study, an architecture file or a search space that was written before
-must go on meaning the operator of its time. So texts have a format:
+The default of an operator's argument can change, but a study, an architecture file or a search space written
+before the change must keep meaning the operator of its time. Texts therefore have a format:
 
 * 1, of versions before 0.2: `msar` has no batch norm before its sigmoid, and a depthwise `psconv` gives each
   block of channels one dilation.
 * 2: `msar` is that of the paper's section 3.2, and a depthwise `psconv` that of its appendix A.
 
-In memory a part always means what format 2 means. Texts are written in the oldest format that can express
-them, so that what was made in format 1 is written as it was.
+In memory a part always has the meaning of format 2. Texts are written in the oldest format that can express
+them, so that a file of format 1 is written back unchanged.
 """
 
 from collections.abc import Iterable
@@ -23,14 +23,14 @@ LATEST = FORMATS[-1]
 
 @dataclass(frozen=True)
 class _Change:
-    """A default that format 2 changed.
+    """Default that format 2 changed.
 
     Attributes:
         operators: Names of the operators.
         argument: Name of the argument, which format 1 did not have.
         before: Value that format 1 means where the argument is not written.
         now: Default of format 2.
-        depthwise: Whether it matters in backbones of depthwise convolutions alone.
+        depthwise: Whether only backbones of depthwise convolutions are affected.
     """
 
     operators: tuple[str, ...]
@@ -47,10 +47,10 @@ _CHANGES = (
 
 
 def modern_text(text: str, number: int, *, depthwise: bool) -> str:
-    """Return the text in the latest format that means what a text of another format means.
+    """Return a text of another format in the latest one, with the same meaning.
 
     Args:
-        text: A choice, or one operator of it.
+        text: Choice, or one operator of it.
         number: Number of the text's format.
         depthwise: Whether the backbone's 3x3 convolutions are depthwise.
 
@@ -81,7 +81,7 @@ def write_part_in_format(part: Part, number: int, *, depthwise: bool) -> Part:
 
 
 def oldest_format(parts: Iterable[Part], *, depthwise: bool) -> int:
-    """Return the number of the oldest format that can express the parts without an argument it had not."""
+    """Return the number of the oldest format that can express the parts."""
     for part in parts:
         change = _change(part.name, depthwise)
         if change is not None and dict(part.arguments).get(change.argument) != change.before:

@@ -12,27 +12,28 @@ from nas_recalib.operators._gate import multiply
 
 
 class GatherExcite(nn.Module):
-    """Multiplies each point by a weight computed from a learned summary of its surroundings (GE-theta+).
+    """Product of each point with a weight computed from a learned summary of its surroundings (GE-theta+).
 
-    The gather is depthwise: 3x3 convolutions of stride 2 that make one point of `extent` x `extent` (the
+    The gather is depthwise: 3x3 convolutions of stride 2 that reduce `extent` x `extent` points to one (the
     paper's E2, E4 and E8), or, where `size` is given, one kernel over the whole map (its global extent). A
     batch norm and a ReLU follow each convolution, as in the authors' released network. The excitation turns
-    what is gathered into weights; nearest upsampling brings them back to the size of the map.
+    the gathered map into weights; nearest upsampling brings them back to the size of the map.
 
-    The global extent is what the papers' tables compare, but its kernels fit maps of one size alone. Hence
-    the chain of extent 8 is the default: it takes any map, a 7x7 map as a whole, and comes next in the
+    The papers' tables compare the global extent, but its kernels fit maps of one size only. The default is
+    therefore the chain of extent 8: it takes any map, covers a 7x7 map as a whole, and is second in the
     paper's accuracies (ResNet-50, GE-theta: 77.87% after 78.00%).
 
     Args:
         channels: Channels of the input.
-        r: Reduction of the "mlp".
-        excitation: "mlp" is squeeze-and-excitation's two 1x1 convolutions, meeting at max(1, channels // r)
-            channels; "ab" is Accuracy Booster's depthwise 1x1 convolution and batch norm (section 6.1.3 of
-            its paper); "none" is GE-theta, where the sigmoid follows the last norm of the gather.
-        extent: Side of what becomes one point: 2, 4 or 8 (default, where no size is given).
+        r: Reduction ratio of the "mlp".
+        excitation: "mlp" is the two 1x1 convolutions of squeeze-and-excitation with max(1, channels // r)
+            channels between them; "ab" is the depthwise 1x1 convolution and batch norm of Accuracy Booster
+            (section 6.1.3 of its paper); "none" is GE-theta, where the sigmoid follows the last norm of the
+            gather.
+        extent: Side of the region that becomes one point: 2, 4 or 8 (default, where no size is given).
         size: Side of the map, for the global extent.
-        clamp: With `size`, let maps of other sizes be averaged or repeated to it instead of refusing them;
-            what a low-resolution proxy of a network needs.
+        clamp: Whether maps of another size than `size` are averaged or repeated to it instead of refused, as
+            a low-resolution proxy of a network needs.
 
     Shape:
         (N, channels, H, W) to (N, channels, H, W).

@@ -22,42 +22,42 @@ from nas_recalib.operators._tracing import shape_at_hand, sizes_vary
 
 
 class MSSAR(nn.Module):
-    """Multiplies every response by a weight computed from regions around it, at several scales.
+    """Product of every response with a weight computed from regions around it, at several scales.
 
     For each scale K the map is averaged over K x K regions, passed through two 1x1 convolutions (to a few
-    channels, batch norm, ReLU; back, batch norm, sigmoid) and brought back to full size by repetition (eq.
-    1). The scales' weights are averaged and multiply the input (eq. 2).
+    channels, batch norm, ReLU; back, batch norm, sigmoid) and repeated to full size (eq. 1). The mean of the
+    scales' weights multiplies the input (eq. 2).
 
     The sliding strategy is defined by an l1 distance, |dh| + |dw| <= sqrt(H W) / K, which is a diamond, while
-    the paper's footnotes 1 and 3 speak of squares and sum over rectangles. Both are here: "sliding" is the
-    square, "sliding-l1" the formula.
+    the paper's footnotes 1 and 3 describe squares and sum over rectangles. "sliding" is the square,
+    "sliding-l1" the formula.
 
     Args:
-        channels: Channels of the tensor to be recalibrated.
-        scales: The K of each scale; (1,) is squeeze-and-excitation.
+        channels: Channels of the tensor to recalibrate.
+        scales: Number of regions along each axis, K, for each scale; (1,) is squeeze-and-excitation.
         strategy: "regional" pools K x K regions; "sliding" pools a square window of half-width sqrt(H W) / K
             around every position, cut off at the borders; "sliding-l1" pools the positions within that l1
             distance.
-        hidden: Absolute width between the two convolutions, in channels; leave it out for a relative one.
-        reduction: The relative width is channels / (reduction x len(scales)), rounded to the nearest and at
-            least 1, so that it follows a network that is made narrower. 1 is the text's D' = D / L (section
-            3.5); the parameters and multiply-accumulates that the paper prints are those of 3 in its ResNets
-            (tables 2, 3 and 5) and of 16 in its ResNeXt-50 (table 5).
-        norm: "both" follows each convolution by a batch norm, as section 3.2 defines sigma_1 and sigma_2.
-            "hidden" leaves out the second one and rounds relative widths down: the operator of versions
-            before 0.2, for networks that were made with them.
-        share: One pair of convolutions for all scales, instead of one each.
+        hidden: Absolute number of channels between the two convolutions; leave it out for a relative one.
+        reduction: Divisor of the relative number, channels / (reduction x len(scales)), rounded to the
+            nearest and at least 1. 1 is the text's D' = D / L (section 3.5); the parameters and
+            multiply-accumulates that the paper prints imply 3 in its ResNets (tables 2, 3 and 5) and 16 in
+            its ResNeXt-50 (table 5).
+        norm: "both" puts a batch norm after each convolution, as section 3.2 defines sigma_1 and sigma_2.
+            "hidden" omits the second one and rounds relative widths down: the operator of versions before
+            0.2, for networks made with them.
+        share: Whether all scales share one pair of convolutions instead of having one each.
         source_channels: Channels of the tensor that weights are computed from, where it is not the input
             itself (multi-stage recalibration).
-        clamp: On a map of fewer than K rows or columns, let every position be a region of its own instead of
-            refusing; what a low-resolution proxy of a network needs.
+        clamp: Whether every position of a map of fewer than K rows or columns is a region of its own, instead
+            of refusing the map, as a low-resolution proxy of a network needs.
 
     Shape:
-        (N, channels, H, W), and where given the source (N, source_channels, H, W) and the residual that is to
-        be added, (N, channels, H, W), to (N, channels, H, W).
+        (N, channels, H, W), and optionally the source (N, source_channels, H, W) and a residual to add,
+        (N, channels, H, W), to (N, channels, H, W).
 
     Raises:
-        ValueError: If an argument is out of range, or at the first call a scale is larger than the map.
+        ValueError: If an argument is out of range, or at the first call if a scale is larger than the map.
     """
 
     takes_residual = True
@@ -126,11 +126,13 @@ class MSSAR(nn.Module):
             raise ValueError(f"msar: expected a source of {images} images, got {got}")
         least = max(self.scales)
         fits = self.clamp or self.strategy != "regional" or (least <= height and least <= width)
-        if not fits:  # writing sizes into a message would fix them in an export
+        if (
+            not fits
+        ):  # else the message would fix the sizes of an export
             require(False, "msar", "scales", self.scales, f"within a {height}x{width} map")
 
     def _windows(self, source: Tensor) -> list[Tensor]:
-        """Averages over the positions within sqrt(H W) / K of every position, for each scale K."""
+        """Return averages over the positions within sqrt(H W) / K of every position, for each scale K."""
         height, width = source.shape[-2:]
         if sizes_vary(height, width):
             average = _average_square if self.strategy == "sliding" else _average_diamond
@@ -142,7 +144,7 @@ class MSSAR(nn.Module):
         return [_diamond_sums(source, r) / _diamond_sums(ones, r) for r in reaches]
 
     def _weigh(self, averaged: list[Tensor]) -> Tensor:
-        """The scales' weights on a grid that all of theirs divide, averaged (eq. 2)."""
+        """Return the mean of the scales' weights, on a common refinement of their grids (eq. 2)."""
         pairs = list(zip(cycle(self.weights), averaged, strict=False))
         for weigh, pooled in pairs:
             require_statistics("msar", pooled, weigh)
@@ -162,7 +164,7 @@ class MSSAR(nn.Module):
 
 
 def _lcm(a: int, b: int) -> int:
-    """Least common multiple, also of the symbols that torch.compile has for sizes, unlike math.lcm."""
+    """Return the least common multiple; unlike math.lcm it takes symbolic sizes of torch.compile."""
     x, y = a, b
     while y:
         x, y = y, x % y
@@ -170,7 +172,7 @@ def _lcm(a: int, b: int) -> int:
 
 
 def _diamond_sums(x: Tensor, reach: int) -> Tensor:
-    """Sums of (N, C, H, W) over |dh| + |dw| <= reach around every position: one run of columns a row."""
+    """Return sums of (N, C, H, W) over |dh| + |dw| <= reach around every position, row by row."""
     height = x.shape[-2]
     total = torch.zeros_like(x)
     for shift in range(-min(reach, height - 1), min(reach, height - 1) + 1):
@@ -182,7 +184,7 @@ def _diamond_sums(x: Tensor, reach: int) -> Tensor:
 
 
 def _average_square(x: Tensor, scale: int) -> Tensor:
-    """Averages over the sliding square, for sizes known when it runs."""
+    """Return averages over the sliding square, for any sizes at run time."""
     height, width = x.shape[-2:]
     rows, columns = (_distances(side, x) for side in (height, width))
     near = height * width
@@ -190,7 +192,7 @@ def _average_square(x: Tensor, scale: int) -> Tensor:
 
 
 def _average_diamond(x: Tensor, scale: int) -> Tensor:
-    """Averages over the sliding l1 ball, for sizes known when it runs."""
+    """Return averages over the sliding l1 ball, for any sizes at run time."""
     height, width = x.shape[-2:]
     rows, columns = (_distances(side, x) for side in (height, width))
     distance = rows[:, None, :, None] + columns[None, :, None, :]
@@ -199,6 +201,6 @@ def _average_diamond(x: Tensor, scale: int) -> Tensor:
 
 
 def _distances(side: int, like: Tensor) -> Tensor:
-    """Distance of each row to each, (side, side)."""
+    """Return the distance between every two rows, (side, side)."""
     row = torch.arange(side, device=like.device)
     return (row[:, None] - row[None, :]).abs()

@@ -11,40 +11,40 @@ from torch import Tensor, nn
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
 from nas_recalib.operators._dilated import dilated_conv2d, inverse
-from nas_recalib.operators._functional import laid_out
+from nas_recalib.operators._functional import in_layout_of
 from nas_recalib.operators._lattice import Lattice, Term
 from nas_recalib.operators.psconv_triton import poly_scale, usable
 
 
 class PSConv2d(nn.Module):
-    """Convolution whose kernels have different dilations, laid out in a cyclic lattice.
+    """Convolution whose kernels have different dilations, arranged in a cyclic lattice.
 
-    Within each group the input and the output channels fall into t = len(pattern) consecutive blocks, and
+    Within each group the input and the output channels divide into t = len(pattern) consecutive blocks, and
     the kernel from input channel k of block b(k) to output channel c of block b(c) has dilation D(c, k) =
     pattern[(b(k) - b(c)) mod t] (eq. 3). This is the paper's lattice with its channels relabelled (appendix
-    B). It has the weights and the multiply-accumulates of nn.Conv2d: kernels that share a dilation are
-    gathered into grouped convolutions, and their outputs are summed. For the backward pass it keeps about
-    three maps of the input's size, where nn.Conv2d keeps one.
+    B). Weights and multiply-accumulates are those of nn.Conv2d: kernels that share a dilation form grouped
+    convolutions, whose outputs are summed. For the backward pass it keeps about three maps of the input's
+    size, where nn.Conv2d keeps one.
 
-    Where t does not divide the channels of a group, the last of the paper's partitions is left incomplete
-    (t is the ceiling of channels by partitions, section 3.2): the first blocks have one channel more. The
-    numbers are as exact, but a convolution for each output block makes this form slower.
+    Where t does not divide the channels of a group, the last of the paper's partitions is incomplete (t is
+    the ceiling of channels by partitions, section 3.2): the first blocks have one channel more. This form is
+    as exact but slower, since every output block is a convolution of its own.
 
     Args:
         in_channels: Channels of the input, at least t in each group.
         out_channels: Channels of the output, at least t in each group.
         kernel_size: Side of the square kernels, odd.
         stride: Stride of the convolution.
-        groups: Groups as in nn.Conv2d; the lattice stands in each. Where every input channel is a group of
-            its own (depthwise), the pattern runs across the groups instead (appendix A).
+        groups: Groups as in nn.Conv2d; each has the same lattice. In a depthwise convolution, with
+            groups = in_channels, the pattern runs across the groups instead (appendix A).
         pattern: Dilations, one for each block of channels.
-        vary: Where dilations vary: from input to input and output to output ("both"), with the input channel
-            alone ("in": D = pattern[b(k)]) or with the output channel alone ("out": D = pattern[b(c)]); the
-            paper's table 5. Depthwise, an output channel has one input, and only "both" is allowed.
-        depthwise: Where the pattern stands in a depthwise convolution. "interleaved" lays one pattern across
-            every t consecutive groups, as appendix A has it: the kernel of input channel i has the dilation
-            pattern[i mod t]. "blocks" gives each of t consecutive blocks of channels one dilation: the
-            operator of versions before 0.2, which is another one where the convolution before it has groups.
+        vary: Channels that dilations vary with: input and output channels ("both"), input channels only
+            ("in": D = pattern[b(k)]) or output channels only ("out": D = pattern[b(c)]); the paper's table 5.
+            Depthwise, an output channel has one input, and only "both" is allowed.
+        depthwise: Arrangement of the pattern in a depthwise convolution. "interleaved" lays one pattern
+            across every t consecutive groups, as in appendix A: the kernel of input channel i has the
+            dilation pattern[i mod t]. "blocks" gives each of t consecutive blocks of channels one dilation:
+            the operator of versions before 0.2, which differs where the convolution before it has groups.
             Other convolutions are the same either way.
 
     Shape:
@@ -82,8 +82,8 @@ class PSConv2d(nn.Module):
             least = t if self.depthwise else groups * t
             require(channels >= least, "psconv", name, channels, f"at least {least}, for {t} dilations")
         blocks = f"a multiple of len(pattern) = {t}, which depthwise = blocks needs"
-        whole = not self.depthwise or depthwise == "interleaved" or groups % t == 0
-        require(whole, "psconv", "in_channels", in_channels, blocks)
+        divides = not self.depthwise or depthwise == "interleaved" or groups % t == 0
+        require(divides, "psconv", "in_channels", in_channels, blocks)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel_size
@@ -110,7 +110,7 @@ class PSConv2d(nn.Module):
         return self._lattice.convolve(x, self.weight)
 
     def _convolve_depthwise(self, x: Tensor) -> Tensor:
-        """One depthwise convolution for each place of the pattern."""
+        """Return the convolution by a depthwise one for each place of the pattern, channels back in order."""
         t = len(self.pattern)
         weights = self.weight.unflatten(0, (self.groups, -1))
         if not self.interleaved:
@@ -119,24 +119,24 @@ class PSConv2d(nn.Module):
         maps = [self._convolve_each(x[:, i::t], weights[i::t], d) for i, d in enumerate(self.pattern)]
         each = [y.unflatten(1, (-1, self.out_channels // self.groups)) for y in maps]
         if self.groups % t == 0:
-            return laid_out(torch.stack(each, dim=2).flatten(1, 3), x)
+            return in_layout_of(torch.stack(each, dim=2).flatten(1, 3), x)
         order = [group for i in range(t) for group in range(i, self.groups, t)]
-        return laid_out(torch.cat(each, dim=1)[:, inverse(order)].flatten(1, 2), x)
+        return in_layout_of(torch.cat(each, dim=1)[:, inverse(order)].flatten(1, 2), x)
 
     def _convolve_each(self, x: Tensor, weights: Tensor, dilation: int) -> Tensor:
-        """A depthwise convolution by weights (groups, multiplier, 1, k, k)."""
+        """Return a depthwise convolution with weights (groups, multiplier, 1, k, k)."""
         return dilated_conv2d(x, weights.flatten(0, 1), self.stride, dilation, len(weights))
 
     def _convolve_uneven(self, x: Tensor) -> Tensor:
-        """A grouped convolution for each output block and each dilation of its kernels.
+        """Return the convolution by a grouped one for each output block and each dilation of its kernels.
 
-        What torch.jit.trace records is one whole convolution for each dilation instead, the kernels of others
-        zero in it: the exporter to ONNX that reads such traces loses channels of uneven pieces.
+        Under torch.jit.trace it is a full convolution per dilation with the other kernels set to zero: the
+        exporter to ONNX that reads such traces loses channels of uneven pieces.
         """
         if torch.jit.is_tracing():
             lattice = self._lattice_of_a_group().repeat(self.groups, 1)[:, :, None, None].to(x.device)
-            given = [(d, self.weight * (lattice == d)) for d in sorted(set(self.pattern))]
-            maps = [dilated_conv2d(x, weight, self.stride, d, self.groups) for d, weight in given]
+            masked = [(d, self.weight * (lattice == d)) for d in sorted(set(self.pattern))]
+            maps = [dilated_conv2d(x, weight, self.stride, d, self.groups) for d, weight in masked]
             return reduce(torch.add, maps)
         t, maps, like = len(self.pattern), [], x
         x = x.unflatten(1, (self.groups, -1))
@@ -160,20 +160,21 @@ class PSConv2d(nn.Module):
                     total = y if total is None else total + y
             assert total is not None
             maps.append(total.unflatten(1, (self.groups, ends_out[out + 1] - ends_out[out])))
-        return laid_out(torch.cat(maps, dim=2).flatten(1, 2), like)
+        return in_layout_of(torch.cat(maps, dim=2).flatten(1, 2), like)
 
     def _dilation(self, out: int, block: int) -> int:
-        """Dilation of the kernels from a block of input channels to a block of output channels."""
+        """Return the dilation of the kernels from a block of input channels to one of output channels."""
         index = {"both": block - out, "in": block, "out": out}[self.vary]
         return self.pattern[index % len(self.pattern)]
 
     def dilation_matrix(self) -> Tensor:
-        """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""
+        """Return each kernel's dilation, (out_channels, in_channels), 0 where groups leave no kernel."""
         t = len(self.pattern)
         if self.depthwise:
             each = self.groups // t
-            places = [i % t if self.interleaved else i // each for i in range(self.groups)]
-            column = torch.tensor([self.pattern[place] for place in places])
+            column = torch.tensor(
+                [self.pattern[i % t if self.interleaved else i // each] for i in range(self.groups)]
+            )
             kernels: Tensor = column[:, None, None].expand(-1, self.out_channels // self.groups, 1)
             diagonal: Tensor = torch.block_diag(*kernels)
             return diagonal
@@ -181,7 +182,7 @@ class PSConv2d(nn.Module):
         return lattice
 
     def _lattice_of_a_group(self) -> Tensor:
-        """Dilation of every kernel of a group, (out_channels / groups, in_channels / groups)."""
+        """Return each kernel's dilation in one group, (out_channels / groups, in_channels / groups)."""
         t = len(self.pattern)
         rows, columns = (
             [block for block in range(t) for _ in range(ends[block], ends[block + 1])]
@@ -198,14 +199,14 @@ class PSConv2d(nn.Module):
 
 
 def _block_ends(channels: int, t: int) -> list[int]:
-    """Where the t blocks of a group's channels begin, and where the last one ends."""
+    """Return the first channel of each of t blocks, and the end of the last one."""
     return [0, *accumulate(-(-(channels - block) // t) for block in range(t))]
 
 
 def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[Term]:
-    """The lattice as terms, their outputs in order where they can be; those of the last, its inputs.
+    """Yield the terms of the lattice, with their outputs in order where possible; the last one's inputs.
 
-    What is in order need not be moved before the rest is added to it, forward as backward.
+    Forward and backward, the sum of the terms is accumulated in a part whose blocks are in order already.
     """
     found = []
     for dilation in sorted(set(pattern)):
@@ -227,9 +228,9 @@ def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[Term]:
 
 
 def _cosets(places: set[int], t: int) -> Iterator[tuple[int, int]]:
-    """Splits places into progressions shift::step of Z_t (cosets of its subgroups), the longest first.
+    """Yield the progressions shift::step of Z_t (cosets of subgroups) that places split into, longest first.
 
-    Blocks whose distance lies in one coset exchange channels among themselves alone: that is one grouped
+    Blocks whose distance lies in one coset exchange channels only among themselves: that is one grouped
     convolution with `step` bundles.
     """
     left = set(places)

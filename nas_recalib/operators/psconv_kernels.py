@@ -1,4 +1,4 @@
-"""Triton kernels of the poly-scale convolution; psconv_triton says why they are so, and imports them late."""
+"""Triton kernels of the poly-scale convolution; psconv_triton.py explains their design and calls them."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 
@@ -18,7 +18,7 @@ def _tuned(tiles: list[tuple[int, int, int]], key: list[str]) -> Any:
 
 @triton.jit
 def _outputs(tile, C_TARGET: tl.constexpr, BLOCK_N: tl.constexpr):
-    """The block of a tile, its output channels, and which of them there are."""
+    """Return the block of a tile, its output channels, and a mask of those that exist."""
     EACH: tl.constexpr = (C_TARGET + BLOCK_N - 1) // BLOCK_N
     within = tile % EACH * BLOCK_N + tl.arange(0, BLOCK_N)
     block = tile // EACH
@@ -37,7 +37,7 @@ def _inputs(
     TARGET_STEP: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """A tap, BLOCK_K channels of a group (its blocks padded), how far off each lies, and which there are."""
+    """Return a tap, BLOCK_K channels of a group (blocks padded), their offsets, and a mask of valid ones."""
     T: tl.constexpr = len(PATTERN)
     tap = step % (KERNEL * KERNEL)
     place = step // (KERNEL * KERNEL) * BLOCK_K + tl.arange(0, BLOCK_K)
@@ -68,7 +68,7 @@ def _gather(
     STRIDE: tl.constexpr,
     TRANSPOSED: tl.constexpr,
 ):
-    """Positions x channels of an NHWC map, seen from (row, column) of the convolution's other map."""
+    """Load positions x channels of an NHWC map for the positions (row, column) of the other map."""
     if TRANSPOSED and STRIDE > 1:
         y = row[:, None] - down[None, :]
         x = column[:, None] - right[None, :]
@@ -120,7 +120,7 @@ def convolve(
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """result[position, target] = sum over taps and channels of source x weight[target, tap, channel]."""
+    """Set result[position, target] = sum over taps and channels of source x weight[target, tap, channel]."""
     T: tl.constexpr = len(PATTERN)
     block, target, wanted = _outputs(tl.program_id(0) % TILES, C_TARGET, BLOCK_N)
     group = source + block // T * (T * C_SOURCE)
@@ -189,7 +189,7 @@ def correlate(
     BLOCK_K: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """result[part, target, tap, channel] = sum over the part's positions of gradient x source."""
+    """Set result[part, target, tap, channel] = sum over the part's positions of gradient x source."""
     T: tl.constexpr = len(PATTERN)
     TAPS: tl.constexpr = KERNEL * KERNEL
     block, target, wanted = _outputs(tl.program_id(0) % TILES, C_TARGET, BLOCK_N)
@@ -227,7 +227,7 @@ def correlate(
             other=0.0,
         )
         total = tl.dot(tl.trans(values), slopes, total, input_precision=PRECISION)
-        # BLOCK_M positions on, carried from column to row to image: cheaper than dividing anew
+        # advance by BLOCK_M positions with carries from column to row to image, cheaper than divisions
         position += BLOCK_M
         column += BLOCK_M % width
         row += BLOCK_M // width % height + (column >= width)

@@ -1,4 +1,4 @@
-"""Poly-scale convolution whose dilations are learned (Li et al., ECCV 2020, section 4.2)."""
+"""Poly-scale convolution with learned dilations (Li et al., ECCV 2020, section 4.2)."""
 
 import math
 from itertools import zip_longest
@@ -15,19 +15,19 @@ class LearnedPSConv2d(nn.Module):
 
     The mask is the Kronecker product of small matrices, 1 where an entry is positive and 0 elsewhere;
     gradients pass straight through that step (the straight-through estimator). It starts as the static
-    lattice of the pattern (small, large). The paper takes the estimator from XNOR-Net, where it stops the
-    gradient of entries beyond 1 and -1, and says no more; `clip` is that reading.
+    lattice of the pattern (small, large). The paper cites XNOR-Net for the estimator, which stops the
+    gradient of entries beyond 1 and -1, without saying whether it does so itself; `clip` chooses.
 
-    Kernels are applied at both dilations, masked, so that this form costs twice the multiply-accumulates of
-    nn.Conv2d; the paper, too, says that its own costs more.
+    Kernels are applied at both dilations, masked, so that this form has twice the multiply-accumulates of
+    nn.Conv2d; the paper's own form costs more than a vanilla convolution, too.
 
     Args:
         in_channels: Channels of the input, a multiple of 2 x groups.
         out_channels: Channels of the output, a multiple of 2 x groups.
         kernel_size: Side of the square kernels, odd.
         stride: Stride of the convolution.
-        groups: Groups as in nn.Conv2d; one mask for all.
-        dilations: The small and the large one; the paper's are 1 and 2.
+        groups: Groups as in nn.Conv2d, which share one mask.
+        dilations: The small and the large dilation; 1 and 2 in the paper.
         clip: Whether an entry of the mask's matrices beyond 1 or -1 has no gradient, as in XNOR-Net.
 
     Shape:
@@ -70,13 +70,13 @@ class LearnedPSConv2d(nn.Module):
         self.factors = nn.ParameterList(nn.Parameter(factor) for factor in (halves, *rest))
 
     def mask(self) -> Tensor:
-        """1 for kernels of the large dilation, 0 for the others: (out_channels, in_channels / groups)."""
+        """Return a mask (out_channels, in_channels / groups): 1 where a kernel has the large dilation."""
         product = torch.ones(1, 1, dtype=self.weight.dtype, device=self.weight.device)
         for factor in self.factors:
             binary = (factor > 0).to(factor.dtype)
             passed = factor.clamp(-1, 1) if self.clip else factor
             hard = binary.detach() + passed - passed.detach()
-            # The Kronecker product, which an exporter to ONNX does not know by name.
+            # torch.kron, written out because exporters to ONNX do not support it.
             product = (product[:, None, :, None] * hard[None, :, None, :]).flatten(2, 3).flatten(0, 1)
         return product.repeat(self.groups, 1)
 
@@ -88,10 +88,10 @@ class LearnedPSConv2d(nn.Module):
         return small + wide
 
     def dilation_matrix(self) -> Tensor:
-        """Dilation of every kernel: (out_channels, in_channels), 0 where groups leave no kernel."""
+        """Return each kernel's dilation, (out_channels, in_channels), 0 where groups leave no kernel."""
         small, large = self.dilations
-        one = torch.where(self.mask()[: self.out_channels // self.groups] > 0, large, small)
-        matrix: Tensor = torch.block_diag(*[one] * self.groups)
+        group = torch.where(self.mask()[: self.out_channels // self.groups] > 0, large, small)
+        matrix: Tensor = torch.block_diag(*[group] * self.groups)
         return matrix
 
     def extra_repr(self) -> str:
@@ -103,7 +103,7 @@ class LearnedPSConv2d(nn.Module):
 
 
 def _primes(number: int) -> list[int]:
-    """Prime factors, the largest first."""
+    """Return the prime factors of a number in descending order."""
     factors, divisor = [], 2
     while number > 1:
         while number % divisor == 0:

@@ -1,21 +1,22 @@
-"""Poly-scale convolution as one implicit matrix product on the GPU, with the work of a vanilla convolution.
+"""Poly-scale convolution on a GPU as one implicit matrix product, by Triton kernels.
 
-A kernel's dilation depends on its blocks of input and output channels alone. So a tile of positions x output
-channels of one block can walk over taps x input channels as a dense convolution does; only the place it reads
-from shifts with the input block. Nothing is gathered, concatenated or added up in memory: the map is read
-and written once, where grouped convolutions, one for each dilation, do so several times.
+A kernel's dilation depends only on its blocks of input and output channels. A tile of positions x output
+channels of one block therefore iterates over taps x input channels as a dense convolution does; only the
+positions that it reads shift with the input block. Nothing is gathered, concatenated or added up in memory:
+the map is read and written once, where grouped convolutions, one for each dilation, do so several times.
 
 * Memory is NHWC (channels_last): the channels of a block at a tap are one run of at least 16 values (whole
-  sectors) wherever the dilation moves it. In NCHW, strided runs break up, and dilated ones lose alignment.
+  sectors) at every dilation. In NCHW, strided runs break up, and dilated ones lose alignment.
 * A tile reads every tap again, and taps of different dilations share little: with 1-2-1-4 a layer fetches its
   input 36 times through the cache, where it needs 25 distinct shifts. For 64 channels (blocks of 16) that
-  counts for more than arithmetic. Hence taps vary fastest and loads stay in L1, where a tap finds most of
-  what its neighbour on the row took. Output tiles over the same positions run side by side and share L2.
+  outweighs arithmetic. Hence taps vary fastest and loads stay in L1, where a tap finds most of what its
+  neighbour in the row has loaded. Output tiles over the same positions run side by side and share L2.
 * One program for all output blocks, with an accumulator each, would fetch 27 times instead of 36 (dilation 1
-  serves two blocks), at t times the registers and a loop unrolled over blocks and dilations: not worth it.
-* Backward to the input is the same kernel: taps mirrored, weight transposed, the roles of input and output
-  block exchanged; with a stride, positions that no output looked at are masked. Backward to the weight has
-  the positions as its inner dimension, split into parts that are summed in a fixed order, without atomics.
+  serves two blocks), but needs t times the registers and a loop unrolled over blocks and dilations.
+* The gradient of the input comes from the same kernel with mirrored taps, transposed weight and exchanged
+  input and output blocks; with a stride, positions that no output reads are masked. The gradient of the
+  weight has the positions as its inner dimension, split into parts that are summed in a fixed order, without
+  atomics.
 """
 
 import os
@@ -35,15 +36,19 @@ ENABLED = os.environ.get("NAS_RECALIB_TRITON") == "1"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INSTALLED = find_spec("triton") is not None and torch.version.hip is None
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
-_LEAST_BLOCK = 16  # the least side of a matrix product on tensor cores
-_STEPS = {"both": (1, -1), "in": (1, 0), "out": (0, 1)}  # of the pattern's index, by input and output block
+_LEAST_BLOCK = 16  # least side of a matrix product on tensor cores
+_STEPS = {
+    "both": (1, -1),
+    "in": (1, 0),
+    "out": (0, 1),
+}  # change of a pattern index by input, output
 
 
 def usable(x: Tensor, weight: Tensor, pattern: Sequence[int], groups: int) -> bool:
-    """Whether `poly_scale` takes these: on an NVIDIA GPU since Ampere, in blocks of at least 16 channels.
+    """Return whether `poly_scale` can compute this: blocks of 16 channels or more, NVIDIA Ampere or newer.
 
-    It is off but with NAS_RECALIB_TRITON=1 in the environment, until a GPU has confirmed it. With
-    TRITON_INTERPRET=1, tensors on the CPU pass, too: slow, for tests.
+    It is off without NAS_RECALIB_TRITON=1 in the environment, until it has been run on a GPU. With
+    TRITON_INTERPRET=1, tensors on the CPU pass, too, slowly, for tests.
     """
     outputs, inputs = shape_at_hand(weight)[:2]
     return (
@@ -63,16 +68,16 @@ def _ampere(x: Tensor) -> bool:
 def poly_scale(
     x: Tensor, weight: Tensor, pattern: Sequence[int], vary: str, stride: int, groups: int
 ) -> Tensor:
-    """Convolves x with kernels in a cyclic lattice of dilations, as PSConv2d does.
+    """Convolve x with kernels in a cyclic lattice of dilations, as PSConv2d does.
 
     Under autocast it computes in autocast's dtype; in float32, TF32 is used where cuDNN's convolutions may
     use it. Differentiable once.
 
     Args:
-        x: (N, C_in, H, W); other than channels_last it is copied first.
-        weight: (C_out, C_in / groups, k, k).
+        x: Map, (N, C_in, H, W), copied first unless it is channels_last.
+        weight: Kernels, (C_out, C_in / groups, k, k).
         pattern: Dilations, one for each block of channels.
-        vary: "both", "in" or "out".
+        vary: Channels that dilations vary with: "both", "in" or "out".
         stride: Stride of the convolution.
         groups: Groups of the convolution.
 
@@ -191,7 +196,7 @@ def _convolve(
     *,
     transposed: bool,
 ) -> None:
-    """Fills result with the convolution of source or, transposed, with the gradient that source brings it."""
+    """Write the convolution of source into result, or its gradient if transposed."""
     from nas_recalib.operators.psconv_kernels import convolve
 
     kernel = weight.shape[2]
@@ -216,7 +221,7 @@ def _correlate(
     stride: int,
     groups: int,
 ) -> Tensor:
-    """The weight's gradient in parts to add up: (parts, C_out, kernel, kernel, C_in / groups), in float32."""
+    """Return parts of the weight's gradient to sum, (parts, C_out, kernel, kernel, C_in / groups)."""
     from nas_recalib.operators.psconv_kernels import correlate
 
     plan = _plan(source, gradient, kernel, pattern, steps, stride, groups, 128)
@@ -244,7 +249,7 @@ def _plan(
     groups: int,
     widest: int,
 ) -> dict[str, Any]:
-    """What both kernels are told of their maps, lattice and tiles.
+    """Return the arguments that both kernels share: maps, lattice and tiles.
 
     Input blocks are padded to PADDED channels so that a chunk of BLOCK_K holds whole blocks or lies in one.
     """

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, require_statistics
-from nas_recalib.operators._functional import laid_out
+from nas_recalib.operators._functional import in_layout_of
 from nas_recalib.operators._tracing import clamped
 
 
 class SCConv2d(nn.Module):
-    """Self-calibrated convolution: half of the channels is gated by a coarser view of itself.
+    """Self-calibrated convolution: half of the channels is gated by a pooled view of itself.
 
     The input splits into halves X1 and X2. With K1 to K4 convolutions of the given kernel size::
 
@@ -22,25 +22,25 @@ class SCConv2d(nn.Module):
         Y2 = K1(X2)
         Y = [Y1, Y2]
 
-    K2 and K3 keep the channels of X1 and carry a batch norm each; K1 and K4 carry the stride and the change
-    of channels, and leave normalisation to the block around them. Weights: those of the convolution it
-    replaces (when in_channels == out_channels), and the two norms.
+    K2 and K3 keep the channels of X1 and are each followed by a batch norm; K1 and K4 have the stride and the
+    change of channels, and leave normalisation to the block around them. With in_channels == out_channels it
+    has as many weights as the convolution that it replaces, and the two norms.
 
     Args:
         in_channels: Channels of the input, even.
         out_channels: Channels of the output, even.
         kernel_size: Side of the square kernels, odd.
         stride: Stride of K1 and K4.
-        groups: Groups of each of the four convolutions (SCNeXt); where every input channel is a group of its
-            own, so is each of half of them in K1 to K4.
-        r: Side and stride of the pooling window; clamped to the map where that is smaller.
-        ceil: Whether a window that reaches over the edge of a map is pooled from what it has. Without it, as
-            in the released network, rows and columns left over by r drop out: at 7x7 and r = 4, 16 of 49
-            positions reach the context.
-        pooling: How a window becomes one value.
+        groups: Groups of each of the four convolutions (SCNeXt). A depthwise convolution, with
+            groups = in_channels, is replaced by four depthwise ones.
+        r: Side and stride of the pooling window, at most the sides of the map.
+        ceil: Whether a window that crosses the edge of the map is pooled from the positions inside. If not,
+            as in the released network, the remaining rows and columns are dropped: at 7x7 and r = 4, 16 of
+            49 positions are pooled.
+        pooling: Average ("avg") or maximum ("max") of a window.
         identity: Whether X1 itself is added under the sigmoid (off in the paper's table 2 ablation).
-        upsample: How X1' is brought back to the size of X1. The paper says bilinear, the released network
-            uses nearest.
+        upsample: Interpolation of X1' to the size of X1. The paper says bilinear, the released network uses
+            nearest.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
@@ -91,11 +91,11 @@ class SCConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         require_channels("scconv", x, self.in_channels)
         x1, x2 = x.chunk(2, dim=1)
-        x1 = laid_out(x1, x)  # copied here once, not again by each that reads it
+        x1 = in_layout_of(x1, x)  # copied once here instead of by every layer that reads it
         context = F.interpolate(self.k2(self._pool(x1)), size=x1.shape[-2:], mode=self.upsample)
         gate = (x1 + context if self.identity else context).sigmoid_()
         y1 = self.k3(x1)
-        # The gradient needs both factors, and a trace is one for all modes.
+        # The gradient needs both factors, and a trace serves every mode.
         keep = torch.is_grad_enabled() or torch.jit.is_tracing() or gate.dtype != y1.dtype
         y1 = y1 * gate if keep else gate.mul_(y1)
         return torch.cat((self.k4(y1), self.k1(x2)), dim=1)

@@ -10,14 +10,14 @@ from nas_recalib.operators._gate import recalibrate
 
 
 class SqueezeExcite(nn.Module):
-    """Multiplies each channel by a weight computed from all channels' global averages.
+    """Product of each channel with a weight computed from the global averages of all channels.
 
     Args:
         channels: Channels of the input.
-        r: Reduction: the two 1x1 convolutions meet at max(1, channels // r) channels.
+        r: Reduction ratio: there are max(1, channels // r) channels between the two 1x1 convolutions.
 
     Shape:
-        (N, channels, H, W), and the residual that is to be added where given, to (N, channels, H, W).
+        (N, channels, H, W), and optionally a residual of that shape to add, to (N, channels, H, W).
 
     Raises:
         ValueError: If an argument is below 1.

@@ -1,34 +1,9 @@
-"""Accuracy Booster against section 3 of its paper (Singh et al., WACV 2020)."""
+"""Accuracy Booster: locality, parameters and refusals; test_references.py has its equations."""
 
 import pytest
 import torch
 
 from nas_recalib.operators import AccuracyBooster
-
-
-def section_3(x, module, groups, mean, variance):
-    """x_k p_k with P = sigmoid(BN(W y)), y the channels' averages and W block-diagonal in `groups` blocks."""
-    channels = x.shape[1]
-    size = channels // groups
-    averages = x.mean((2, 3))
-    mixed = torch.zeros_like(averages)
-    for k in range(channels):
-        first = k // size * size
-        for i in range(size):
-            mixed[:, k] += module.conv.weight[k, i, 0, 0] * averages[:, first + i]
-    if mean is None:
-        mean, variance = mixed.mean(0), mixed.var(0, correction=0)
-    normed = (mixed - mean) / (variance + module.norm.eps).sqrt() * module.norm.weight + module.norm.bias
-    return x / (1 + torch.exp(-normed))[:, :, None, None]
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("groups", [None, 12, 4, 3, 1])
-def test_is_section_3(normal, make, groups, training):
-    module = make(AccuracyBooster, 12, groups).train(training)
-    x = normal(4, 12, 5, 6)
-    statistics = (None, None) if training else (module.norm.running_mean, module.norm.running_var)
-    torch.testing.assert_close(module(x), section_3(x, module, groups or 12, *statistics))
 
 
 def test_every_channel_of_ab_looks_at_itself_alone(normal, make):

@@ -1,6 +1,5 @@
-"""The Accuracy Booster's ablations against section 7 of its paper (Singh et al., WACV 2020), as loops."""
+"""The Accuracy Booster's ablations: costs, sizes and refusals; test_references.py has their equations."""
 
-from itertools import product
 from typing import get_args
 
 import pytest
@@ -20,70 +19,6 @@ NORMED = ("F", "N", "O", "dw3-bn", "dw9-bn")
 
 def design(letter, **options):
     return BoosterDesign(C, letter, S if letter in SIZED else None, **options)
-
-
-def convolve(x, weight, padding):
-    """Every output channel's sum over kernel positions; one input channel a kernel means its own."""
-    height, width = x.shape[2] + 2 * padding, x.shape[3] + 2 * padding
-    padded = x.new_zeros(*x.shape[:2], height, width)
-    padded[:, :, padding : height - padding, padding : width - padding] = x
-    rows, columns = height - weight.shape[2] + 1, width - weight.shape[3] + 1
-    out = x.new_zeros(len(x), len(weight), rows, columns)
-    for c, i, j in product(range(len(weight)), range(weight.shape[2]), range(weight.shape[3])):
-        for k in range(weight.shape[1]):
-            source = padded[:, c if weight.shape[1] == 1 else k]
-            out[:, c] += weight[c, k, i, j] * source[:, i : i + rows, j : j + columns]
-    return out
-
-
-def average(x):
-    return x.flatten(2).mean(2)[:, :, None, None]
-
-
-def normalise(x, module):
-    norm = module.norm
-    mean, variance = norm.running_mean, norm.running_var
-    if module.training:
-        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-    mean, variance, scale, shift = (v.view(1, -1, 1, 1) for v in (mean, variance, norm.weight, norm.bias))
-    return (x - mean) / (variance + norm.eps).sqrt() * scale + shift
-
-
-def kernels(module):
-    return [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
-
-
-def combined(x, module):
-    """Table 14: L's 7x7 convolution, the average, and the 1x1 convolution and norm of AB or AB-Plus."""
-    spatial, pointwise = kernels(module)
-    return normalise(convolve(average(convolve(x, spatial, 3)), pointwise, 0), module)
-
-
-REFERENCES = {
-    "B": lambda x, m: convolve(average(x), *kernels(m), 0),
-    "E": lambda x, m: average(x),
-    "F": lambda x, m: normalise(average(x), m),
-    "G": lambda x, m: convolve(x, *kernels(m), 0),
-    "H": lambda x, m: convolve(x, *kernels(m), 0),
-    "I": lambda x, m: convolve(x, *kernels(m), 1),
-    "J": lambda x, m: convolve(x, *kernels(m), 1),
-    "K": lambda x, m: convolve(x, *kernels(m), 3),
-    "L": lambda x, m: convolve(x, *kernels(m), 3),
-    "M": lambda x, m: average(convolve(x, *kernels(m), 3)),
-    "N": combined,
-    "O": combined,
-    "dw3-bn": lambda x, m: normalise(convolve(x, *kernels(m), 1), m),
-    "dw9-bn": lambda x, m: normalise(convolve(x, *kernels(m), 4), m),
-    "no-bn": lambda x, m: convolve(average(x), *kernels(m), 0),
-}
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("letter", DESIGNS)
-def test_is_section_7(normal, make, letter, training):
-    module = make(design, letter).train(training)
-    x = normal(3, C, S, S)
-    torch.testing.assert_close(module(x), x / (1 + torch.exp(-REFERENCES[letter](x, module))))
 
 
 # Sections 7.2 to 7.4, for C channels of S x S ("adds W x H x C x C parameters" for H); a norm adds 2 C.

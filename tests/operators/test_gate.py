@@ -38,16 +38,16 @@ def weigh(pooled):
 def test_values_and_gradients_are_those_of_the_formula(normal, size, grids, with_residual, memory_format):
     x, residual, g = (normal(3, 5, *size).contiguous(memory_format=memory_format) for _ in range(3))
     inputs = [t.requires_grad_() for t in ((x, residual) if with_residual else (x,))]
-    told = [f(inputs[0], grids, m, *inputs[1:]) for f, m in ((recalibrate, weigh), (straight, mix))]
-    torch.testing.assert_close(*told)
-    torch.testing.assert_close(*(torch.autograd.grad(y, inputs, g, retain_graph=True) for y in told))
-    assert told[0].is_contiguous(memory_format=memory_format)
+    results = [f(inputs[0], grids, m, *inputs[1:]) for f, m in ((recalibrate, weigh), (straight, mix))]
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*(torch.autograd.grad(y, inputs, g, retain_graph=True) for y in results))
+    assert results[0].is_contiguous(memory_format=memory_format)
 
 
 def test_large_maps_are_summed_in_parts(normal):
     x, g = (normal(5, 8, 64, 96).requires_grad_() for _ in range(2))
-    told = [torch.autograd.grad(f(x, (1, 2), m), x, g)[0] for f, m in ((recalibrate, weigh), (straight, mix))]
-    torch.testing.assert_close(*told)
+    results = [torch.autograd.grad(f(x, (1, 2), m), x, g)[0] for f, m in ((recalibrate, weigh), (straight, mix))]
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("build", [AccuracyBooster, SqueezeExcite, MSSAR])

@@ -16,11 +16,11 @@ def test_is_a_convolution(normal, make, count, size, groups, bias, memory_format
     theirs = make(nn.Conv2d, 6, 12, 1, groups=groups, bias=bias)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     x = normal(3, 6, *size).contiguous(memory_format=memory_format).requires_grad_()
-    told = [module(x) for module in (ours, theirs)]
-    torch.testing.assert_close(*told)
-    g = normal(*told[0].shape)
+    results = [module(x) for module in (ours, theirs)]
+    torch.testing.assert_close(*results)
+    g = normal(*results[0].shape)
     gradients = [
-        torch.autograd.grad(y, (x, *m.parameters()), g) for y, m in zip(told, (ours, theirs), strict=True)
+        torch.autograd.grad(y, (x, *m.parameters()), g) for y, m in zip(results, (ours, theirs), strict=True)
     ]
     torch.testing.assert_close(*gradients)
     same = (

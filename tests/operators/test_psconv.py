@@ -1,4 +1,4 @@
-"""PSConv against equation 3 of its paper (Li et al., ECCV 2020), written out as loops."""
+"""PSConv: any pattern, precisions, gradients, costs and refusals; test_references.py has its equations."""
 
 import copy
 from itertools import product
@@ -7,84 +7,40 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from references import psconv, psconv_lattice
 from torch import nn
 from torch.func import functional_call
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.operators import PSConv2d, _lattice
 
-DENSE_IS_QUICKER = _lattice._dense_is_quicker
 
-
-@pytest.fixture(autouse=True, params=["by its lattice", "by dense convolutions where it can be"])
+@pytest.fixture(params=["terms", "dense"])
 def way(request, monkeypatch):
-    dense = request.param != "by its lattice"
-    monkeypatch.setattr(_lattice, "_dense_is_quicker", lambda lattice, x, weight: dense and not x.is_meta)
-
-
-def lattice(in_channels, out_channels, groups, pattern, vary):
-    """D(c, k) by its definition; 0 where output channel c and input channel k are of different groups."""
-    t, ins, outs = len(pattern), in_channels // groups, out_channels // groups
-
-    def dilation(c, k):
-        if c // outs != k // ins:
-            return 0
-        block_out, block_in = c % outs // (outs // t), k % ins // (ins // t)
-        return {
-            "both": pattern[(block_in - block_out) % t],
-            "in": pattern[block_in],
-            "out": pattern[block_out],
-        }[vary]
-
-    return [[dilation(c, k) for k in range(in_channels)] for c in range(out_channels)]
-
-
-def equation_3(x, weight, dilations, stride):
-    """H(c, x, y) = sum over k, i, j of G(c, k, i, j) F(k, x + i D(c, k), y + j D(c, k)), every stride-th."""
-    height, width = x.shape[-2:]
-    half, kernels = weight.shape[-1] // 2, weight.shape[1]
-    reach = half * max(map(max, dilations))
-    padded = F.pad(x, [reach] * 4)
-    maps = []
-    for c, row in enumerate(dilations):
-        total = 0
-        for k, d in enumerate(row):
-            for i, j in product(range(-half, half + 1), repeat=2) if d else ():
-                top, left = reach + i * d, reach + j * d
-                seen = padded[:, k, top : top + height : stride, left : left + width : stride]
-                total = total + weight[c, k % kernels, i + half, j + half] * seen
-        maps.append(total)
-    return torch.stack(maps, dim=1)
-
-
-def check(x, module):
-    dilations = lattice(module.in_channels, module.out_channels, module.groups, module.pattern, module.vary)
-    assert module.dilation_matrix().tolist() == dilations
-    torch.testing.assert_close(module(x), equation_3(x, module.weight, dilations, module.stride))
-
-
-@pytest.mark.parametrize("vary", ["both", "in", "out"])
-@pytest.mark.parametrize("pattern", [(1, 2), (1, 2, 1, 1), (1, 2, 1, 4), (1, 2, 4), (3, 3)])
-@pytest.mark.parametrize(("groups", "stride"), [(1, 1), (1, 2), (2, 1)])
-def test_is_equation_3(normal, make, pattern, vary, groups, stride):
-    t = len(pattern)
-    module = make(PSConv2d, 2 * t, 4 * t, 3, stride, groups, pattern=pattern, vary=vary)
-    check(normal(2, 2 * t, 7, 6), module)
+    """Run a lattice by its terms, or by full convolutions with zeros in them."""
+    monkeypatch.setattr(_lattice, "_dense_is_faster", lambda *_: request.param == "dense")
 
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=8), st.sampled_from(["both", "in", "out"]), st.data())
-def test_is_equation_3_for_any_pattern(pattern, vary, data):
+def test_any_pattern_is_equation_3(pattern, vary, data):
     t = len(pattern)
     shapes = list(product((1, 2), (1, 2), (1, 3), (1, 2)))
-    groups, outputs, kernel, stride = data.draw(st.sampled_from(shapes))
+    groups, multiple, kernel, stride = data.draw(st.sampled_from(shapes))
     inputs = 2 * groups * t
-    module = PSConv2d(inputs, outputs * inputs, kernel, stride, groups, pattern=tuple(pattern), vary=vary)
+    outputs = multiple * inputs
+    module = PSConv2d(inputs, outputs, kernel, stride, groups, pattern=tuple(pattern), vary=vary).double()
+    dilations = psconv_lattice(outputs, inputs, pattern, groups=groups, vary=vary, layout="blocks")
+    assert torch.equal(module.dilation_matrix(), torch.block_diag(*torch.tensor(dilations).chunk(groups)))
     generator = torch.Generator().manual_seed(t)
     with torch.no_grad():
-        module.double().weight.normal_(generator=generator)
-        check(torch.randn(1, inputs, 5, 4, generator=generator, dtype=torch.float64), module)
+        module.weight.normal_(generator=generator)
+        x = torch.randn(1, inputs, 5, 4, generator=generator, dtype=torch.float64)
+        expected = psconv(x, module.weight, dilations, stride=stride, groups=groups)
+        lattice = module._lattice
+        for convolve in (lattice.convolve, lattice.sum_of_terms, lattice.sum_of_dense):
+            torch.testing.assert_close(convolve(x, module.weight), expected)
+        torch.testing.assert_close(module(x), expected)
 
 
 @pytest.mark.parametrize("vary", ["both", "in", "out"])
@@ -98,7 +54,7 @@ def test_its_own_backward_pass_is_that_of_its_terms(
         monkeypatch.setattr(_lattice, "_LANES", 1)
         monkeypatch.setattr(_lattice, "_WORTH", 1)
     t = len(pattern)
-    monkeypatch.setattr(_lattice, "_dense_is_quicker", lambda *_: False)
+    monkeypatch.setattr(_lattice, "_dense_is_faster", lambda *_: False)
     module = make(PSConv2d, 2 * t * groups, t * groups, 3, stride, groups, pattern=pattern, vary=vary)
     x = normal(2, 2 * t * groups, *size).contiguous(memory_format=torch.channels_last).requires_grad_()
     lattice = module._lattice
@@ -114,12 +70,13 @@ def test_its_own_backward_pass_is_that_of_its_terms(
         torch.testing.assert_close(torch.autograd.grad(y, (x, module.weight), g), gradients)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("autocast", [True, False])
 @pytest.mark.parametrize(
     ("channels", "groups"), [(16, 1), (32, 1), (64, 1), (80, 1), (96, 1), (160, 1), (24, 24), (64, 4)]
 )
 def test_bfloat16_gradients_on_large_maps_are_right(normal, make, channels, groups, autocast):
-    """Where a CPU's own, of dilated convolutions with few channels a group, are not."""
+    """A CPU's own gradients of dilated convolutions with few channels per group are not."""
     module = make(PSConv2d, channels, channels, groups=groups, dtype=torch.float32)
     x, g = (normal(4, channels, 32, 32, dtype=torch.float32) for _ in range(2))
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -129,18 +86,19 @@ def test_bfloat16_gradients_on_large_maps_are_right(normal, make, channels, grou
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         y = lower(images)
     assert y.dtype == torch.bfloat16
-    for told, right in zip(
-        torch.autograd.grad(y, (images, lower.weight), g.bfloat16()), expected, strict=True
-    ):
-        assert (told.float() - right).norm() < 0.02 * right.norm()
+    gradients = torch.autograd.grad(y, (images, lower.weight), g.bfloat16())
+    for gradient, right in zip(gradients, expected, strict=True):
+        assert (gradient.float() - right).norm() < 0.02 * right.norm()
 
 
+@pytest.mark.usefixtures("way")
 def test_weights_are_never_cast_but_by_autocast(normal, make):
     for x in (normal(1, 8, 6, 6), torch.ones(1, 8, 6, 6, dtype=torch.int64), normal(1, 8, 6, 6).bfloat16()):
         with pytest.raises(RuntimeError, match=r"type|scalar"):
             make(PSConv2d, 8, 8, dtype=torch.float32)(x)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("needs", ["input", "weight"])
 def test_gradients_that_are_not_needed_are_not_made(normal, make, needs):
     module, x = make(PSConv2d, 8, 8), normal(2, 8, 6, 6).requires_grad_(needs == "input")
@@ -149,6 +107,7 @@ def test_gradients_that_are_not_needed_are_not_made(normal, make, needs):
     assert (x.grad is None, module.weight.grad is None) == (needs == "weight", needs == "input")
 
 
+@pytest.mark.usefixtures("way")
 def test_the_gradient_can_be_differentiated(normal, make):
     module, x = make(PSConv2d, 8, 8), normal(2, 8, 6, 6).requires_grad_()
     assert torch.autograd.gradgradcheck(module, (x,), fast_mode=True)
@@ -201,9 +160,8 @@ def test_costs_what_a_vanilla_convolution_costs(count, pattern, vary, stride, gr
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_zeros_are_multiplied_by_where_narrow_blocks_train_and_nowhere_else(
-    normal, make, monkeypatch, channels, groups, pattern, dtype, dense, training
+    normal, make, channels, groups, pattern, dtype, dense, training
 ):
-    monkeypatch.setattr(_lattice, "_dense_is_quicker", DENSE_IS_QUICKER)
     module = make(PSConv2d, channels, channels, 3, 1, groups, pattern=pattern, dtype=dtype)
     with torch.set_grad_enabled(training), FlopCounterMode(display=False) as counter:
         module(normal(1, channels, 6, 6, dtype=dtype))

@@ -76,7 +76,7 @@ def check(module, reference, *inputs):
 @pytest.fixture(params=["terms", "dense"])
 def way(request, monkeypatch):
     """Run a lattice by its terms, or by whole convolutions with zeros in them."""
-    monkeypatch.setattr(_lattice, "_dense_is_quicker", lambda *_: request.param == "dense")
+    monkeypatch.setattr(_lattice, "_dense_is_faster", lambda *_: request.param == "dense")
 
 
 @pytest.mark.parametrize("vary", ["both", "in", "out"])
@@ -136,6 +136,8 @@ def test_psconv_learned(normal, make, outputs, stride, groups, clip):
         return psconv_learned(x, module.weight, mask, (1, 3), stride=stride, groups=groups)
 
     check(module, reference, normal(2, 6 * groups, 7, 6))
+    dilations = 1 + 2 * learned_mask(list(module.factors), clip=clip).long()
+    assert torch.equal(module.dilation_matrix(), torch.block_diag(*[dilations] * groups))
 
 
 @TRAINING

@@ -1,88 +1,16 @@
-"""SCConv against equations 2 to 5 of its paper (Liu et al., CVPR 2020), its pooling and resizing as loops."""
-
-import math
+"""SCConv: defaults, weights, locality and refusals; test_references.py has its equations."""
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from nas_recalib.operators import SCConv2d
 
 
-def pool(x, r, how):
-    """One value a window of r x r (the whole side of a smaller map); what no window covers is dropped."""
-    height, width = min(r, x.shape[2]), min(r, x.shape[3])
-    rows = []
-    for top in range(0, x.shape[2] - height + 1, height):
-        windows = [
-            x[:, :, top : top + height, left : left + width].flatten(2)
-            for left in range(0, x.shape[3] - width + 1, width)
-        ]
-        rows.append(torch.stack([w.mean(2) if how == "avg" else w.amax(2) for w in windows], dim=-1))
-    return torch.stack(rows, dim=2)
-
-
-def resize(x, size, how):
-    """Repetition, or linear interpolation between the centres of cells, edges held, axis by axis."""
-    for axis, length in zip((2, 3), size, strict=True):
-        cells = x.shape[axis]
-        lines = []
-        for i in range(length):
-            if how == "nearest":
-                lines.append(x.select(axis, i * cells // length))
-                continue
-            place = min(max((i + 0.5) * cells / length - 0.5, 0), cells - 1)
-            low = math.floor(place)
-            high = min(low + 1, cells - 1)
-            lines.append(x.select(axis, low) * (low + 1 - place) + x.select(axis, high) * (place - low))
-        x = torch.stack(lines, dim=axis)
-    return x
-
-
-def normalise(x, norm):
-    mean, variance, scale, shift = (
-        v.view(1, -1, 1, 1) for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (x - mean) / (variance + norm.eps).sqrt() * scale + shift
-
-
-def equations_2_to_5(x, module, stride, groups, r, pooling, identity, upsample):
-    def convolve(x, convolution, stride=1):
-        return F.conv2d(x, convolution.weight, stride=stride, padding=1, groups=groups)
-
-    x1, x2 = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
-    t1 = pool(x1, r, pooling)
-    context = resize(normalise(convolve(t1, module.k2[0]), module.k2[1]), x1.shape[2:], upsample)
-    gate = 1 / (1 + torch.exp(-(x1 + context if identity else context)))
-    y1 = convolve(normalise(convolve(x1, module.k3[0]), module.k3[1]) * gate, module.k4, stride)
-    return torch.cat((y1, convolve(x2, module.k1, stride)), dim=1)
-
-
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2), (3, 10), (1, 1)])
-@pytest.mark.parametrize(
-    ("outputs", "stride", "groups", "r", "pooling", "identity", "upsample"),
-    [
-        (8, 1, 1, 4, "avg", True, "nearest"),
-        (8, 1, 1, 4, "avg", True, "bilinear"),
-        (8, 1, 1, 2, "avg", False, "nearest"),
-        (8, 1, 1, 1, "avg", True, "nearest"),
-        (8, 1, 1, 2, "max", True, "bilinear"),
-        (12, 2, 1, 4, "avg", True, "nearest"),
-        (4, 2, 2, 3, "max", False, "bilinear"),
-    ],
-)
-def test_is_equations_2_to_5(normal, make, size, outputs, stride, groups, r, pooling, identity, upsample):
-    options = {"r": r, "pooling": pooling, "identity": identity, "upsample": upsample}
-    module = make(SCConv2d, 8, outputs, 3, stride, groups, **options)
-    x = normal(2, 8, *size)
-    torch.testing.assert_close(module(x), equations_2_to_5(x, module, stride, groups, **options))
-
-
 def test_defaults_are_the_papers_r_and_the_released_upsampling(normal, make):
     x = normal(2, 8, 8, 8)
-    told = make(SCConv2d, 8, 8, 3, 1, 1, r=4, pooling="avg", identity=True, upsample="nearest")
-    torch.testing.assert_close(make(SCConv2d, 8, 8)(x), told(x))
+    explicit = make(SCConv2d, 8, 8, 3, 1, 1, r=4, pooling="avg", identity=True, upsample="nearest")
+    torch.testing.assert_close(make(SCConv2d, 8, 8)(x), explicit(x))
 
 
 @pytest.mark.parametrize("groups", [1, 2])

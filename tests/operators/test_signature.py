@@ -51,7 +51,7 @@ BLOCK = r"\(in_channels, out_channels, kernel_size, stride, groups\)"
         (vague, "recalibration", r"from \(channels\), but its constructor takes \(\*args, \*\*kwargs\)"),
         (nn.Identity, "recalibration", r"from \(channels\), but its constructor takes \(\*args: "),
         (partial(nn.BatchNorm2d, 8), "recalibration", r"from \(channels\), but .* \(eps: float"),
-        (spread, "recalibration", r"a block does not give what \*levels: int takes"),
+        (spread, "recalibration", r"a block passes nothing to \*levels: int"),
         (shouting, "recalibration", "'Level' cannot be written like r=2 in a choice"),
         (hurried, "recalibration", "'level' cannot be written like r=2"),
         (unknown_hint, "recalibration", "hints cannot be read: name 'Level' is not defined"),
@@ -102,7 +102,7 @@ def test_an_argument_may_be_one_of_a_few_numbers():
         catalog.parse_part("few(level=4)", "recalibration")
 
 
-def test_a_constructor_that_fails_is_told_in_one_line():
+def test_a_constructor_that_fails_is_reported_in_one_line():
     def fails(channels, *, level: int = 1):
         raise KeyError("level\nof detail")
 
