@@ -1,4 +1,4 @@
-"""Backbones that ask, block by block, which operators to use. They import nothing but torch and operators."""
+"""Backbones by name: ResNets, ResNeXts, pre-activation ResNets, DenseNets and ShuffleNets."""
 
 from nas_recalib.networks.backbone import Backbone, BlockSpec
 from nas_recalib.networks.densenet import cifar_densenet
@@ -37,15 +37,15 @@ _backbones: dict[str, Backbone] = {
 
 
 def backbone_names() -> list[str]:
-    """Names of the backbones there are."""
+    """Return the names of the backbones."""
     return list(_backbones)
 
 
 def get_backbone(name: str) -> Backbone:
-    """The backbone of that name.
+    """Return the backbone of a name.
 
     Raises:
-        ValueError: If there is none; the message lists those there are.
+        ValueError: If no backbone has that name; the message lists those that exist.
     """
     if name not in _backbones:
         raise ValueError(f"unknown backbone {name!r}; allowed: {', '.join(_backbones)}")

@@ -1,23 +1,24 @@
-"""What every backbone is: a stem, named blocks that each ask which operators to use, and a classifier."""
+"""Base class of backbones, and what they share: stages, classifier, initialisation, recalibrated sums."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 from torch import Tensor, nn
 
 from nas_recalib.operators import BlockChoice
 
 GateFan = Literal["fan_in", "fan_out"]
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class BlockSpec(Protocol):
-    """One block without its operators. Hashable: equal specs build blocks of equal cost."""
+    """Block without its operators. Hashable: equal specs build blocks of equal cost."""
 
     def __hash__(self) -> int: ...
 
     def build(self, choice: BlockChoice) -> nn.Module:
-        """The block, with the operators chosen for it.
+        """Build the block with the operators chosen for it.
 
         Raises:
             ValueError: If an operator does not fit the block's channels.
@@ -25,32 +26,34 @@ class BlockSpec(Protocol):
         ...
 
 
-class Backbone(Protocol):
-    """A network without its operators. Hashable."""
+@dataclass(frozen=True)
+class Backbone(ABC):
+    """Network without its operators: a stem, named blocks and a classifier.
 
-    def __hash__(self) -> int: ...
+    Attributes:
+        name: Name in files.
+        input_size: Side of the square images that it is designed for, in pixels.
+        num_classes: Number of classes of the data set that it is designed for.
+        depthwise: Whether its 3x3 convolutions are depthwise.
+    """
 
-    @property
-    def name(self) -> str: ...
+    name: str
+    input_size: int
+    num_classes: int
+    depthwise: ClassVar[bool] = False
 
-    @property
-    def input_size(self) -> int:
-        """Side of the square images it is made for, in pixels."""
-        ...
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the data set it is made for."""
-        ...
-
+    @abstractmethod
     def blocks(self) -> Mapping[str, BlockSpec]:
-        """Specs of the blocks under their module names, in the order they run."""
-        ...
+        """Return the specs of the blocks under their module names, in the order in which they run."""
 
-    @property
-    def depthwise(self) -> bool:
-        """Whether its 3x3 convolutions are depthwise."""
-        ...
+    @abstractmethod
+    def scaled(self, width: float) -> Self:
+        """Return the proxy network: the same blocks for small images, with channels scaled by `width`."""
+
+    @abstractmethod
+    def _network(
+        self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int
+    ) -> nn.Module: ...
 
     def build(
         self,
@@ -59,13 +62,13 @@ class Backbone(Protocol):
         in_channels: int,
         gate_fan: GateFan = "fan_in",
     ) -> nn.Module:
-        """Build the network with the given choice at each of its blocks, by torch's global generator.
+        """Build the network with a choice at each of its blocks, initialised by torch's global generator.
 
         Args:
             choices: The choice of each block, under its module name.
             num_classes: Number of classes.
             in_channels: Channels of the images.
-            gate_fan: How the convolutions of recalibrations are drawn; see `initialise`.
+            gate_fan: Initialisation of the convolutions of recalibrations; see `initialise`.
 
         Returns:
             A module from images (N, in_channels, H, W) to logits (N, num_classes), or, where num_classes is
@@ -74,20 +77,16 @@ class Backbone(Protocol):
         Raises:
             ValueError: If num_classes is negative.
         """
-        ...
-
-    def scaled(self, width: float) -> Self:
-        """The same blocks for small images, its channels scaled by `width`: what a proxy trains."""
-        ...
+        return initialise(self._network(choices, num_classes, in_channels), gate_fan)
 
 
 class FeatureMap(NamedTuple):
-    """A map that a network hands to other tasks: the last of its size.
+    """Feature map for other tasks: the last of its size in a network.
 
     Attributes:
         module: Name of the module whose output it is.
-        channels: Its channels.
-        stride: By which it is smaller than the images.
+        channels: Number of channels.
+        stride: Factor by which it is smaller than the images.
     """
 
     module: str
@@ -96,7 +95,7 @@ class FeatureMap(NamedTuple):
 
 
 def halving_maps(modules: Sequence[str], channels: Sequence[int], stride: int) -> list[FeatureMap]:
-    """Maps each half as large as the one before it, the first smaller than the images by `stride`."""
+    """Return maps of which each halves the one before, the first smaller than the images by `stride`."""
     pairs = zip(modules, channels, strict=True)
     return [FeatureMap(module, width, stride * 2**index) for index, (module, width) in enumerate(pairs)]
 
@@ -114,17 +113,28 @@ def classifier(channels: int, num_classes: int) -> nn.Module:
     return nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
 
-def initialise(network: Network, gate_fan: GateFan) -> Network:
-    """Draw the weight of every convolution as He et al. (2015), by torch's global generator.
+def add_stages(
+    network: nn.Module, specs: Mapping[str, BlockSpec], choices: Mapping[str, BlockChoice]
+) -> list[str]:
+    """Add blocks such as `layer1.0` to a network, in stages such as `layer1`; return their names."""
+    stages: dict[str, list[nn.Module]] = {}
+    for name, spec in specs.items():
+        stages.setdefault(name.partition(".")[0], []).append(spec.build(choices[name]))
+    for stage, blocks in stages.items():
+        network.add_module(stage, nn.Sequential(*blocks))
+    return list(stages)
+
+
+def initialise(network: nn.Module, gate_fan: GateFan) -> nn.Module:
+    """Draw the weight of every convolution as in He et al. (2015), by torch's global generator.
 
     The convolutions of recalibrations, the gates, are drawn by fan-in. By fan-out the depthwise 1x1
     convolution of an Accuracy Booster over C channels has a deviation of sqrt(2 / C), so small that the
-    epsilon of the batch norm behind it damps many gates.
+    epsilon of the batch norm after it damps many gates.
 
     Args:
-        network: A network whose blocks have their recalibration in the attribute `recalibration`.
-        gate_fan: What the deviation of the gates' weights is taken from. "fan_out" is for networks that are
-            to start as versions before 0.2 had them start.
+        network: Network whose blocks have their recalibration in the attribute `recalibration`.
+        gate_fan: Mode of the gates' initialisation. "fan_out" is that of versions before 0.2.
 
     Returns:
         The network itself.
@@ -144,7 +154,7 @@ def _gate_modules(block: nn.Module) -> Iterator[nn.Module]:
 
 
 def add_recalibrated(recalibration: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:
-    """The recalibrated map and the shortcut, summed in one pass where the operator can."""
+    """Return recalibration(x) + shortcut, in one pass over the map where the operator supports it."""
     if getattr(recalibration, "takes_residual", False):
         total: Tensor = recalibration(x, residual=shortcut)
         return total

@@ -1,4 +1,4 @@
-"""DenseNet-BC for small images under torchvision's names, with a choice of operators for every step."""
+"""DenseNet-BC for small images with torchvision's module names and a choice of operators for every layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import wrap
 from torch.nn import functional as F
 
-from nas_recalib.networks.backbone import GateFan, classifier, halving_maps, initialise
+from nas_recalib.networks.backbone import Backbone, classifier, halving_maps
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration, takes_source
 from nas_recalib.operators._tracing import shape_at_hand
 
@@ -16,11 +16,11 @@ BOTTLENECK = 4
 
 
 class DenseLayer(nn.Module):
-    """Norm, 1x1, norm, 3x3; what comes out joins the running concatenation (Huang et al., 2017).
+    """Norm, 1x1, norm, 3x3; the output joins the running concatenation (Huang et al., 2017).
 
-    The new features alone are recalibrated. Multi-stage weights come from the running concatenation, before
-    the step's own norm and without the new features: so say the multiply-accumulates in table 3 of the MS-SAR
-    paper (ECCV 2018).
+    Only the new features are recalibrated. Multi-stage weights come from the running concatenation, before
+    the layer's own norm and without the new features, as the multiply-accumulates in table 3 of the MS-SAR
+    paper (ECCV 2018) imply.
 
     Shape:
         (N, in_channels, H, W) to (N, in_channels + growth, H, W).
@@ -47,7 +47,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """Between two dense blocks: half of the channels, half of the height and width."""
+    """Layer between two dense blocks that halves channels, height and width."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Transition(nn.Sequential):
 
 @dataclass(frozen=True)
 class DenseStep:
-    """Shape of one step; `growth` is how many channels it adds."""
+    """Dense layer without its operators; `growth` is the number of channels that it adds."""
 
     in_channels: int
     growth: int
@@ -70,28 +70,18 @@ class DenseStep:
 
 
 @dataclass(frozen=True)
-class DenseNetBackbone:
-    """A DenseNet-BC without its operators.
+class DenseNetBackbone(Backbone):
+    """DenseNet-BC without its operators.
 
     Attributes:
-        name: As written in files.
-        growth: Channels that a step adds; the stem has twice as many.
-        depths: Steps of each dense block.
-        input_size: Side of the images it is made for.
-        num_classes: Classes of the data set it is made for.
+        growth: Number of channels that a layer adds; the stem has twice as many.
+        depths: Number of layers of each dense block.
         clamp: Whether its maps may become smaller than an operator's regions.
     """
 
-    name: str
     growth: int
     depths: tuple[int, ...]
-    input_size: int
-    num_classes: int
     clamp: bool = False
-
-    @property
-    def depthwise(self) -> bool:
-        return False
 
     def blocks(self) -> dict[str, DenseStep]:
         specs = {}
@@ -104,21 +94,15 @@ class DenseNetBackbone:
             width //= 2
         return specs
 
-    def build(
-        self,
-        choices: Mapping[str, BlockChoice],
-        num_classes: int,
-        in_channels: int,
-        gate_fan: GateFan = "fan_in",
-    ) -> nn.Module:
-        return initialise(DenseNet(self, choices, num_classes, in_channels), gate_fan)
+    def _network(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        return DenseNet(self, choices, num_classes, in_channels)
 
     def scaled(self, width: float) -> "DenseNetBackbone":
         return replace(self, growth=max(4, round(self.growth * width / 4) * 4), clamp=True)
 
 
 class DenseNet(nn.Module):
-    """A DenseNet-BC of the given shape with the given choice in every step.
+    """DenseNet-BC with a choice in every layer.
 
     Shape:
         (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
@@ -164,7 +148,7 @@ class DenseNet(nn.Module):
 
 @wrap
 def require_pixels(network: str, x: Tensor, least: int) -> Tensor:
-    """Return x, or raise ValueError if its images are too small; torch.fx takes this as one node."""
+    """Return x, or raise ValueError if its images are too small; torch.fx records this as one node."""
     height, width = shape_at_hand(x)[-2:]
     if height < least or width < least:
         raise ValueError(f"{network}: an image of {height}x{width} pixels is smaller than {least}x{least}")
@@ -172,5 +156,5 @@ def require_pixels(network: str, x: Tensor, least: int) -> Tensor:
 
 
 def cifar_densenet(name: str, growth: int, depth: int) -> DenseNetBackbone:
-    """DenseNet-BC for 32 x 32 images, three blocks of `depth` steps (Huang et al., 2017, section 4.1)."""
-    return DenseNetBackbone(name, growth, (depth,) * 3, 32, 10)
+    """Return DenseNet-BC for 32x32 images, three blocks of `depth` layers (Huang et al., 2017, 4.1)."""
+    return DenseNetBackbone(name, 32, 10, growth, (depth,) * 3)

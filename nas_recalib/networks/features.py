@@ -1,6 +1,6 @@
-"""Networks as backbones of other tasks: maps of several sizes, a feature pyramid, frozen norms.
+"""Networks as backbones of other tasks: feature maps, a feature pyramid for detectors, frozen batch norms.
 
-Nothing but torch is imported until modules of torchvision are asked for.
+torchvision is imported only by the functions that use it.
 """
 
 from collections import OrderedDict
@@ -18,23 +18,23 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class FeatureMaps(nn.Module):
-    """The maps of a network at several strides, each the last of its size, without the classifier.
+    """Feature maps of a network at several strides, each the last of its size, without the classifier.
 
-    It shares the network's modules under the names they have there, as far as the last map needs them: what
-    is loaded into the one is in the other, and a state dict of the network loads with strict=False.
+    It shares the network's modules under the same names, as far as the last map needs them: weights loaded
+    into one are in the other, and a state dict of the network loads with strict=False.
 
-    In a DenseNet a map is that of a dense block before the transition, in a pre-activation network the sum
-    before the next norm; the last of either is what the classifier averages, after the final norm and ReLU.
-    A ShuffleNet's first map is its stem's.
+    In a DenseNet a map is the output of a dense block before the transition, in a pre-activation network the
+    sum before the next norm; the last map of either is the input of the global pooling, after the final norm
+    and ReLU. A ShuffleNet's first map is that of its stem.
 
     Args:
-        network: Of this package, as `build` gives it.
-        strides: Which maps, by how many times they are smaller than the images (default: all there are; 4,
+        network: Network of this package, as `build` returns it.
+        strides: Strides of the maps, the factors by which they are smaller than the images (default: all; 4,
             8, 16 and 32 in a network for ImageNet, 1, 2 and 4 in one for small images).
 
     Attributes:
-        strides: Those of the maps, in ascending order.
-        channels: Channels of each map.
+        strides: Strides of the maps, in ascending order.
+        channels: Number of channels of each map.
 
     Shape:
         (N, in_channels, H, W) to an OrderedDict whose "0", "1" and so on, the largest first, are
@@ -76,24 +76,24 @@ def pyramid(
     *,
     convolution: str = "vanilla",
 ) -> nn.Module:
-    """A backbone for torchvision's detectors: the maps of a network and a feature pyramid over them.
+    """Return a backbone for torchvision's detectors: the maps of a network and a feature pyramid over them.
 
     Its parameters are named as in torchvision's own backbones with a pyramid (`body...`, `fpn...`).
 
     Args:
-        network: Of this package, as `build` gives it.
-        out_channels: Channels of every map of the pyramid (Lin et al., CVPR 2017).
-        strides: As for `FeatureMaps`. For other than four maps, a detector must be given an anchor generator
-            of one size more than there are maps.
-        convolution: The convolution that takes the place of the pyramid's 3x3 convolutions, such as `psconv`
-            (PSConv paper, footnote 4), with a bias as they have.
+        network: Network of this package, as `build` returns it.
+        out_channels: Number of channels of every map of the pyramid (Lin et al., CVPR 2017).
+        strides: Strides of the maps; see `FeatureMaps`. With other than four maps, a detector needs an anchor
+            generator with one size more than there are maps.
+        convolution: Convolution that replaces the pyramid's 3x3 convolutions, such as `psconv` (PSConv paper,
+            footnote 4); like them it has a bias.
 
     Returns:
-        A module with an attribute `out_channels`, from (N, in_channels, H, W) to an OrderedDict of maps of
-        the same names and sizes as those of `FeatureMaps`, and "pool", half as large as the last.
+        A module with an attribute `out_channels`, from (N, in_channels, H, W) to an OrderedDict of maps with
+        the names and sizes of those of `FeatureMaps`, and "pool", half as large as the last.
 
     Raises:
-        ValueError: As `FeatureMaps`, or if there is no such convolution.
+        ValueError: If `FeatureMaps` raises it, or the convolution does not exist.
     """
     from torchvision.ops import FeaturePyramidNetwork
     from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -112,7 +112,7 @@ def pyramid(
 
 
 class _BiasedConvolution(nn.Module):
-    """A convolution and a bias, drawn as torchvision draws those of a pyramid."""
+    """Convolution and bias, initialised like those of torchvision's pyramid."""
 
     def __init__(self, operator: nn.Module, channels: int) -> None:
         super().__init__()
@@ -128,15 +128,14 @@ class _BiasedConvolution(nn.Module):
 
 
 def freeze_norms(network: Module) -> Module:
-    """Replaces every batch norm, those inside operators too, by torchvision's FrozenBatchNorm2d, in place.
+    """Replace every batch norm, those inside operators too, by torchvision's FrozenBatchNorm2d, in place.
 
-    A frozen norm uses the statistics, scale and shift that it has, in training as well, and learns nothing:
-    what detectors need, which train on an image or two at a time. So load trained weights, freeze, and only
-    then make `FeatureMaps` or a `pyramid`, which take the modules that are there. State dicts fit before and
-    after.
+    A frozen norm keeps its statistics, scale and shift in training as well, as detectors need, which train on
+    one or two images at a time. Load trained weights, freeze, and only then create `FeatureMaps` or a
+    `pyramid`, which share the modules of the network. State dicts are compatible before and after.
 
     Args:
-        network: Any module that is not itself a norm. Norms that keep no statistics stay.
+        network: Any module that is not itself a norm. Norms without running statistics are not replaced.
 
     Returns:
         The same module.
@@ -153,11 +152,13 @@ def freeze_norms(network: Module) -> Module:
 
 
 def _choose(network: nn.Module, strides: Sequence[int] | None) -> list[FeatureMap]:
-    offered: list[FeatureMap] | None = getattr(network, "maps", None)
-    if offered is None:
-        raise ValueError(f"{type(network).__name__} is not a network that names its maps, as those of build")
-    chosen = [m for m in offered if strides is None or m.stride in strides]
+    maps: list[FeatureMap] | None = getattr(network, "maps", None)
+    if maps is None:
+        raise ValueError(
+            f"feature maps: {type(network).__name__} has no attribute 'maps'; use a network returned by build"
+        )
+    chosen = [m for m in maps if strides is None or m.stride in strides]
     if strides is not None and (not strides or len(chosen) < len(set(strides))):
-        available = ", ".join(str(m.stride) for m in offered)
-        raise ValueError(f"feature maps: strides = {tuple(strides)} are not some of {available}")
+        available = ", ".join(str(m.stride) for m in maps)
+        raise ValueError(f"feature maps: strides = {tuple(strides)} are not all among {available}")
     return chosen

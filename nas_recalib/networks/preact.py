@@ -1,4 +1,4 @@
-"""Residual networks whose norms and activations stand before the convolutions, for 32 x 32 images."""
+"""Pre-activation ResNet and Wide ResNet for 32x32 images, with a choice of operators for every block."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps
-from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
+from nas_recalib.networks.backbone import add_recalibrated, add_stages, classifier, halving_maps
+from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -39,8 +39,8 @@ class PreActBottleneck(nn.Module):
     """Norm, ReLU and convolution thrice: 1x1 (which carries the stride), 3x3, 1x1 (He et al., 2016b).
 
     Then the recalibration and the sum. Where the shape changes, the shortcut is a 1x1 convolution of the
-    activated input. The last convolution, which no norm follows, has a bias, as the parameters in the
-    Accuracy Booster paper's table 15 say.
+    activated input. The last convolution, which no norm follows, has a bias, as the parameters in table 15 of
+    the Accuracy Booster paper imply.
     """
 
     def __init__(self, spec: ResidualBlock, choice: BlockChoice) -> None:
@@ -66,7 +66,7 @@ class PreActBottleneck(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """A pre-activation network of the given shape with the given choice in every block.
+    """Pre-activation network with a choice in every block.
 
     Shape:
         (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
@@ -77,7 +77,7 @@ class PreActResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, shape.stem_channels, 3, 1, 1, bias=False)
-        self.stages = add_stages(self, shape, choices)
+        self.stages = add_stages(self, shape.blocks(), choices)
         self.maps = halving_maps([*self.stages[:-1], "relu"], shape.outputs, stride=1)
         self.bn1 = nn.BatchNorm2d(shape.outputs[-1])
         self.relu = nn.ReLU(inplace=True)
@@ -98,12 +98,12 @@ _cifar = partial(
 
 
 def preact_resnet(name: str, depth: int) -> ResidualBackbone:
-    """Three stages of `depth` bottlenecks each (He et al., 2016b)."""
+    """Return a network of three stages of `depth` bottlenecks each (He et al., 2016b)."""
     outputs = (64, 128, 256)
     return _cifar(name, block=PreActBottleneck, depths=(depth,) * 3, channels=(16, 32, 64), outputs=outputs)
 
 
 def wide_resnet(name: str, depth: int, widen: int) -> ResidualBackbone:
-    """Three stages of `depth` basic blocks, `widen` times as wide (Zagoruyko & Komodakis, 2016, table 1)."""
+    """Return three stages of `depth` basic blocks, `widen` times as wide (Zagoruyko & Komodakis, 2016)."""
     channels = (16 * widen, 32 * widen, 64 * widen)
     return _cifar(name, block=PreActBasicBlock, depths=(depth,) * 3, channels=channels, outputs=channels)

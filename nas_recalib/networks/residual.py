@@ -1,4 +1,4 @@
-"""The shape of residual networks: stages of blocks that each ask which operators to use."""
+"""Shapes of residual networks and their blocks, and how they scale to a proxy's width."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,20 +7,20 @@ from typing import Literal
 
 from torch import nn
 
-from nas_recalib.networks.backbone import GateFan, initialise
+from nas_recalib.networks.backbone import Backbone
 from nas_recalib.operators import BlockChoice
 
 
 @dataclass(frozen=True)
 class ResidualBlock:
-    """Shape of one block.
+    """Residual block without its operators.
 
     Attributes:
-        module: Builds it from this shape and a choice.
+        module: Constructor of the block from this shape and a choice.
         in_channels: Channels of its input.
         channels: Channels of its 3x3 convolutions.
         out_channels: Channels of its output.
-        stride: By which its output is smaller than its input.
+        stride: Factor by which its output is smaller than its input.
         groups: Groups of its 3x3 convolutions.
         clamp: Whether its maps may become smaller than an operator's regions.
         early_stride: Whether a bottleneck carries its stride in the first 1x1 convolution.
@@ -39,35 +39,31 @@ class ResidualBlock:
         return self.module(self, choice)
 
     def projection(self) -> nn.Conv2d | None:
-        """A 1x1 convolution where the shape changes, nothing elsewhere."""
+        """Return a 1x1 convolution for the shortcut where the shape changes, else None."""
         if self.stride == 1 and self.in_channels == self.out_channels:
             return None
         return nn.Conv2d(self.in_channels, self.out_channels, 1, self.stride, bias=False)
 
 
 @dataclass(frozen=True)
-class ResidualBackbone:
-    """A residual network without its operators.
+class ResidualBackbone(Backbone):
+    """Residual network without its operators.
 
     Attributes:
-        name: As written in files.
-        network: Builds it from this shape, the blocks' choices, the classes and the channels of the images.
-        block: Builds one block.
-        depths: Blocks of each stage.
+        network: Constructor from this shape, the blocks' choices, and the numbers of classes and channels.
+        block: Constructor of a block.
+        depths: Number of blocks of each stage.
         channels: Channels of each stage's 3x3 convolutions.
         outputs: Channels of each stage's output.
         stem_channels: Channels of the stem's output.
-        stem: "imagenet" is a 7x7 convolution and a pooling, four times smaller in all; "small" is one 3x3
-            convolution that keeps the size.
-        input_size: Side of the images it is made for.
-        num_classes: Classes of the data set it is made for.
+        stem: "imagenet" is a 7x7 convolution and a pooling with a stride of 4 in all; "small" is one 3x3
+            convolution of stride 1.
         groups: Groups of every block's 3x3 convolutions (the cardinality of a ResNeXt).
         clamp: Whether its maps may become smaller than an operator's regions.
         early_stride: Whether bottlenecks carry their stride in the first 1x1 convolution, as in the first
             ResNets (He et al., 2016), instead of in the 3x3 one.
     """
 
-    name: str
     network: Callable[["ResidualBackbone", Mapping[str, BlockChoice], int, int], nn.Module]
     block: Callable[[ResidualBlock, BlockChoice], nn.Module]
     depths: tuple[int, ...]
@@ -75,15 +71,9 @@ class ResidualBackbone:
     outputs: tuple[int, ...]
     stem_channels: int
     stem: Literal["imagenet", "small"]
-    input_size: int
-    num_classes: int
     groups: int = 1
     clamp: bool = False
     early_stride: bool = False
-
-    @property
-    def depthwise(self) -> bool:
-        return False
 
     def blocks(self) -> dict[str, ResidualBlock]:
         specs = {}
@@ -98,17 +88,11 @@ class ResidualBackbone:
                 width = outputs
         return specs
 
-    def build(
-        self,
-        choices: Mapping[str, BlockChoice],
-        num_classes: int,
-        in_channels: int,
-        gate_fan: GateFan = "fan_in",
-    ) -> nn.Module:
-        return initialise(self.network(self, choices, num_classes, in_channels), gate_fan)
+    def _network(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        return self.network(self, choices, num_classes, in_channels)
 
     def scaled(self, width: float) -> "ResidualBackbone":
-        """Scales the number of groups and keeps their width, so that what fits a group still does."""
+        """Scale the channels; groups stay as wide and become fewer, so that operators still fit them."""
         groups = self.groups
         if groups == 1:
             channels = tuple(_scaled(c, width, 8) for c in self.channels)
@@ -116,7 +100,7 @@ class ResidualBackbone:
             widths = [c // groups for c in self.channels]
             groups = _scaled(groups, width, 8 // math.gcd(8, *widths))
             channels = tuple(c * groups for c in widths)
-        unit = 8 if self.outputs == self.channels else 32  # a bottleneck's output is four of the former
+        unit = 8 if self.outputs == self.channels else 32  # bottlenecks have four times as many outputs
         return replace(
             self,
             channels=channels,
@@ -126,17 +110,6 @@ class ResidualBackbone:
             groups=groups,
             clamp=True,
         )
-
-
-def add_stages(network: nn.Module, shape: ResidualBackbone, choices: Mapping[str, BlockChoice]) -> list[str]:
-    """Gives a network the stages `layer1`, `layer2` and so on, and says their names."""
-    specs = shape.blocks()
-    names = []
-    for stage, depth in enumerate(shape.depths, start=1):
-        blocks = [f"layer{stage}.{index}" for index in range(depth)]
-        names.append(f"layer{stage}")
-        network.add_module(names[-1], nn.Sequential(*(specs[name].build(choices[name]) for name in blocks)))
-    return names
 
 
 def _scaled(channels: int, width: float, unit: int) -> int:

@@ -1,4 +1,4 @@
-"""ResNet, ResNeXt and Wide ResNet under torchvision's module names, with a choice for every block."""
+"""ResNet, ResNeXt and Wide ResNet with torchvision's module names and a choice for every block."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import add_recalibrated, classifier, halving_maps
-from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock, add_stages
+from nas_recalib.networks.backbone import add_recalibrated, add_stages, classifier, halving_maps
+from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -63,7 +63,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet of the given shape with the given choice in every block.
+    """ResNet with a choice in every block.
 
     Shape:
         (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
@@ -76,12 +76,12 @@ class ResNet(nn.Module):
         width = shape.stem_channels
         small = shape.stem == "small"
         kernel_size, stride = (3, 1) if small else (7, 2)
-        # Modules stand in the order they run: torchvision's feature extractors call children one by one.
+        # Modules are added in the order in which they run, as torchvision's feature extractors require.
         self.conv1 = nn.Conv2d(in_channels, width, kernel_size, stride, kernel_size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, 1)
-        self.stages = add_stages(self, shape, choices)
+        self.stages = add_stages(self, shape.blocks(), choices)
         self.maps = halving_maps(self.stages, shape.outputs, stride=1 if small else 4)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = classifier(shape.outputs[-1], num_classes)
@@ -101,7 +101,7 @@ _cifar = partial(ResidualBackbone, network=ResNet, stem="small", input_size=32, 
 
 
 def basic_resnet(name: str, *depths: int, widen: int = 1) -> ResidualBackbone:
-    """ResNet of basic blocks for ImageNet (He et al., 2016, table 1), the blocks `widen` times as wide."""
+    """Return a ResNet of basic blocks for ImageNet (He et al., 2016, table 1), `widen` times as wide."""
     channels = tuple(64 * widen * 2**stage for stage in range(4))
     return _imagenet(name, block=BasicBlock, depths=depths, channels=channels, outputs=channels)
 
@@ -109,13 +109,13 @@ def basic_resnet(name: str, *depths: int, widen: int = 1) -> ResidualBackbone:
 def bottleneck_resnet(
     name: str, *depths: int, groups: int = 1, group_width: int = 64, early_stride: bool = False
 ) -> ResidualBackbone:
-    """ResNet of bottlenecks for ImageNet; in groups it is a ResNeXt (Xie et al., 2017, table 1).
+    """Return a ResNet of bottlenecks for ImageNet; with groups it is a ResNeXt (Xie et al., 2017, table 1).
 
     Args:
-        name: As written in files.
-        *depths: Blocks of each stage.
+        name: Name in files.
+        *depths: Number of blocks of each stage.
         groups: Groups of the 3x3 convolutions, the cardinality.
-        group_width: Channels of a group in the first stage; doubled in each that follows.
+        group_width: Channels of a group in the first stage; doubled in each following stage.
         early_stride: Whether the first 1x1 convolution of a bottleneck carries its stride.
     """
     channels = tuple(groups * group_width * 2**stage for stage in range(4))
@@ -132,9 +132,9 @@ def bottleneck_resnet(
 
 
 def cifar_resnet(name: str, depth: int) -> ResidualBackbone:
-    """ResNet for 32 x 32 images, three stages of `depth` basic blocks each (He et al., 2016, section 4.2).
+    """Return a ResNet for 32x32 images, three stages of `depth` basic blocks (He et al., 2016, section 4.2).
 
-    Its shortcuts are projections where the shape changes, as the MS-SAR paper's multiply-accumulates say.
+    Its shortcuts are projections where the shape changes, as the MS-SAR paper's multiply-accumulates imply.
     """
     channels = (16, 32, 64)
     return _cifar(
@@ -143,7 +143,7 @@ def cifar_resnet(name: str, depth: int) -> ResidualBackbone:
 
 
 def cifar_resnext(name: str, groups: int, group_width: int) -> ResidualBackbone:
-    """ResNeXt-29 for 32 x 32 images, three stages of three bottlenecks (Xie et al., 2017, section 5.3)."""
+    """Return ResNeXt-29 for 32x32 images, three stages of three bottlenecks (Xie et al., 2017, 5.3)."""
     return _cifar(
         name,
         block=Bottleneck,

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.networks.backbone import GateFan, add_recalibrated, classifier, halving_maps, initialise
+from nas_recalib.networks.backbone import Backbone, add_recalibrated, add_stages, classifier, halving_maps
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
@@ -43,14 +43,14 @@ class ShuffleUnit(nn.Module):
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """Deals the channels of each group out to all groups: channel g * n + i goes to i * groups + g."""
-    dealt: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
-    return dealt
+    """Shuffle channels between groups: channel g * n + i of groups of n moves to i * groups + g."""
+    shuffled: Tensor = x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+    return shuffled
 
 
 @dataclass(frozen=True)
 class ShuffleNetBlock:
-    """Shape of one unit; with stride 2 its branch leaves room for the input's channels beside its own."""
+    """Unit without its operators; with stride 2 the pooled input supplies a part of its output channels."""
 
     in_channels: int
     out_channels: int
@@ -68,35 +68,26 @@ class ShuffleNetBlock:
 
 
 @dataclass(frozen=True)
-class ShuffleNetBackbone:
-    """A ShuffleNet without its operators.
+class ShuffleNetBackbone(Backbone):
+    """ShuffleNet without its operators.
 
     Attributes:
-        name: As written in files.
-        groups: Groups of its 1x1 convolutions; the first of all is not grouped.
-        depths: Units of each stage.
+        groups: Groups of its 1x1 convolutions; the first one is not grouped.
+        depths: Number of units of each stage.
         channels: Channels of each stage's output.
         stem_channels: Channels of the stem.
-        stem: "imagenet" is a 3x3 convolution with stride 2 and a pooling, four times smaller in all; "small"
-            is one 3x3 convolution that keeps the size.
-        input_size: Side of the images it is made for.
-        num_classes: Classes of the data set it is made for.
+        stem: "imagenet" is a 3x3 convolution and a pooling with a stride of 4 in all; "small" is one 3x3
+            convolution of stride 1.
         clamp: Whether its maps may become smaller than an operator's regions.
     """
 
-    name: str
+    depthwise: ClassVar[bool] = True
     groups: int
     depths: tuple[int, ...]
     channels: tuple[int, ...]
     stem_channels: int
     stem: Literal["imagenet", "small"]
-    input_size: int
-    num_classes: int
     clamp: bool = False
-
-    @property
-    def depthwise(self) -> bool:
-        return True
 
     def blocks(self) -> dict[str, ShuffleNetBlock]:
         specs: dict[str, ShuffleNetBlock] = {}
@@ -110,17 +101,11 @@ class ShuffleNetBackbone:
                 width = channels
         return specs
 
-    def build(
-        self,
-        choices: Mapping[str, BlockChoice],
-        num_classes: int,
-        in_channels: int,
-        gate_fan: GateFan = "fan_in",
-    ) -> nn.Module:
-        return initialise(ShuffleNet(self, choices, num_classes, in_channels), gate_fan)
+    def _network(self, choices: Mapping[str, BlockChoice], num_classes: int, in_channels: int) -> nn.Module:
+        return ShuffleNet(self, choices, num_classes, in_channels)
 
     def scaled(self, width: float) -> "ShuffleNetBackbone":
-        """Channels that groups and halves divide, in every branch and its middle, as they do at full size."""
+        """Scale the channels to multiples of groups and halves in every branch, as at full size."""
         unit = 16 * self.groups
         first = max(unit, round(self.channels[0] * width / unit) * unit)
         channels = tuple(first * c // self.channels[0] for c in self.channels)
@@ -129,7 +114,7 @@ class ShuffleNetBackbone:
 
 
 class ShuffleNet(nn.Module):
-    """A ShuffleNet of the given shape with the given choice in every unit.
+    """ShuffleNet with a choice in every unit.
 
     Shape:
         (N, in_channels, H, W) to (N, num_classes), or to the features (N, C) for no classes.
@@ -148,12 +133,7 @@ class ShuffleNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(shape.stem_channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if large else nn.Identity()
-        specs = shape.blocks()
-        self.stages = []
-        for stage, depth in enumerate(shape.depths, start=2):
-            names = [f"stage{stage}.{index}" for index in range(depth)]
-            self.add_module(f"stage{stage}", nn.Sequential(*(specs[n].build(choices[n]) for n in names)))
-            self.stages.append(f"stage{stage}")
+        self.stages = add_stages(self, shape.blocks(), choices)
         widths = [shape.stem_channels, *shape.channels]
         self.maps = halving_maps(["maxpool", *self.stages], widths, stride=4 if large else 1)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -168,5 +148,5 @@ class ShuffleNet(nn.Module):
 
 
 def imagenet_shufflenet(name: str, groups: int, *channels: int) -> ShuffleNetBackbone:
-    """ShuffleNet for 224 x 224 images and 1,000 classes (Zhang et al., 2018, table 1)."""
-    return ShuffleNetBackbone(name, groups, (4, 8, 4), channels, 24, "imagenet", 224, 1000)
+    """Return a ShuffleNet for 224x224 images and 1,000 classes (Zhang et al., 2018, table 1)."""
+    return ShuffleNetBackbone(name, 224, 1000, groups, (4, 8, 4), channels, 24, "imagenet")

@@ -141,7 +141,7 @@ def test_costs_follow_images_and_classes(count):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_a_twin_trains_on_small_images(normal, make, choice):
+def test_a_proxy_network_trains_on_small_images(normal, make, choice):
     scaled = get_backbone("densenet100").scaled(0.1)
     blocks = Architecture.of("densenet100", choice).blocks
     network = make(scaled.build, blocks, 10, 3, dtype=torch.float32).train()
@@ -152,7 +152,7 @@ def test_a_twin_trains_on_small_images(normal, make, choice):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_twin_keeps_blocks_and_parameter_names(name):
+def test_a_proxy_network_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
     assert backbone.scaled(1).blocks().keys() == backbone.blocks().keys()
     assert backbone.scaled(1).growth == backbone.growth

@@ -1,4 +1,4 @@
-"""Networks as backbones: maps are those that a classifier's pass sees, and torchvision's detectors train."""
+"""Feature maps of networks, and training of torchvision's detectors on them."""
 
 from dataclasses import replace
 from functools import partial
@@ -131,9 +131,9 @@ def test_some_strides_need_some_of_the_network(normal, make, name, strides, kept
 @pytest.mark.parametrize(
     ("name", "strides", "message"),
     [
-        ("resnet18", (2, 4), r"strides = \(2, 4\) are not some of 4, 8, 16, 32$"),
-        ("resnet20", (4, 8, 16, 32), r"strides = \(4, 8, 16, 32\) are not some of 1, 2, 4$"),
-        ("resnet20", (), r"strides = \(\) are not some of 1, 2, 4$"),
+        ("resnet18", (2, 4), r"strides = \(2, 4\) are not all among 4, 8, 16, 32$"),
+        ("resnet20", (4, 8, 16, 32), r"strides = \(4, 8, 16, 32\) are not all among 1, 2, 4$"),
+        ("resnet20", (), r"strides = \(\) are not all among 1, 2, 4$"),
     ],
 )
 def test_refuses_strides_that_a_network_does_not_have(make, name, strides, message):
@@ -142,7 +142,7 @@ def test_refuses_strides_that_a_network_does_not_have(make, name, strides, messa
 
 
 def test_refuses_other_networks():
-    with pytest.raises(ValueError, match=r"^Conv2d is not a network that names its maps"):
+    with pytest.raises(ValueError, match=r"^feature maps: Conv2d has no attribute 'maps'"):
         pyramid(nn.Conv2d(3, 8, 3))
 
 

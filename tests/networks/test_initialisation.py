@@ -1,4 +1,4 @@
-"""How networks start: convolutions by fan-out, the gates of recalibrations by fan-in."""
+"""Initialisation: convolutions by fan-out, the gates of recalibrations by fan-in."""
 
 import math
 

@@ -51,7 +51,7 @@ def test_parameters_are_those_printed(name, millions):
 
 @pytest.mark.parametrize(("name", "layers", "counted"), [("resnet164", 163, 0), ("wrn22-10", 22, 3)])
 def test_as_deep_as_the_name_says(name, layers, counted):
-    """The name of a thin network counts its classifier too, that of a wide one its three projections."""
+    """A thin network's name counts its classifier too, a wide one's its three projections."""
     with torch.device("meta"):
         network = get_backbone(name).build(Architecture.of(name, "vanilla").blocks, 100, 3)
     convolutions = [key for key, module in network.named_modules() if isinstance(module, nn.Conv2d)]
@@ -97,7 +97,7 @@ def test_blocks_compute_the_formula(normal, make, name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("index", [0, 1])
 def test_recalibration_stands_before_the_sum(normal, make, name, index):
-    """Where it is replaced by zero, the shortcut alone remains."""
+    """With a recalibration of zero, only the shortcut remains."""
     shape = replace(shallow(name), depths=(1, 2, 1))
     network = make(shape.build, dict.fromkeys(shape.blocks(), BlockChoice.parse("ab")), 10, 3)
     block = network.layer2[index]
@@ -118,7 +118,7 @@ def test_a_choice_takes_the_3x3_convolutions_of_its_block_alone(name, replaced):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.3, 0.5, 1, 1.5])
-def test_a_twin_takes_what_the_full_network_takes(name, width):
+def test_a_proxy_network_takes_what_the_full_network_takes(name, width):
     full, scaled = get_backbone(name), get_backbone(name).scaled(width)
     assert list(scaled.blocks()) == list(full.blocks())
     assert scaled.channels == scaled.outputs or full.channels != full.outputs
@@ -130,7 +130,7 @@ def test_a_twin_takes_what_the_full_network_takes(name, width):
         assert isinstance(block.recalibration, MSSAR)
 
 
-def test_a_twin_of_width_one_is_the_network():
+def test_a_proxy_network_of_width_one_is_the_network():
     for name in NAMES:
         assert get_backbone(name).scaled(1) == replace(get_backbone(name), clamp=True)
 

@@ -138,7 +138,7 @@ def test_parameters_are_those_printed(name, choice, digits, printed):
 
 
 def msar_choices(name):
-    """The forms of MS-SAR that the backbone's own space offers beside vanilla convolutions."""
+    """Return the forms of MS-SAR in the backbone's own space beside vanilla convolutions."""
     positions = SearchSpace.load(name).positions
     return {choice for p in positions for choice in p.choices if str(choice).startswith("vanilla+msar")}
 
@@ -227,7 +227,7 @@ def test_a_choice_takes_the_3x3_convolutions_of_its_block_alone(name, block, rep
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50-32x4d"])
 @pytest.mark.parametrize("block", ["layer2.0", "layer2.1"])
 def test_recalibration_stands_before_the_sum(normal, make, name, block):
-    """Where it is replaced by zero, the shortcut alone remains."""
+    """With a recalibration of zero, only the shortcut remains."""
     network = make(build, Architecture.of(name, "ab"), dtype=torch.float32)
     module = network.get_submodule(block)
     module.recalibration = type("Zero", (nn.Module,), {"forward": lambda _, x: 0 * x})()
@@ -276,7 +276,7 @@ def test_stems(normal, make, name, smaller):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_twin_keeps_blocks_and_parameter_names(name):
+def test_a_proxy_network_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
     scaled = backbone.scaled(0.25)
     assert list(scaled.blocks()) == list(backbone.blocks())
@@ -288,13 +288,13 @@ def test_a_twin_keeps_blocks_and_parameter_names(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_twin_of_width_one_has_the_channels_of_the_full_network(name):
+def test_a_proxy_network_of_width_one_has_the_channels_of_the_full_network(name):
     backbone = get_backbone(name)
     assert backbone.scaled(1) == replace(backbone, stem="small", clamp=True)
 
 
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.125, 0.3, 0.5, 0.7, 1.5])
-def test_a_twins_groups_are_as_wide_as_the_full_networks(width):
+def test_a_proxy_networks_groups_are_as_wide_as_the_full_networks(width):
     for name in NAMES:
         full, scaled = get_backbone(name), get_backbone(name).scaled(width)
         assert all(c % 8 == 0 for c in (*scaled.channels, *scaled.outputs, scaled.stem_channels))
@@ -305,7 +305,7 @@ def test_a_twins_groups_are_as_wide_as_the_full_networks(width):
 
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "resnext50-32x4d"])
-def test_a_twin_trains_on_small_images(normal, make, name, choice):
+def test_a_proxy_network_trains_on_small_images(normal, make, name, choice):
     scaled = get_backbone(name).scaled(0.125)
     network = make(scaled.build, Architecture.of(name, choice).blocks, 10, 3, dtype=torch.float32).train()
     for size in (8, 16, 32):

@@ -117,7 +117,7 @@ def test_stems(normal, make):
 
 
 @pytest.mark.parametrize("width", [0.05, 0.25, 0.5, 0.7, 1, 1.6])
-def test_a_twins_channels_divide_as_those_of_the_full_network(width):
+def test_a_proxy_networks_channels_divide_as_those_of_the_full_network(width):
     """By groups and by 8 in every branch, by groups and by 4 in its middle."""
     backbone = get_backbone(NAME)
     scaled = backbone.scaled(width)
@@ -132,7 +132,7 @@ def test_a_twins_channels_divide_as_those_of_the_full_network(width):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_a_twin_trains_on_small_images(normal, make, choice):
+def test_a_proxy_network_trains_on_small_images(normal, make, choice):
     scaled = get_backbone(NAME).scaled(0.2)
     network = make(scaled.build, Architecture.of(NAME, choice).blocks, 10, 3, dtype=torch.float32).train()
     for size in (8, 13):
@@ -141,7 +141,7 @@ def test_a_twin_trains_on_small_images(normal, make, choice):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_a_twin_keeps_parameter_names():
+def test_a_proxy_network_keeps_parameter_names():
     backbone = get_backbone(NAME)
     choices = Architecture.of(NAME, "ab").blocks
     with torch.device("meta"):
