@@ -1,8 +1,7 @@
-"""Training as an ordinary user of torchvision writes it: what the loop of a search is held against.
+"""Training as an ordinary user of torchvision writes it, which the loop of a search is compared with.
 
-Transforms on PIL images in worker processes, float32, contiguous, SGD, cross entropy. The pixels lie in
-memory as arrays, as `torchvision.datasets.CIFAR10` keeps them, wherever they came from: no file is decoded
-while it trains.
+Transforms on PIL images in worker processes, float32, contiguous, SGD, cross entropy. The pixels are arrays
+in memory, as in `torchvision.datasets.CIFAR10`, so that no file is decoded during training.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from nas_recalib.data import Resident
 
 
 class Pixels(Dataset[tuple[Tensor, int]]):
-    """Images one at a time, from an array by way of PIL to the transforms."""
+    """Data set of images in memory, passed through PIL to the transforms."""
 
     def __init__(self, data: Resident, transform: Callable[[Image.Image], Tensor]) -> None:
         self.pixels = data.train_images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -33,7 +32,7 @@ class Pixels(Dataset[tuple[Tensor, int]]):
 
 
 def plain_loader(data: Resident, batch: int, workers: int, device: torch.device, seed: int) -> DataLoader:
-    """Batches of shuffled, cropped and mirrored training images; the data are on the CPU."""
+    """Return a loader of shuffled, cropped and mirrored training images on the CPU."""
     side = data.resolution
     transform = transforms.Compose(
         [
@@ -56,7 +55,7 @@ def plain_loader(data: Resident, batch: int, workers: int, device: torch.device,
 
 
 def plain_training(network: nn.Module, loader: DataLoader, device: torch.device) -> Callable[[int], None]:
-    """Trains as many steps as it is told, from where it was; one epoch follows another."""
+    """Return a function that trains for a number of steps and continues in the next call."""
     network.to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
     criterion = nn.CrossEntropyLoss()

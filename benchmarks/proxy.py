@@ -1,12 +1,12 @@
-"""Times the training that a search's trials are made of, and sets what came out beside the project's targets.
+"""Time the training of a search's trials, and compare it with the project's targets.
 
     python benchmarks/proxy.py --data folder:/data/cifar10
 
-Four things: images a second in each of the loop's settings against an ordinary recipe with torchvision's
-transforms (plain_recipe.py), round by round in one run, where that recipe, too, gets pixels that are decoded
-beforehand and a process that keeps freed memory; what the loop costs beside its steps; the share of the
-device's peak, which large products of matrices show; and seconds of trials at each named fidelity, multiplied
-out from short pieces or, with --whole, of whole trials. Prints tables and writes JSON.
+It measures four things: images per second in each setting of the loop, compared with an ordinary recipe with
+torchvision's transforms (plain_recipe.py), which also gets decoded pixels and a process that keeps freed
+memory; the overhead of the loop over its steps; the fraction of the device's peak, as large matrix products
+reach it; and seconds of trials at each named fidelity, extrapolated from short pieces or, with --whole, of
+whole trials. Prints tables and writes JSON.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from nas_recalib.timing import Ratio, Settings, Times
 from nas_recalib.timing.cases import set_up
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-FASTER = {"cpu": 3.0, "cuda": 10.0}  # than the plain recipe, at least
-LOOP = 1.03  # of the time on one fixed batch, at most
-QUICK = 20.0  # seconds of a quick trial on two cores of a CPU, at most
-REST = 0.2  # seconds, in which workers fill their queues again; outside of every timing
+FASTER = {"cpu": 3.0, "cuda": 10.0}  # least speed-up over the plain recipe
+LOOP = 1.03  # greatest time relative to training on one fixed batch
+QUICK = 20.0  # greatest seconds of a quick trial on two cores of a CPU
+REST = 0.2  # seconds between timings, in which loader processes refill their queues
 
 
 def interleave(sides: list[Side], rounds: int, device: torch.device) -> tuple[list[float], Times]:
-    """Seconds of the first run of each, then of each in every round, in an order that turns round."""
+    """Return the seconds of each side's first run, and of each in every round, in alternating order."""
     first = [seconds_of(side.run, device) for side in sides]
     done: list[tuple[float, ...]] = []
     while len(done) < rounds:
@@ -58,7 +58,7 @@ def interleave(sides: list[Side], rounds: int, device: torch.device) -> tuple[li
 
 
 def compare(sides: list[Side], first: list[float], times: Times, images: int) -> dict[str, Any]:
-    """Every training side against the plain recipe and the peak of its dtype; and the peaks."""
+    """Return each training side compared with the plain recipe and with the peak of its dtype."""
     names = [side.name for side in sides]
     plain = names.index("plain recipe")
     peaks = {side.dtype: index for index, side in enumerate(sides) if side.name.endswith(" product")}
@@ -89,13 +89,13 @@ def compare(sides: list[Side], first: list[float], times: Times, images: int) ->
 
 
 def ratio(times: Times, over: int, under: int, factor: float = 1.0) -> Ratio:
-    """Of one side's seconds to another's, round by round, times a factor."""
+    """Return the ratio of two sides' seconds over the rounds, times a factor."""
     pairs = tuple((taken[under], factor * taken[over]) for taken in times.rounds)
     return Times(pairs, times.repeats).ratio()
 
 
 def judge(result: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:
-    """What was aimed at, what was seen, and whether that is enough."""
+    """Return each target with the measured value, and whether it is met."""
     faster = result["sides"][0]["against_plain"]["median"]
     loop = result["loop_against_fixed_batch"]["median"]
     quick = [row for row in result["trials"] if row["fidelity"] == "quick" and device.type == "cpu"]
@@ -115,20 +115,20 @@ def _aim(what: str, seen: float, bound: str, value: float) -> dict[str, Any]:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    def spread(told: dict[str, float], form: str) -> str:
-        median, lower, upper = (format(told[key], form) for key in ("median", "lower", "upper"))
+    def quartiles(ratio: dict[str, float], form: str) -> str:
+        median, lower, upper = (format(ratio[key], form) for key in ("median", "lower", "upper"))
         return f"{median} ({lower} to {upper})"
 
     headings = ("side", "images/s", "against plain", "share of peak", "first run s")
-    sides = _table("Training, the setting of searches first; in brackets quartiles of the rounds", *headings)
+    sides = _table("Training, the setting of searches first; quartiles in brackets", *headings)
     for row in result["sides"]:
-        ratios = (spread(row["against_plain"], ".2f"), spread(row["share_of_peak"], ".1%"))
+        ratios = (quartiles(row["against_plain"], ".2f"), quartiles(row["share_of_peak"], ".1%"))
         rate, first = f"{row['images_a_second']:,.0f}", f"{row['first_run_seconds']:.1f}"
         sides.add_row(row["name"], rate, *ratios, first)
     trials = _table("Trials", "space", "fidelity", "images", "epochs", "seconds", "an hour")
     for row in result["trials"]:
-        told = (row["space"], row["fidelity"], row["images"] or "all", row["epochs"])
-        trials.add_row(*map(str, told), f"{row['seconds']:.1f}", f"{row['trials_an_hour']:,.0f}")
+        settings = (row["space"], row["fidelity"], row["images"] or "all", row["epochs"])
+        trials.add_row(*map(str, settings), f"{row['seconds']:.1f}", f"{row['trials_an_hour']:,.0f}")
     targets = _table("Targets", "what", "seen", "aimed at", "met")
     for row in result["targets"]:
         bound = f"at least {row['at_least']:g}" if "at_least" in row else f"at most {row['at_most']:g}"
@@ -145,21 +145,23 @@ def _table(title: str, *headings: str) -> Table:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="as `nas-recalib search --data` takes it")
-    parser.add_argument("--backbone", default="resnet20", help="trained in the comparison")
-    parser.add_argument("--choice", default="vanilla", help="of its every block")
+    parser.add_argument("--data", default="cifar10", help="data set, as for `nas-recalib search --data`")
+    parser.add_argument("--backbone", default="resnet20", help="backbone that the comparison trains")
+    parser.add_argument("--choice", default="vanilla", help="choice at each of its blocks")
     parser.add_argument("--resolution", type=int, default=32, help="side of its images, in pixels")
-    parser.add_argument("--batch", type=int, default=64, help="images a step")
+    parser.add_argument("--batch", type=int, default=64, help="images per step")
     parser.add_argument("--workers", type=int, default=2, help="processes of the plain recipe's loader")
-    parser.add_argument("--steps", type=int, default=30, help="of each side in each round, and of pieces")
+    parser.add_argument("--steps", type=int, default=30, help="steps of a round and of a piece")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="also with compiled blocks; minutes of set-up, fewer where caches are warm",
+        help="also time compiled blocks; needs minutes of set-up, less with warm caches",
     )
-    parser.add_argument("--spaces", nargs="*", default=["resnet20", "resnet50"], help="to time trials of")
-    parser.add_argument("--architectures", type=int, default=4, help="drawn from each space")
+    parser.add_argument(
+        "--spaces", nargs="*", default=["resnet20", "resnet50"], help="spaces to time trials of"
+    )
+    parser.add_argument("--architectures", type=int, default=4, help="architectures drawn from each space")
     parser.add_argument("--whole", action="store_true", help="run whole trials")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -169,7 +171,7 @@ def parse() -> argparse.Namespace:
 
 
 def check(arguments: argparse.Namespace, output: Path) -> None:
-    """Raises InputError for what cannot be."""
+    """Raise InputError for arguments out of range and an output that cannot be written."""
     least = {"batch": 2, "workers": 1, "steps": 1, "rounds": 2, "architectures": 1, "resolution": 8}
     for name, bound in least.items():
         if getattr(arguments, name) < bound:
@@ -178,7 +180,7 @@ def check(arguments: argparse.Namespace, output: Path) -> None:
 
 
 def cut(arguments: argparse.Namespace, num_classes: int) -> Slice:
-    """What each side trains in a round."""
+    """Return the training that each side does in a round."""
     sizes = {"input_size": arguments.resolution, "num_classes": num_classes}
     try:
         architecture = Architecture.of(arguments.backbone, arguments.choice, **sizes)
@@ -190,7 +192,7 @@ def cut(arguments: argparse.Namespace, num_classes: int) -> Slice:
 
 
 def measure(arguments: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """All that is timed."""
+    """Time everything and return the results."""
     spaces = [SearchSpace.load(name) for name in arguments.spaces]
     source = open_source(arguments.data, cache_folder(None))
     piece = cut(arguments, len(source.classes))
@@ -220,12 +222,12 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    asked = ("batch", "steps", "rounds", "workers", "threads", "seed")
+    recorded = ("batch", "steps", "rounds", "workers", "threads", "seed")
     content = {
         "command": " ".join(["python", "benchmarks/proxy.py", *sys.argv[1:]]),
         "versions": {**versions(), "python": platform.python_version()},
         "device": device_name(device),
-        **{name: getattr(arguments, name) for name in asked},
+        **{name: getattr(arguments, name) for name in recorded},
         "targets": judge(result, device),
         **result,
     }

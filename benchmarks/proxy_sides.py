@@ -1,4 +1,4 @@
-"""What the benchmark of proxies times side by side: the loop of a search, the plain recipe, the device."""
+"""Sides that the proxy benchmark compares: the loop of a search, the plain recipe, peak matrix products."""
 
 import time
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ PRODUCTS = 4
 
 
 def seconds_of(call: Call, device: torch.device) -> float:
-    """Of one call, with what it leaves running on the device."""
+    """Return the seconds of a call, including the work that it queues on the device."""
     synchronize = synchronizer(device)
     synchronize()
     start = time.perf_counter()
@@ -32,7 +32,7 @@ def seconds_of(call: Call, device: torch.device) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """What is timed against the others: one run of it in every round."""
+    """Side of the comparison, of which one run is timed in every round."""
 
     name: str
     dtype: torch.dtype
@@ -43,7 +43,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Slice:
-    """What each training side does in a round."""
+    """Training that each side does in a round."""
 
     architecture: Architecture
     batch: int
@@ -56,18 +56,20 @@ class Slice:
         return self.batch * self.steps
 
     def network(self, seed: int) -> nn.Module:
-        shape, told = self.architecture.shape.scaled(1.0), self.architecture
-        return build_seeded(shape, told.blocks, told.num_classes, 3, seed)
+        architecture = self.architecture
+        shape = architecture.shape.scaled(1.0)
+        return build_seeded(shape, architecture.blocks, architecture.num_classes, 3, seed)
 
     def macs(self) -> int:
-        """Of the slice: forward, and twice as many backward, for gradients of inputs and of weights."""
-        told = self.architecture
-        sizes = {"input_size": told.input_size, "num_classes": told.num_classes}
-        return 3 * self.images * network_cost(told.shape.scaled(1.0), told.blocks, **sizes).macs
+        """Return the MACs of a round: forward, and twice as many for gradients of inputs and weights."""
+        architecture = self.architecture
+        sizes = {"input_size": architecture.input_size, "num_classes": architecture.num_classes}
+        shape = architecture.shape.scaled(1.0)
+        return 3 * self.images * network_cost(shape, architecture.blocks, **sizes).macs
 
 
 def plain_side(piece: Slice, data: Resident, settings: Settings) -> Side:
-    """The plain recipe; before it is timed it trains until no batch is left that was made ahead of time."""
+    """Return the plain recipe, which uses up the batches prefetched between runs before it is timed."""
     loader = plain_loader(data, piece.batch, piece.workers, settings.device, settings.seed)
     train = plain_training(piece.network(settings.seed), loader, settings.device)
     ahead = piece.workers * loader.prefetch_factor
@@ -83,7 +85,7 @@ def our_side(
     memory_format: torch.memory_format,
     compiled: bool = False,
 ) -> Side:
-    """An epoch over as many images as a slice has, with its share of shuffling, cropping and mirroring."""
+    """Return the loop of a search: an epoch over a slice's images, with shuffling, cropping and mirroring."""
     network = piece.network(settings.seed).to(device=settings.device, memory_format=memory_format)
     if memory_format == torch.contiguous_format:
         network.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
@@ -98,7 +100,7 @@ def our_side(
 
 
 def fixed_side(piece: Slice, data: Resident, settings: Settings, dtype: torch.dtype) -> Side:
-    """As many steps on one batch that lies ready, without a loader."""
+    """Return as many steps on one prepared batch, without a loader."""
     layout = {"device": settings.device, "memory_format": torch.channels_last}
     network, recipe = piece.network(settings.seed).to(**layout).train(), Recipe(batch_size=piece.batch)
     optimizer = make_optimizer(network, recipe)
@@ -114,7 +116,7 @@ def fixed_side(piece: Slice, data: Resident, settings: Settings, dtype: torch.dt
 
 
 def product_side(dtype: torch.dtype, device: torch.device) -> Side:
-    """Products of large matrices: what the device can do at most."""
+    """Return products of large matrices, which reach the device's peak."""
     side = PRODUCT_SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     y = torch.empty_like(a)
@@ -131,11 +133,11 @@ def _word(value: object) -> str:
 
 
 def list_sides(piece: Slice, source: Source, settings: Settings) -> list[Side]:
-    """The search's own setting, one fixed batch and the plain recipe, then what else is to be compared."""
+    """Return the search's own setting, one fixed batch, the plain recipe, and then the other sides."""
     few = min(10 * len(source.classes), len(source.train.labels) // 5)
     everything = load_resident(source, piece.architecture.input_size, None, few, settings.seed)
     if piece.images > len(everything.train_labels):
-        raise InputError(f"steps: {piece.steps} of {piece.batch} are more images than there are")
+        raise InputError(f"steps: {piece.steps} of {piece.batch} images exceed the data set")
     drawn = torch.randperm(
         len(everything.train_labels), generator=torch.Generator().manual_seed(settings.seed)
     )[: piece.images]
@@ -143,7 +145,7 @@ def list_sides(piece: Slice, source: Source, settings: Settings) -> list[Side]:
     data = replace(everything, **part).to(settings.device)
     fast = (fast_dtype(settings.device), torch.channels_last)
     formats = (torch.contiguous_format, torch.channels_last)
-    others = [(dtype, told) for dtype in (torch.float32, torch.bfloat16) for told in formats]
+    others = [(dtype, layout) for dtype in (torch.float32, torch.bfloat16) for layout in formats]
     others.remove(fast)
     return [
         our_side(piece, data, settings, *fast),

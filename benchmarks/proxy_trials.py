@@ -1,4 +1,4 @@
-"""How long trials take at each named fidelity."""
+"""Timing of trials at each named fidelity."""
 
 import statistics
 import sys
@@ -13,7 +13,7 @@ from torch import nn
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Source, load_resident
 from nas_recalib.device import fast_dtype
-from nas_recalib.proxy.fidelity import LADDER, Fidelity, find_fidelity
+from nas_recalib.proxy.fidelity import FIDELITIES, Fidelity, find_fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Training, accuracy, default_recipe
 from nas_recalib.proxy.trainer import refuse_misfits
@@ -24,19 +24,19 @@ from nas_recalib.timing import Settings
 def time_ladder(
     space: SearchSpace, source: Source, settings: Settings, count: int, steps: int, *, whole: bool
 ) -> list[dict[str, Any]]:
-    """One row for each named fidelity: the mean over architectures that are drawn evenly.
+    """Return one row for each named fidelity, the mean over architectures drawn uniformly.
 
     Args:
-        space: Whose.
-        source: Where images come from.
+        space: Search space.
+        source: Data set.
         settings: Device and seed.
-        count: Architectures to draw.
-        steps: Of training in the piece that a trial is multiplied out from.
+        count: Number of architectures to draw.
+        steps: Number of training steps in the piece that a trial is extrapolated from.
         whole: Whether to run whole trials instead.
     """
     architectures = space.sample_many(count, seed=settings.seed)
     rows = []
-    for name in LADDER:
+    for name in FIDELITIES:
         fidelity = find_fidelity(name, space, source, settings.device)
         refuse_misfits(space, fidelity)
         drawn = _time_trials(architectures, fidelity, source, settings, None if whole else steps)
@@ -63,7 +63,7 @@ def _time_trials(
     settings: Settings,
     steps: int | None,
 ) -> list[dict[str, Any]]:
-    """Seconds of each, from a piece of so many steps or, without a number, from the whole trial."""
+    """Return the seconds of each trial, from a piece of some steps or, for None, from the whole trial."""
     images = fidelity.images or len(source.train.labels) - fidelity.validation
     recipe = default_recipe(images)
     seen = images if steps is None else min(images, steps * recipe.batch_size)
@@ -77,7 +77,7 @@ def _time_trials(
         seed=settings.seed,
     )
     measure = _time_whole if steps is None else partial(_time_pieces, images=images)
-    return [{"architecture": str(one), **measure(proxy, one)} for one in architectures]
+    return [{"architecture": str(network), **measure(proxy, network)} for network in architectures]
 
 
 def _time_whole(proxy: Proxy, architecture: Architecture) -> dict[str, float]:
@@ -90,7 +90,7 @@ def _time_whole(proxy: Proxy, architecture: Architecture) -> dict[str, float]:
 
 
 def _time_pieces(proxy: Proxy, architecture: Architecture, images: int) -> dict[str, float]:
-    """A trial multiplied out: what is slow only once, its first piece and the set-up, counts once."""
+    """Extrapolate a trial from pieces; the set-up and the slower first piece count once."""
     data, device = proxy.data, proxy.data.train_images.device
     network = nn.Module()
 
@@ -100,19 +100,19 @@ def _time_pieces(proxy: Proxy, architecture: Architecture, images: int) -> dict[
         network = build_seeded(shape, architecture.blocks, data.num_classes, 3, proxy.seed)
         network.to(device=device, memory_format=torch.channels_last)
 
-    told = {"set_up": seconds_of(set_up, device)}
+    timed = {"set_up": seconds_of(set_up, device)}
     given = {"seed": proxy.seed, "dtype": proxy.dtype, "recipe": proxy.recipe}
     epoch = Training(network, data, proxy.epochs, **given).train_epoch
-    told["first_piece"] = seconds_of(epoch, device)
-    told["piece"] = seconds_of(epoch, device)
-    told["validation"] = seconds_of(lambda: accuracy(network, data, proxy.dtype), device)
+    timed["first_piece"] = seconds_of(epoch, device)
+    timed["piece"] = seconds_of(epoch, device)
+    timed["validation"] = seconds_of(lambda: accuracy(network, data, proxy.dtype), device)
     batch = min(proxy.recipe.batch_size, images)
-    told["pieces"] = proxy.epochs * (images // batch) / (len(data.train_labels) // batch)
-    return {**told, "seconds": multiply_out(**told, epochs=proxy.epochs)}
+    timed["pieces"] = proxy.epochs * (images // batch) / (len(data.train_labels) // batch)
+    return {**timed, "seconds": multiply_out(**timed, epochs=proxy.epochs)}
 
 
 def multiply_out(
     *, set_up: float, first_piece: float, piece: float, validation: float, pieces: float, epochs: int
 ) -> float:
-    """Seconds of a trial from those of its pieces."""
+    """Return the seconds of a trial from those of its pieces."""
     return set_up + first_piece + (pieces - 1) * piece + epochs * validation

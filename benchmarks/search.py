@@ -29,7 +29,7 @@ import nas_recalib.search
 from nas_recalib.device import versions
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import require_writable
-from nas_recalib.proxy.pool import spread
+from nas_recalib.proxy.pool import run_in_processes
 from nas_recalib.report.terminal import print_table
 from nas_recalib.search.pruning import PRUNERS
 
@@ -112,7 +112,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             if count % 20 == 0 or count == len(asked):
                 print(f"{count}/{len(asked)}", file=sys.stderr, flush=True)
 
-        spread(search, left, keep, jobs=arguments.jobs, begin=begin, given=())
+        run_in_processes(search, left, keep, jobs=arguments.jobs, initializer=begin)
     return [done[key] for key in sorted(done, key=_order) if _whole(done, key, arguments.seeds)]
 
 

@@ -28,7 +28,7 @@ from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.files import require_writable
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.proxy.pool import default_jobs, spread
+from nas_recalib.proxy.pool import default_jobs, run_in_processes
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.proxy.trainer import Loader, Trainer, refuse_misfits
 from nas_recalib.report.terminal import duration
@@ -148,7 +148,7 @@ def make(space: SearchSpace, arguments: argparse.Namespace) -> Table:
             rest = (time.monotonic() - begun) / count * (len(left) - count)
             say(f"{count}/{len(left)}: {told(result[1])}; about {duration(rest)} left")
 
-        spread(train, left, keep, jobs=jobs, begin=begin, given=(means,))
+        run_in_processes(train, left, keep, jobs=jobs, initializer=begin, initargs=(means,))
         return gather(space, header, journal.rows, wanted)
 
 

@@ -262,5 +262,5 @@ def run_there(
 def _begin(proxy: Proxy, checkpoints: Checkpoints, device: torch.device) -> Train:
     """What trains in an actor; images go to its device once."""
     keep_freed_memory()
-    there = proxy.on(device)
+    there = proxy.to(device)
     return lambda job: train(there, job, checkpoints)

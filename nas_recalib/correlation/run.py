@@ -13,7 +13,7 @@ from nas_recalib.correlation.study import keep, scored, trained
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure, explain
-from nas_recalib.proxy.pool import spread
+from nas_recalib.proxy.pool import run_in_processes
 from nas_recalib.proxy.scores import score_network
 from nas_recalib.proxy.train import normalise
 from nas_recalib.proxy.trainer import Loader, Trainer
@@ -131,11 +131,11 @@ def run(
                 "with fewer --jobs"
             )
 
-    spread(
+    run_in_processes(
         do,
         [(task, str(ready.drawn[task.index])) for task in left],
         take,
         jobs=jobs,
-        begin=begin,
-        given=(ready.plan, ready.images, str(device)),
+        initializer=begin,
+        initargs=(ready.plan, ready.images, str(device)),
     )

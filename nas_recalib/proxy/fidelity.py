@@ -1,4 +1,4 @@
-"""How cheap the proxy is."""
+"""Fidelities: images, resolution, width and epochs of a proxy training, by name or from a file."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,23 +13,23 @@ from nas_recalib.networks import get_backbone
 from nas_recalib.space import SearchSpace
 
 _IMAGES_AND_EPOCHS_ON_CPU = {"quick": (5000, 2), "standard": (5000, 4), "thorough": (10_000, 6)}
-_QUICK_BLOCKS = 9  # up to which, as in ResNet-20, a quick trial on a CPU sees all its images
+_QUICK_BLOCKS = 9  # blocks, as in ResNet-20, beyond which a quick trial on a CPU sees fewer images
 _LEAST_QUICK = 1000
-_MOST = 2**31  # images and epochs, as in what a study keeps
+_MOST = 2**31  # images and epochs, as in a study's config
 _EPOCHS_ON_GPU = {"quick": 4, "standard": 12, "thorough": 36}
-LADDER = tuple(_EPOCHS_ON_GPU)
+FIDELITIES = tuple(_EPOCHS_ON_GPU)  # by ascending cost
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What a proxy training sees, and for how long.
+    """Amount of training in a proxy trial.
 
     Attributes:
-        images: Training images; None is all that are not kept for validation.
-        validation: Validation images.
+        images: Number of training images; None is all that are not used for validation.
+        validation: Number of validation images.
         resolution: Side of the images, in pixels.
         width: Factor on the network's channels.
-        epochs: Passes over the training images.
+        epochs: Number of passes over the training images.
     """
 
     images: int | None
@@ -55,7 +55,13 @@ class Fidelity:
         return asdict(self)
 
     def changed(self, total: int, **given: Any) -> "Fidelity":
-        """With what is given; of images that are not, no more than validation leaves of the total.
+        """Return the fidelity with some values replaced.
+
+        A number of training images that is not replaced is reduced to those that validation leaves.
+
+        Args:
+            total: Number of images in the data set's training part.
+            **given: New values.
 
         Raises:
             InputError: If a value is out of range.
@@ -76,19 +82,19 @@ class _FidelityFile(StrictModel):
 
 
 def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device: torch.device) -> Fidelity:
-    """A fidelity by name, fitted to the kind of device, or from a file.
+    """Return a fidelity by name, fitted to the kind of device, or from a file.
 
-    Images have 16 pixels a side at least, so that the last stage still has a map to look at. What a file
-    leaves out is as in `quick`.
+    Images have at least 16 pixels a side, for the sake of the maps of the last stage. Values that a file
+    leaves out are those of `quick`.
 
     Args:
-        name_or_path: One of `LADDER`, or the path of a .yaml file with some of a fidelity's attributes.
-        space: Says the twin's width and resolution.
-        source: Says how many images there are.
-        device: Of the trainings.
+        name_or_path: One of `FIDELITIES`, or the path of a .yaml file with some of a fidelity's attributes.
+        space: Search space with the proxy's width and resolution.
+        source: Data set.
+        device: Device that trains.
 
     Raises:
-        InputError: If there is no such fidelity, its file is wrong or the images are too few.
+        InputError: If the fidelity does not exist, its file is wrong or the images are too few.
     """
     total = len(source.train.labels)
     if total < 5:
@@ -100,14 +106,16 @@ def find_fidelity(name_or_path: str, space: SearchSpace, source: Source, device:
             return base.changed(total, **given)
         except InputError as error:
             raise InputError(f"{name_or_path}: {error}") from error
-    if name_or_path not in LADDER:
-        raise InputError(f"fidelity: unknown {name_or_path!r}; allowed: {', '.join(LADDER)}, or a .yaml file")
+    if name_or_path not in FIDELITIES:
+        raise InputError(
+            f"fidelity: unknown {name_or_path!r}; allowed: {', '.join(FIDELITIES)}, or a .yaml file"
+        )
     validation = min(5000, total // 5)
     if device.type != "cpu":
         side = min(space.proxy_resolution, source.native_size or space.proxy_resolution)
         return Fidelity(None, validation, max(16, side), space.proxy_width, _EPOCHS_ON_GPU[name_or_path])
     images, epochs = _IMAGES_AND_EPOCHS_ON_CPU[name_or_path]
-    if name_or_path == "quick":  # seconds follow the number of blocks more than their width
+    if name_or_path == "quick":  # time depends on the number of blocks more than on their width
         images = max(
             _LEAST_QUICK, min(images, _QUICK_BLOCKS * images // len(get_backbone(space.backbone).blocks()))
         )

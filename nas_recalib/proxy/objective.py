@@ -1,4 +1,4 @@
-"""One trial's training: an architecture in, its learning curve or the kind of its failure out."""
+"""Training of one trial: from an architecture to its learning curve, or to the kind of its failure."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from nas_recalib.device import free_memory
 from nas_recalib.errors import Diverged
 from nas_recalib.proxy.train import Epoch, Recipe, State, Training
 
-# The CPU's allocator and the CUDA libraries raise a RuntimeError of no class of its own.
+# The CPU's allocator and the CUDA libraries raise a plain RuntimeError.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
 
 FailureKind = Literal[
@@ -21,22 +21,22 @@ FailureKind = Literal[
     "diverged",
     "error",
     "over-budget",
-    "checkpoint",  # could not be kept
-    "interrupted",  # on purpose
-    "lost",  # with its worker
+    "checkpoint",  # its checkpoint could not be written
+    "interrupted",  # by the user
+    "lost",  # its worker died
     "abandoned",  # lost too often
-    "withdrawn",  # another worker was first
+    "withdrawn",  # a duplicate of another worker's trial
 ]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial has no value.
+    """Reason why a trial has no value.
 
     Attributes:
-        kind: What sort of thing went wrong.
-        message: In one line.
-        details: The traceback of an error in the program.
+        kind: Kind of the failure.
+        message: Message in one line.
+        details: Traceback of an error in the program.
     """
 
     kind: FailureKind
@@ -46,7 +46,16 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """Everything a trial's training needs besides the architecture; the same for all trials of a study."""
+    """Settings and data of a trial's training, the same for all trials of a study.
+
+    Attributes:
+        data: Training and validation images.
+        width: Factor on the network's channels.
+        epochs: Number of passes over the training images.
+        recipe: Optimizer, schedule and loss.
+        dtype: Data type of convolutions and products.
+        seed: Seed of the initial weights, the batches and the augmentation.
+    """
 
     data: Resident
     width: float
@@ -56,25 +65,25 @@ class Proxy:
     seed: int
 
     @property
-    def course(self) -> str:
-        """What decides the course of a training besides the architecture, as text."""
+    def fingerprint(self) -> str:
+        """Text of all that decides a learning curve besides the architecture, compared by checkpoints."""
         images = (*self.data.train_images.shape, len(self.data.val_labels), self.data.split)
         gates = "" if self.recipe.gate_fan == "fan_out" else f" {self.recipe.gate_fan}"  # as in 0.1
         return f"{images} {self.width} {self.epochs} {self.recipe}{gates} {self.dtype} {self.seed}"
 
-    def on(self, device: torch.device) -> "Proxy":
-        """The same, with its images on another device."""
+    def to(self, device: torch.device) -> "Proxy":
+        """Return the proxy with its images on another device."""
         return replace(self, data=self.data.to(device))
 
     def train(self, architecture: Architecture, report: Callable[[Epoch], bool]) -> list[Epoch] | Failure:
-        """Trains the twin of an architecture.
+        """Train the scaled network of an architecture.
 
         Args:
-            architecture: Whose twin.
-            report: Called after every epoch; a true answer ends the trial there.
+            architecture: Architecture at full size.
+            report: Function called after every epoch; if it returns True, the training ends there.
 
         Returns:
-            The whole learning curve, or why there is none.
+            The learning curve, or the failure.
         """
         curve: list[Epoch] = []
         for step in self.steps(architecture):
@@ -86,23 +95,22 @@ class Proxy:
         return curve
 
     def steps(
-        self, architecture: Architecture, start: State | None = None, parts: int = 1
+        self, architecture: Architecture, start: State | None = None, micro_batches: int = 1
     ) -> Iterator[Training | Failure]:
-        """Trains the twin of an architecture, an epoch at a time.
+        """Train the scaled network of an architecture, an epoch at a time.
 
         Args:
-            architecture: Whose twin.
-            start: The state of a training of the same proxy and architecture; this one goes on from there,
-                as if it had not been left.
-            parts: What each batch is split into; see `Training`.
+            architecture: Architecture at full size.
+            start: State of an interrupted training of the same proxy and architecture, to resume.
+            micro_batches: Number of parts of each batch; see `Training`.
 
         Yields:
-            The training after each of its epochs; if something goes wrong, at last, why. By then nothing
-            of the training is left in memory but its curve.
+            The training after each of its epochs; if it fails, the failure last. By then the training has
+            released all memory but its curve.
         """
         training = None
         try:
-            training = self._training(architecture, parts)
+            training = self._training(architecture, micro_batches)
             if start is not None:
                 training.load_state_dict(start)
             for _ in training:
@@ -113,15 +121,20 @@ class Proxy:
         except Exception as error:
             failure = explain(error)
         if training is not None:
-            training.close()  # whoever was given it may hold it still
+            training.close()  # the caller may still hold a reference
         if failure.kind == "out-of-memory":
-            free_memory()  # out here, where no traceback holds the tensors any more
+            free_memory()  # outside the except clause, whose traceback holds the tensors
         yield failure
 
-    def _training(self, architecture: Architecture, parts: int) -> Training:
-        shape = architecture.shape.scaled(self.width)
-        given = (shape, architecture.blocks, self.data.num_classes, 3, self.seed, self.recipe.gate_fan)
-        network = build_seeded(*given)
+    def _training(self, architecture: Architecture, micro_batches: int) -> Training:
+        network = build_seeded(
+            architecture.shape.scaled(self.width),
+            architecture.blocks,
+            self.data.num_classes,
+            3,
+            self.seed,
+            self.recipe.gate_fan,
+        )
         return Training(
             network,
             self.data,
@@ -129,12 +142,12 @@ class Proxy:
             seed=self.seed,
             dtype=self.dtype,
             recipe=self.recipe,
-            parts=parts,
+            micro_batches=micro_batches,
         )
 
 
 def explain(error: Exception) -> Failure:
-    """The kind of failure that an exception is."""
+    """Return the failure that an exception stands for."""
     message = (str(error).strip() or type(error).__name__).splitlines()[0]
     out_of_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Work spread over processes of their own; whatever is done is told at once."""
+"""Tasks run in a pool of worker processes."""
 
 import multiprocessing
 import os
@@ -17,26 +17,27 @@ from nas_recalib.errors import StopSearch
 Result = TypeVar("Result")
 
 
-def spread(
-    do: Callable[..., Result],
+def run_in_processes(
+    function: Callable[..., Result],
     tasks: Sequence[tuple[Any, ...]],
-    told: Callable[[Result], None],
+    on_result: Callable[[Result], None],
     *,
     jobs: int,
-    begin: Callable[..., None],
-    given: tuple[Any, ...],
+    initializer: Callable[..., None],
+    initargs: tuple[Any, ...] = (),
 ) -> None:
-    """Does every task, and tells of each as soon as it is done.
+    """Call a function with each of many tuples of arguments in worker processes.
 
-    The processes end with this one, however that ends.
+    The processes end when this one does, even if it is killed.
 
     Args:
-        do: A function of a module, which is called with each task's arguments in one of the processes.
-        tasks: The arguments.
-        told: Is called here with each result, in the order in which they come; what it raises ends the work.
-        jobs: Processes.
-        begin: Is called first in every process.
-        given: Its arguments.
+        function: Function of a module, called in one of the processes for each task.
+        tasks: Arguments of the calls.
+        on_result: Function called in this process with each result as soon as it is there; an exception that
+            it raises ends the run.
+        jobs: Number of processes.
+        initializer: Function called first in every process.
+        initargs: Arguments of the initializer.
 
     Raises:
         StopSearch: If a process dies.
@@ -45,15 +46,14 @@ def spread(
         return
     context = multiprocessing.get_context("spawn")  # a forked process cannot use torch's threads, nor CUDA
     pool = ProcessPoolExecutor(
-        min(jobs, len(tasks)), context, initializer=_begin_worker, initargs=(begin, given)
+        min(jobs, len(tasks)), context, initializer=_initialize, initargs=(initializer, initargs)
     )
     try:
-        for result in _as_they_end((pool.submit(do, *task) for task in tasks), jobs):
-            told(result)
+        for result in _as_completed((pool.submit(function, *task) for task in tasks), jobs):
+            on_result(result)
     except BrokenProcessPool as error:
         raise StopSearch(
-            "a worker ended before its work did; the same command goes on from here, with fewer --jobs if "
-            "memory ran out"
+            "a worker process died: run the same command again to resume, with fewer --jobs if memory ran out"
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -62,27 +62,27 @@ def spread(
 
 
 def default_jobs(device: torch.device, threads: int) -> int:
-    """As many trainings at once as the CPU has threads for; one on a GPU."""
+    """Return how many trainings run at once: as many as the CPU has threads for, or one on a GPU."""
     return max(1, (os.cpu_count() or 1) // threads) if device.type == "cpu" else 1
 
 
-def _as_they_end(submitted: Iterator[Future[Result]], at_once: int) -> Iterator[Result]:
-    """Results in the order in which they come; no more is handed out than is worked on."""
+def _as_completed(submitted: Iterator[Future[Result]], at_once: int) -> Iterator[Result]:
+    """Yield results in the order of completion, submitting a task only when one of `at_once` has ended."""
     running = set(islice(submitted, at_once))
     while running:
-        ended, running = wait(running, return_when=FIRST_COMPLETED)
-        for future in ended:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
             running |= set(islice(submitted, 1))
             yield future.result()
 
 
-def _begin_worker(begin: Callable[..., None], given: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
-    threading.Thread(target=_follow_parent, daemon=True).start()
-    begin(*given)
+def _initialize(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # left to the parent
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    initializer(*initargs)
 
 
-def _follow_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

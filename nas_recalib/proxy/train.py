@@ -1,4 +1,4 @@
-"""Training of a proxy network on resident images: steps, epochs, augmentation, evaluation."""
+"""Training loop of a proxy network: recipe, epochs, augmentation, gradient accumulation, evaluation."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ from nas_recalib.networks.backbone import GateFan
 
 
 def augment_epoch(images: Tensor, order: Tensor, flips: bool, generator: torch.Generator) -> Tensor:
-    """Shuffled images, each shifted by up to an eighth of its side and perhaps mirrored.
+    """Return images in a new order, each shifted by up to an eighth of its side and perhaps mirrored.
 
     Args:
-        images: (N, C, R, R), uint8.
-        order: Which image comes when, (M,).
-        flips: Whether to mirror half of them.
-        generator: On the images' device; owns every draw.
+        images: Images, (N, C, R, R), uint8.
+        order: Index of each image to return, (M,).
+        flips: Whether to mirror half of the images.
+        generator: Generator of every draw, on the images' device.
 
     Returns:
         (M, C, R, R), uint8, channels last in memory.
@@ -34,13 +34,13 @@ def augment_epoch(images: Tensor, order: Tensor, flips: bool, generator: torch.G
     padded = F.pad(images, (reach,) * 4, mode="reflect") if reach else images
     count, device = len(order), images.device
     rows, columns = torch.randint(2 * reach + 1, (2, count), generator=generator, device=device)
-    # Every window of every image, (N, shifts, shifts, R, R, C): a view, of which whole windows are taken.
+    # A view of every window of every image, (N, shifts, shifts, R, R, C), from which windows are copied.
     windows = padded.permute(0, 2, 3, 1).contiguous().unfold(1, side, 1).unfold(2, side, 1)
-    picked = windows.permute(0, 1, 2, 4, 5, 3)[order, rows, columns]
+    shifted = windows.permute(0, 1, 2, 4, 5, 3)[order, rows, columns]
     if flips:
         mirrored = (torch.rand(count, generator=generator, device=device) < 0.5)[:, None, None, None]
-        picked = torch.where(mirrored, picked.flip(2), picked)
-    return picked.permute(0, 3, 1, 2)
+        shifted = torch.where(mirrored, shifted.flip(2), shifted)
+    return shifted.permute(0, 3, 1, 2)
 
 
 State = Mapping[str, Any]  # tensors and plain values, by name
@@ -48,17 +48,17 @@ State = Mapping[str, Any]  # tensors and plain values, by name
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every network of a study is trained.
+    """Optimizer, schedule and loss with which every network of a study is trained.
 
     Attributes:
-        batch_size: Images a step.
-        peak_rate: Greatest learning rate, reached after `warmup` of the steps and let down linearly.
-        warmup: Share of the steps.
-        momentum: Of Nesterov's kind.
-        weight_decay: On every parameter.
-        label_smoothing: Of the cross-entropy.
-        gate_fan: How the convolutions of recalibrations are drawn; see `networks.backbone.initialise`.
-            Studies of versions before 0.2 do not say; theirs is "fan_out".
+        batch_size: Number of images in a step.
+        peak_rate: Greatest learning rate, reached after the warmup and then decreased linearly.
+        warmup: Fraction of the steps in which the learning rate increases linearly.
+        momentum: Nesterov momentum.
+        weight_decay: Weight decay of every parameter.
+        label_smoothing: Label smoothing of the cross-entropy.
+        gate_fan: Initialisation of the convolutions of recalibrations; see `networks.backbone.initialise`.
+            Studies of versions before 0.2 do not store it; theirs is "fan_out".
     """
 
     batch_size: int = 64
@@ -71,18 +71,18 @@ class Recipe:
 
 
 def default_recipe(images: int) -> Recipe:
-    """A recipe for a set of that many images: small sets take smaller batches, for enough steps."""
+    """Return a recipe for a number of training images: small sets take smaller batches, for enough steps."""
     return Recipe() if images >= 2500 else Recipe(batch_size=32)
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to.
+    """Result of an epoch.
 
     Attributes:
-        number: From 1.
+        number: Number of the epoch, from 1.
         loss: Mean training loss.
-        accuracy: On the validation images, 0 to 1.
+        accuracy: Accuracy on the validation images, 0 to 1.
     """
 
     number: int
@@ -91,30 +91,29 @@ class Epoch:
 
 
 class Training:
-    """A short training of a network on resident images; one seed fixes batches and augmentation.
+    """Short training of a network on images in memory; a seed fixes batches and augmentation.
 
-    Iterating trains an epoch at a time. After any of them it can be left, and another one of the same
-    network, data, epochs, seed and recipe goes on from its state bit for bit as if it had not been: the
-    schedule is always that of all epochs, so that a rung of a ladder is a part of the way and not a way of
-    its own.
+    Iterating trains an epoch at a time. After any epoch the training can be interrupted, and another one of
+    the same network, data, epochs, seed and recipe resumes from its state bit for bit. The schedule always
+    spans all epochs, so that a training paused at a rung of successive halving is a prefix of the full one.
 
     Args:
-        network: On the data's device.
+        network: Network to train, moved to the data's device.
         data: Training and validation images.
-        epochs: Passes over the training images.
-        seed: Of shuffling and augmentation.
-        dtype: Of convolutions and products; float32 switches autocast off.
-        recipe: The rest.
-        memory_format: Of the weights.
-        parts: What a batch is split into where it does not fit into memory as a whole. Their gradients add up
-            to the batch's, so that rates, steps and the order of images stay the same; only the statistics
-            of batch normalisation are the parts' own. A state goes on in another number of parts, too.
+        epochs: Number of passes over the training images.
+        seed: Seed of shuffling and augmentation.
+        dtype: Data type of convolutions and products; float32 switches autocast off.
+        recipe: Optimizer, schedule and loss.
+        memory_format: Memory format of the weights.
+        micro_batches: Number of parts of a batch that does not fit into memory. Their gradients are
+            accumulated, so that learning rates, steps and the order of images stay the same; only batch norm
+            takes its statistics from each part. A state may be resumed with another number.
 
     Attributes:
-        curve: The epochs trained.
+        curve: Results of the epochs so far.
 
     Raises:
-        Diverged: From iterating, if the loss stops being finite.
+        Diverged: From iterating, if the loss is not finite.
     """
 
     def __init__(
@@ -127,16 +126,16 @@ class Training:
         dtype: torch.dtype,
         recipe: Recipe,
         memory_format: torch.memory_format = torch.channels_last,
-        parts: int = 1,
+        micro_batches: int = 1,
     ) -> None:
-        if parts < 1:
-            raise ValueError(f"parts: {parts} is not at least 1")
+        if micro_batches < 1:
+            raise ValueError(f"micro_batches: {micro_batches} is not at least 1")
         self.curve: list[Epoch] = []
         self._data = data
         self._epochs = epochs
         self._dtype = dtype
         self._recipe = recipe
-        self._parts = parts
+        self._micro_batches = micro_batches
         self._generator = torch.Generator(data.train_images.device).manual_seed(seed)
         layout: dict[str, Any] = {"device": data.train_images.device, "memory_format": memory_format}
         self._network = network.to(**layout)
@@ -148,14 +147,15 @@ class Training:
             loss = self.train_epoch()
             if not math.isfinite(loss):
                 raise Diverged(f"the training loss is {loss} in epoch {number}")
-            right = accuracy(self._network, self._data, self._dtype, self._parts)
-            self.curve.append(Epoch(number, loss, right))
+            correct = accuracy(self._network, self._data, self._dtype, self._micro_batches)
+            self.curve.append(Epoch(number, loss, correct))
             yield self.curve[-1]
 
     def state_dict(self) -> State:
-        """Everything that going on needs; tensors and plain values, that torch.load takes with weights_only.
+        """Return the state from which `load_state_dict` resumes.
 
-        The tensors are the training's own, not copies.
+        It holds tensors and plain values, which torch.load reads with weights_only. The tensors are those of
+        the training, not copies.
         """
         return {
             "network": self._network.state_dict(),
@@ -165,47 +165,46 @@ class Training:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Goes on from where another training was left; the state itself stays as it is."""
+        """Resume from the state of another training, which is not modified."""
         self._network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would take the tensors themselves
+        self._optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would keep the given tensors
         self._generator.set_state(state["generator"].cpu())
-        self.curve = [Epoch(*told) for told in state["curve"]]
+        self.curve = [Epoch(*values) for values in state["curve"]]
 
     def close(self) -> None:
-        """Lets go of the network and of the optimizer's memory; the curve stays."""
+        """Release the memory of the network and the optimizer; the curve stays."""
         del self._network, self._optimizer
 
     def train_epoch(self) -> float:
-        """One pass over the training images; waits for the device once, at its end.
+        """Train for one pass over the training images and return the mean loss.
 
-        Returns:
-            The mean loss.
+        It waits for the device only once, at the end.
         """
         self._network.train()
         total, steps = torch.zeros((), device=self._data.train_images.device), 0
-        given = (self._dtype, self._recipe, self._parts)
+        settings = (self._dtype, self._recipe, self._micro_batches)
         with reproducible():
             for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
                 self._optimizer.param_groups[0]["lr"] = rate
-                total += train_step(self._network, self._optimizer, images, labels, *given)
+                total += train_step(self._network, self._optimizer, images, labels, *settings)
                 steps += 1
         return total.item() / steps
 
     def _rates(self) -> Iterator[float]:
-        """Of the next epoch's steps."""
+        """Return the learning rates of the next epoch's steps."""
         steps = len(self._data.train_labels) // self._batch
         rates = one_cycle(self._epochs * steps, self._recipe.peak_rate, self._recipe.warmup)
         return islice(rates, len(self.curve) * steps, (len(self.curve) + 1) * steps)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of the next epoch, normalised; a last partial one is left for another epoch."""
+        """Yield the next epoch's batches of normalised images and labels, dropping a partial one."""
         data, batch = self._data, self._batch
         count = len(data.train_labels)
         order = torch.randperm(count, generator=self._generator, device=data.train_labels.device)
         order = order[: count // batch * batch]
         images = augment_epoch(data.train_images, order, data.flips, self._generator)
-        for some, labels in zip(images.split(batch), data.train_labels[order].split(batch), strict=True):
-            yield normalise(some, data), labels
+        for chunk, labels in zip(images.split(batch), data.train_labels[order].split(batch), strict=True):
+            yield normalise(chunk, data), labels
 
     @property
     def _batch(self) -> int:
@@ -213,7 +212,7 @@ class Training:
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Of a network that lies where it will be trained."""
+    """Return the optimizer of a network that is on its device already."""
     return torch.optim.SGD(
         network.parameters(),
         lr=recipe.peak_rate,
@@ -225,7 +224,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def reproducible() -> AbstractContextManager[None]:
-    """Has cuDNN take the same convolutions every time."""
+    """Return a context in which cuDNN chooses deterministic convolutions."""
     flags = {"enabled": True, "benchmark": False, "deterministic": True}
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(**flags)
     return context
@@ -238,17 +237,21 @@ def train_step(
     labels: Tensor,
     dtype: torch.dtype,
     recipe: Recipe,
-    parts: int = 1,
+    micro_batches: int = 1,
 ) -> Tensor:
-    """One step on normalised images, taken in so many parts; its loss is left on the device."""
+    """Take one step on a batch of normalised images, with gradient accumulation over micro-batches.
+
+    Returns:
+        The mean loss, on the device.
+    """
     optimizer.zero_grad(set_to_none=True)
-    parts = min(parts, len(labels))
+    count = min(micro_batches, len(labels))
     total = torch.zeros((), device=images.device)
-    for some, named in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+    for chunk, targets in zip(images.tensor_split(count), labels.tensor_split(count), strict=True):
         with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            logits = network(some)
-        loss = F.cross_entropy(logits.float(), named, label_smoothing=recipe.label_smoothing)
-        share = torch.full_like(loss, len(named) / len(labels))
+            logits = network(chunk)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+        share = torch.full_like(loss, len(targets) / len(labels))
         loss.backward(share)
         total += share * loss.detach()
     optimizer.step()
@@ -256,26 +259,26 @@ def train_step(
 
 
 def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
-    """Learning rates that climb linearly to the peak and fall linearly to nothing."""
-    rising = max(1, round(steps * warmup))
+    """Yield learning rates that increase linearly to the peak and decrease linearly towards zero."""
+    warm = max(1, round(steps * warmup))
     for step in range(steps):
-        yield peak * ((step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising + 1))
+        yield peak * ((step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm + 1))
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data: Resident, dtype: torch.dtype, parts: int = 1) -> float:
-    """Share of the validation images that are named right, 0 to 1; `parts` divides the memory it takes."""
+def accuracy(network: nn.Module, data: Resident, dtype: torch.dtype, micro_batches: int = 1) -> float:
+    """Return the accuracy on the validation images, 0 to 1; micro-batches divide the memory it takes."""
     network.eval()
     device = data.val_images.device
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    batch = math.ceil(500 / parts)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    batch = math.ceil(500 / micro_batches)
     for images, labels in zip(data.val_images.split(batch), data.val_labels.split(batch), strict=True):
-        shown = normalise(images, data).contiguous(memory_format=torch.channels_last)
+        inputs = normalise(images, data).contiguous(memory_format=torch.channels_last)
         with reproducible(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            right += (network(shown).argmax(1) == labels).sum()
-    return right.item() / len(data.val_labels)
+            correct += (network(inputs).argmax(1) == labels).sum()
+    return correct.item() / len(data.val_labels)
 
 
 def normalise(images: Tensor, data: Resident) -> Tensor:
-    """uint8 images to zero mean and unit deviation a channel."""
+    """Return uint8 images normalised to zero mean and unit deviation in each channel."""
     return (images - data.mean[:, None, None]) / data.std[:, None, None]

@@ -1,4 +1,4 @@
-"""Trainer of proxy networks, one after the other at any fidelity, with images read once."""
+"""Trainer of proxy networks at any fidelity, which reads images once; checks that choices fit the proxy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +22,11 @@ from nas_recalib.space import SearchSpace
 
 
 def refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
-    """Builds every choice once, at the proxy's width and resolution.
+    """Build every choice once, at the proxy's width and resolution.
 
     Raises:
-        InputError: If one that fits the full-size network does not fit its twin, which is narrower and sees
-            smaller images; it is named.
+        InputError: If a choice that fits the full-size network does not fit the proxy network, which is
+            narrower and sees smaller images; block and choice are named.
     """
     scaled = get_backbone(space.backbone).scaled(fidelity.width)
     specs = scaled.blocks()
@@ -37,19 +37,21 @@ def refuse_misfits(space: SearchSpace, fidelity: Fidelity) -> None:
                 for choice in position.choices:
                     named_block_cost(block, specs[block], choice, shapes[block])
     except ValueError as error:
-        told = f"the twin at {fidelity.width:g} of the channels, on images of {fidelity.resolution} pixels"
-        raise InputError(f"fidelity: {told}: {error}") from error
+        raise InputError(
+            f"fidelity: proxy network with {fidelity.width:g} of the channels, on images of "
+            f"{fidelity.resolution} pixels: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)
 class Loader:
-    """How images are decoded.
+    """Data set, and how its images are loaded.
 
     Attributes:
-        data: Name of a data set.
-        cache: Folder that downloads and decoded images are kept in.
-        corrupt: What to do about images that cannot be decoded: refuse or skip.
-        seed: Of the split.
+        data: Name of the data set.
+        cache: Folder of downloads and decoded images.
+        corrupt: Whether to "refuse" or "skip" images that cannot be decoded.
+        seed: Seed of the split into training and validation images.
     """
 
     data: str
@@ -58,10 +60,10 @@ class Loader:
     seed: int
 
     def load(self, fidelity: Fidelity) -> Resident:
-        """What a fidelity needs, on the CPU; decoded once, from then on read from the cache.
+        """Return the images that a fidelity needs, on the CPU, decoded once and then read from the cache.
 
         Raises:
-            InputError: If an image cannot be decoded, and such are refused, or there are too few.
+            InputError: If an image cannot be decoded and is to be refused, or there are too few.
         """
         sizes = (fidelity.resolution, fidelity.images, fidelity.validation)
         source = open_source(self.data, self.cache)
@@ -69,18 +71,19 @@ class Loader:
 
 
 class Trainer:
-    """Makes its process one that trains; images stay on the device from one training to the next.
+    """Trainer of one network after another in this process; images stay on the device between trainings.
 
     Args:
-        images: Where they come from.
-        device: Of the trainings.
-        dtype: Of convolutions and products, by name.
-        threads: Of the CPU.
+        images: Loader of the images.
+        device: Device that trains.
+        dtype: Name of the data type of convolutions and products.
+        threads: Number of CPU threads.
         plugins: Modules of the user's own operators.
-        gate_fan: How the convolutions of recalibrations are drawn.
+        gate_fan: Initialisation of the convolutions of recalibrations.
 
     Attributes:
-        device: Of the trainings.
+        device: Device that trains.
+        data: Cached function from a fidelity to its images on the device.
     """
 
     def __init__(
@@ -99,11 +102,7 @@ class Trainer:
         self.device = torch.device(device)
         self._dtype = getattr(torch, dtype)
         self._gate_fan = gate_fan
-        self._resident = cache(lambda fidelity: images.load(fidelity).to(self.device))
-
-    def data(self, fidelity: Fidelity) -> Resident:
-        """The images that a fidelity sees."""
-        return self._resident(fidelity)
+        self.data: Callable[[Fidelity], Resident] = cache(lambda f: images.load(f).to(self.device))
 
     def train(
         self,
@@ -112,7 +111,7 @@ class Trainer:
         seed: int,
         report: Callable[[Epoch], bool] = lambda _: False,
     ) -> list[Epoch] | Failure:
-        """The learning curve of an architecture's twin, or why there is none; see `Proxy.train`."""
+        """Train the scaled network of an architecture at a fidelity; see `Proxy.train`."""
         data = self.data(fidelity)
         proxy = Proxy(
             data=data,

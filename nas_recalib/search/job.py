@@ -72,7 +72,7 @@ def train(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> Iterator[Step | F
 
 def _last_state(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> State | None:
     """The youngest of its forerunners'; what an older study left under their numbers is none of its."""
-    mine = {"course": proxy.course, "architecture": str(job.architecture)}
+    mine = {"course": proxy.fingerprint, "architecture": str(job.architecture)}
     for number in job.after:
         state = checkpoints.load(number)
         if state is not None and mine.items() <= state.items():
@@ -82,7 +82,7 @@ def _last_state(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> State | Non
 
 def _kept(proxy: Proxy, job: Job, training: Training, seconds: float) -> State:
     return {
-        "course": proxy.course,
+        "course": proxy.fingerprint,
         "architecture": str(job.architecture),
         "seconds": seconds,
         "curve": [astuple(epoch) for epoch in training.curve],

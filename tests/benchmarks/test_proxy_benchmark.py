@@ -137,7 +137,7 @@ def test_whole_trials_are_run_whole(modules, here, source, monkeypatch):
     trials = modules.proxy_trials
     fidelity = Fidelity(64, 20, resolution=8, width=0.25, epochs=3)
     monkeypatch.setattr(trials, "find_fidelity", lambda *_: fidelity)
-    monkeypatch.setattr(trials, "LADDER", ("quick",))
+    monkeypatch.setattr(trials, "FIDELITIES", ("quick",))
     run_whole, curves = trials.Proxy.train, []
 
     def train(self, *told):
@@ -252,14 +252,14 @@ def test_rounds_turn_round_and_preparing_is_not_timed(modules, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--device", "tpu"], "device: 'tpu' is not here"),
+        (["--device", "tpu"], "device: 'tpu' does not exist here"),
         (["--data", "digit"], "data: unknown set 'digit'"),
         (["--data", "folder:nowhere"], "data: .*nowhere is not a folder"),
         (["--backbone", "resnet21"], "unknown backbone 'resnet21'"),
         (["--choice", "vanila"], "layer1.0: "),
         (["--spaces", "resnet51"], "unknown space 'resnet51'"),
         (["--rounds", "1"], "rounds: 1 is not at least 2"),
-        (["--steps", "90"], "steps: 90 of 16 are more images than there are"),
+        (["--steps", "90"], "steps: 90 of 16 images exceed the data set"),
         (["--threads", "9999"], "threads: 9999 is not"),
         (["--output", "no/such/folder.json"], "no/such/folder.json: cannot be written"),
         (["--output", "."], r"\.: "),

@@ -70,7 +70,7 @@ def test_it_runs_whole_goes_on_and_its_sums_are_right(modules, here, monkeypatch
     assert first["command"].startswith("python benchmarks/search.py --benchmarks tabular --table")
     assert (first["seeds"], first["trials"], first["workers"]) == (2, 12, 1)
 
-    monkeypatch.setattr(modules.search, "spread", here_alone)
+    monkeypatch.setattr(modules.search, "run_in_processes", here_alone)
     content = run(modules, monkeypatch, "--seeds", "5")
     journal = Path("j/j.jsonl").read_text()
     assert journal.startswith(written), "what was done is not done again"

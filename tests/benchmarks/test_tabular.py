@@ -186,7 +186,7 @@ def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path, monkeypat
     assert before.count(b"\n") < 11, "killed in the middle"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(part) for part in command(tmp_path)[1:]])
-    monkeypatch.setattr(modules.make_table, "spread", here_alone)  # a second process would start slowly
+    monkeypatch.setattr(modules.make_table, "run_in_processes", here_alone)  # processes start slowly
     modules.make_table.main()
     told = capsys.readouterr()
     assert "small: 8 different networks of vanilla, scconv, gates drawn by fan_out; macs from" in told.err
@@ -271,7 +271,7 @@ def test_what_goes_on_pays_for_the_epochs_that_are_left(modules, larger):
     table = made_up(modules, larger, seconds=(1.0, 10.0, 100.0))
     clock = modules.simulator.Clock()
     trainings = modules.simulator.Trainings(table, clock, 0)
-    architecture = larger.at((1, 2, 5))
+    architecture = larger.from_indices((1, 2, 5))
     spent, curves, states = [], [], [None]
 
     def worker():

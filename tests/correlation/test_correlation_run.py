@@ -80,8 +80,8 @@ def go_on(asked, told=lambda _: None):
 class Here:
     """In the place of processes."""
 
-    def __init__(self, do, tasks, told, *, given, **_):
-        worker = Worker(*given)
+    def __init__(self, do, tasks, told, *, initargs, **_):
+        worker = Worker(*initargs)
         for task, architecture in tasks:
             told(worker.do(task, Architecture.parse(architecture)))
 
@@ -110,7 +110,7 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
     assert values["snip"] == tuple(scored(ready.study, i)["snip"][0] for i in range(3))
     assert judge(found).verdict("snip").agreement.tau.value in (-1, -1 / 3, 1 / 3, 1, pytest.approx(1 / 3))
 
-    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
+    monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
     more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
     assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
     assert go_on(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
@@ -193,7 +193,7 @@ def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
+    monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
     with monkeypatch.context() as patched:
         patched.setattr("nas_recalib.correlation.run.score_network", fail)
         with pytest.raises(StopSearch, match=told):
@@ -205,7 +205,7 @@ def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch
 
 @pytest.mark.parametrize("kind", ["out-of-memory", "error"])
 def test_a_training_that_fails_by_no_fault_of_its_own_is_tried_again(files, monkeypatch, kind):
-    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
+    monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
     with monkeypatch.context() as patched:
         failure = Failure(kind, "no room", "traceback")
         patched.setattr("nas_recalib.proxy.trainer.Proxy.train", lambda *_: failure)

@@ -1,4 +1,4 @@
-"""Augmentation: every image of an epoch is one of the shifted, perhaps mirrored crops it could be."""
+"""Augmentation: every image of an epoch is one of the possible shifted and mirrored crops."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def augment(images, order, flips, seed=0):
 
 
 def crops(image, flips):
-    """All that may become of an image: bytes -> (mirrored, top, left)."""
+    """Return every possible crop of an image: bytes -> (mirrored, top, left)."""
     side = image.shape[-1]
     reach = side // 8
     padded = np.pad(image.numpy(), ((0, 0), (reach, reach), (reach, reach)), mode="reflect")

@@ -1,4 +1,4 @@
-"""Fidelity: what is out of range is refused by name, and the defaults fit the set and the device."""
+"""Fidelities: values out of range are refused, and defaults fit the data set and the device."""
 
 import math
 from dataclasses import FrozenInstanceError, replace
@@ -9,7 +9,7 @@ import torch
 
 from nas_recalib.data.sources import ArrayImages, Source
 from nas_recalib.errors import InputError
-from nas_recalib.proxy.fidelity import LADDER, Fidelity, find_fidelity
+from nas_recalib.proxy.fidelity import FIDELITIES, Fidelity, find_fidelity
 from nas_recalib.space import SearchSpace
 
 GOOD = Fidelity(images=100, validation=50, resolution=16, width=0.5, epochs=3)
@@ -112,7 +112,7 @@ def test_a_set_too_small_to_validate_on_is_refused():
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_each_rung_of_the_ladder_costs_more_than_the_one_before(device):
     space, source = SearchSpace.load("resnet20"), source_of(50_000, 32)
-    rungs = [find_fidelity(name, space, source, torch.device(device)) for name in LADDER]
+    rungs = [find_fidelity(name, space, source, torch.device(device)) for name in FIDELITIES]
     passes = [rung.epochs * (rung.images or 45_000) for rung in rungs]
     assert passes == sorted(set(passes))
     assert {rung.validation for rung in rungs} == {5000}

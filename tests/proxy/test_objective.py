@@ -1,4 +1,4 @@
-"""The objective: every operator trains, and whatever goes wrong is told by its kind in one line."""
+"""Training of trials: every operator trains, and every failure has a kind and a message in one line."""
 
 import gc
 import math
@@ -84,7 +84,7 @@ def test_a_true_answer_prunes(proxy):
     assert len(replace(proxy, epochs=3).train(PLAIN, lambda epoch: epoch.number == 2)) == 2
 
 
-def test_a_promoted_trial_goes_on_from_its_rung(proxy):
+def test_a_promoted_trial_resumes_from_its_rung(proxy):
     whole = replace(proxy, epochs=3)
     states = [deepcopy(step.state_dict()) for step in whole.steps(PLAIN)]
     *_, last = whole.steps(PLAIN, states[1])
@@ -96,12 +96,12 @@ def test_a_promoted_trial_goes_on_from_its_rung(proxy):
 def test_steps_are_the_training_after_each_of_its_epochs(proxy):
     whole = replace(proxy, epochs=3)
     states, curves = [], []
-    for step in whole.steps(PLAIN, parts=2):
+    for step in whole.steps(PLAIN, micro_batches=2):
         curves.append([*step.curve])
         states.append(deepcopy(step.state_dict()))
     assert [len(curve) for curve in curves] == [1, 2, 3]
     assert curves[-1][0].accuracy != curves[-1][2].accuracy
-    rest = [[*step.curve] for step in whole.steps(PLAIN, states[0], parts=2)]
+    rest = [[*step.curve] for step in whole.steps(PLAIN, states[0], micro_batches=2)]
     assert rest == curves[1:]
     assert curves[-1] != whole.train(PLAIN, lambda _: False), "the statistics are of the parts"
 
@@ -112,14 +112,14 @@ def test_a_failure_is_the_last_step(proxy):
     assert last.kind == "diverged"
 
 
-def test_a_training_that_diverges_is_told_apart(proxy):
+def test_a_training_that_diverges_has_a_kind_of_its_own(proxy):
     failure = replace(proxy, recipe=Recipe(16, peak_rate=1e30), epochs=3).train(PLAIN, lambda _: False)
     assert failure.kind == "diverged"
     assert "loss is nan" in failure.message
     assert failure.details == ""
 
 
-def test_an_operator_that_fits_the_network_but_not_its_twin_is_an_error(proxy):
+def test_an_operator_that_fits_the_network_but_not_the_proxy_network_is_an_error(proxy):
     architecture = Architecture.of("resnet20", "ab(groups=16)")
     assert architecture.cost()
     failure = proxy.train(architecture, lambda _: False)
@@ -149,7 +149,7 @@ LINUX = (
         (ValueError("\n"), "error", "ValueError: ValueError"),
     ],
 )
-def test_failures_are_told_by_kind_in_one_line(proxy, monkeypatch, error, kind, message):
+def test_failures_have_a_kind_and_a_message_in_one_line(proxy, monkeypatch, error, kind, message):
     def fail(*_, **__):
         raise error
 
@@ -165,7 +165,7 @@ def test_the_allocator_of_this_machine_is_understood(proxy, monkeypatch):
 
 
 class Full(nn.Module):
-    """Finds the memory full from its nth batch on."""
+    """Network that runs out of memory from its nth batch on."""
 
     def __init__(self, network, first, fill):
         super().__init__()

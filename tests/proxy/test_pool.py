@@ -1,4 +1,4 @@
-"""Work in processes of its own, of which little is needed: they start slowly."""
+"""Tasks in worker processes, tested in few processes, since they start slowly."""
 
 import multiprocessing
 import os
@@ -7,46 +7,50 @@ import time
 import pytest
 
 from nas_recalib.errors import StopSearch
-from nas_recalib.proxy.pool import spread
+from nas_recalib.proxy.pool import run_in_processes
 
-_given = None
-
-
-def begin(given):
-    global _given
-    _given = given
+_offset = None
 
 
-def do(number, power):
+def initialize(offset):
+    global _offset
+    _offset = offset
+
+
+def power(number, exponent):
     if number < 0:
         os._exit(1)
     time.sleep(0.05)
-    return os.getpid(), _given + number**power
+    return os.getpid(), _offset + number**exponent
 
 
-def test_each_task_is_told_of_once_from_processes_that_have_begun():
-    tasks, told = [(number, 2) for number in range(8)], []
-    spread(do, tasks, told.append, jobs=2, begin=begin, given=(100,))
-    assert sorted(value for _, value in told) == [100 + number**2 for number in range(8)]
-    assert os.getpid() not in {process for process, _ in told}
+def run(tasks, on_result, *, jobs, offset):
+    run_in_processes(power, tasks, on_result, jobs=jobs, initializer=initialize, initargs=(offset,))
+
+
+def test_each_task_has_one_result_from_an_initialized_process():
+    results = []
+    run([(number, 2) for number in range(8)], results.append, jobs=2, offset=100)
+    assert sorted(value for _, value in results) == [100 + number**2 for number in range(8)]
+    assert os.getpid() not in {process for process, _ in results}
     # The executor's own thread may be the one to reap a process, whose handle here is then late to say so.
     deadline = time.monotonic() + 60
     while multiprocessing.active_children() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not multiprocessing.active_children()
-    spread(do, [], told.append, jobs=2, begin=begin, given=(100,))
-    assert len(told) == 8
+    run([], results.append, jobs=2, offset=100)
+    assert len(results) == 8
 
 
-def test_what_is_raised_when_told_ends_the_work_and_so_does_a_dying_process():
-    told = []
+def test_an_exception_of_on_result_and_a_dying_process_end_the_run():
+    results = []
 
     def refuse(result):
-        told.append(result)
+        results.append(result)
         raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        spread(do, [(1, 1)] * 3, refuse, jobs=1, begin=begin, given=(0,))
-    assert len(told) == 1
-    with pytest.raises(StopSearch, match="a worker ended before its work did"):
-        spread(do, [(-1, 1), (1, 1)], told.append, jobs=1, begin=begin, given=(0,))
+        run([(1, 1)] * 3, refuse, jobs=1, offset=0)
+    assert len(results) == 1
+    with pytest.raises(StopSearch, match="a worker process died: run the same command again to resume"):
+        run([(-1, 1), (1, 1)], results.append, jobs=1, offset=0)

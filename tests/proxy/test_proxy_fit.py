@@ -1,4 +1,4 @@
-"""What fits the full-size network may not fit its twin: found before anything is trained."""
+"""Choices that fit the full-size network but not the proxy network are refused before any training."""
 
 from dataclasses import replace
 
@@ -41,6 +41,6 @@ def test_a_map_that_shrinks_to_nothing_is_refused_with_its_block(space):
     refuse_misfits(space, FIDELITY)
     refuse_misfits(space, replace(FIDELITY, resolution=16))
     with pytest.raises(
-        InputError, match=r"^fidelity: the twin at 1 .* 8 pixels: layer3\.0: vanilla\+pooled fails"
+        InputError, match=r"^fidelity: proxy network with 1 .* 8 pixels: layer3\.0: vanilla\+pooled fails"
     ):
         refuse_misfits(space, replace(FIDELITY, resolution=8))

@@ -1,4 +1,4 @@
-"""Scores by name, what scoring leaves as it was, and ranks of several scores made one."""
+"""Zero-cost proxies by name, their lack of side effects, and mean ranks of several scores."""
 
 import math
 from copy import deepcopy
@@ -149,8 +149,8 @@ _columns = st.integers(1, 8).flatmap(
 @given(_columns)
 def test_only_the_order_of_a_score_counts(columns):
     ranks = aggregate_ranks({str(i): values for i, values in enumerate(columns)})
-    told = [naive_ranks(values) for values in columns]
-    assert ranks == pytest.approx([sum(of_one) / len(columns) for of_one in zip(*told, strict=True)])
+    ranked = [naive_ranks(values) for values in columns]
+    assert ranks == pytest.approx([sum(of_one) / len(columns) for of_one in zip(*ranked, strict=True)])
     bent = {str(i): [math.exp(v) * (i + 1) - 5 for v in values] for i, values in enumerate(columns)}
     assert aggregate_ranks(bent) == ranks
 
@@ -164,5 +164,5 @@ def test_scores_that_do_not_fit_together_are_refused():
 
 def test_a_network_of_another_kind_has_no_zen_score():
     other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
-    with pytest.raises(ValueError, match="Sequential is not a network that names its maps"):
+    with pytest.raises(ValueError, match="feature maps: Sequential has no attribute 'maps'"):
         score_network("zen", other, IMAGES, LABELS)

@@ -1,4 +1,4 @@
-"""Each score against its definition written down naively, and what its theory says of it."""
+"""Each zero-cost proxy compared with a naive implementation of its definition, and with its theory."""
 
 import math
 from dataclasses import replace
@@ -123,11 +123,11 @@ def test_fisher_is_half_the_squared_slope_of_each_channels_factor(network, image
 
 
 def test_fisher_looks_at_channels_before_they_are_overwritten(network, score):
-    told = []
+    values = []
     for inplace in (False, True):
         network.stem[1] = nn.ELU(inplace=inplace)
-        told.append(score("fisher", network))
-    assert told[0] == told[1] > 0
+        values.append(score("fisher", network))
+    assert values[0] == values[1] > 0
 
 
 @pytest.mark.parametrize("name", ["snip", "grad_norm", "fisher"])

@@ -1,4 +1,4 @@
-"""Proxy training: the same from one seed, alone with its random numbers, and quick to learn the digits."""
+"""Proxy training: determinism from one seed, resuming, micro-batches, and accuracy on the digits."""
 
 import math
 from dataclasses import replace
@@ -42,7 +42,7 @@ def small(choice="vanilla"):
 
 
 def linear(data):
-    """A network that takes no time."""
+    """Return a network that trains in no time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(data.train_images[0].numel(), data.num_classes))
@@ -102,7 +102,7 @@ def test_a_true_answer_ends_the_training_after_that_epoch(few):
 
 
 @pytest.mark.parametrize("left_after", [1, 2])
-def test_a_training_goes_on_bit_for_bit_from_where_it_was_left(few, tmp_path, left_after):
+def test_a_training_resumes_bit_for_bit(few, tmp_path, left_after):
     given = {"seed": 3, "dtype": torch.bfloat16, "recipe": Recipe(batch_size=32)}
     whole = Training(small("scconv+ab"), few, 3, **given)
     assert [epoch.number for epoch in whole] == [1, 2, 3]
@@ -143,8 +143,8 @@ def test_a_training_that_diverges_says_so(few, dtype):
     assert all(math.isfinite(epoch.loss) for epoch in reported)
 
 
-def plain_step(network, optimizer, images, labels, dtype, recipe, parts):
-    assert parts == 1
+def plain_step(network, optimizer, images, labels, dtype, recipe, micro_batches):
+    assert micro_batches == 1
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         logits = network(images)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
@@ -164,8 +164,8 @@ def test_a_batch_in_one_part_is_a_plain_step_bit_for_bit(few, dtype, monkeypatch
     assert all(value.equal(ended[name]) for name, value in expected.items())
 
 
-@pytest.mark.parametrize(("images", "parts"), [(8, 2), (7, 2), (7, 3), (3, 7), (1, 2)])
-def test_parts_of_a_batch_add_up_to_its_step(normal, images, parts, monkeypatch):
+@pytest.mark.parametrize(("images", "micro_batches"), [(8, 2), (7, 2), (7, 3), (3, 7), (1, 2)])
+def test_micro_batches_add_up_to_the_step_of_the_batch(normal, images, micro_batches, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # of the loss, too
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).double()
     for parameter in network.parameters():
@@ -184,19 +184,19 @@ def test_parts_of_a_batch_add_up_to_its_step(normal, images, parts, monkeypatch)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 9.0)  # of the step before
     recipe = Recipe(label_smoothing=0.2)
-    told = train_step(network, optimizer, pixels, labels, torch.float32, recipe, parts)
-    torch.testing.assert_close(told.double(), loss.detach(), rtol=1e-6, atol=0)
+    total = train_step(network, optimizer, pixels, labels, torch.float32, recipe, micro_batches)
+    torch.testing.assert_close(total.double(), loss.detach(), rtol=1e-6, atol=0)
     for after, before, slope in zip(
         network.parameters(), (kernel, bias, weight, shift), gradients, strict=True
     ):
         torch.testing.assert_close(after, before - 0.5 * slope, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("parts", [2, 5])
-def test_parts_leave_rates_steps_and_the_order_of_images_as_they_are(few, parts):
+@pytest.mark.parametrize("micro_batches", [2, 5])
+def test_micro_batches_change_no_rates_steps_or_order_of_images(few, micro_batches):
     given = {"seed": 3, "dtype": torch.float32, "recipe": Recipe(batch_size=32)}
     whole = Training(linear(few), few, 3, **given)
-    divided = Training(linear(few), few, 3, parts=parts, **given)
+    divided = Training(linear(few), few, 3, micro_batches=micro_batches, **given)
     for expected, epoch in zip(whole, divided, strict=True):
         assert epoch.loss == pytest.approx(expected.loss, rel=1e-5)
         assert epoch.accuracy == expected.accuracy
@@ -207,11 +207,11 @@ def test_parts_leave_rates_steps_and_the_order_of_images_as_they_are(few, parts)
         torch.testing.assert_close(ended["network"][name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_training_goes_on_in_other_parts(few):
+def test_a_training_resumes_with_another_number_of_micro_batches(few):
     given = {"seed": 3, "dtype": torch.float32, "recipe": Recipe(batch_size=32)}
     whole = Training(small("ab"), few, 3, **given)
     first = next(iter(whole))
-    there = Training(small("ab"), few, 3, parts=2, **given)
+    there = Training(small("ab"), few, 3, micro_batches=2, **given)
     there.load_state_dict(whole.state_dict())
     back = Training(small("ab"), few, 3, **given)
     back.load_state_dict(there.state_dict())
@@ -224,17 +224,19 @@ def test_a_training_goes_on_in_other_parts(few):
         assert epoch.loss == pytest.approx(expected.loss, rel=0.1)
 
 
-def test_parts_differ_by_at_most_one_image(few):
+def test_micro_batches_differ_by_at_most_one_image(few):
     network = Recording(10)
-    training = Training(network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(batch_size=32), parts=3)
+    training = Training(
+        network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(batch_size=32), micro_batches=3
+    )
     next(iter(training))
     assert [len(images) for images in network.batches] == [11, 11, 10] * 2
-    with pytest.raises(ValueError, match="parts: 0 is not at least 1"):
-        Training(network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(), parts=0)
+    with pytest.raises(ValueError, match="micro_batches: 0 is not at least 1"):
+        Training(network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(), micro_batches=0)
 
 
 class Recording(nn.Module):
-    """Remembers what it was trained on, and answers a constant that it learns."""
+    """Network that records its batches and returns a learned constant."""
 
     def __init__(self, classes):
         super().__init__()

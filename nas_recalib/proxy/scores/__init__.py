@@ -1,4 +1,4 @@
-"""Zero-cost proxies: scores of networks that need no training, by name."""
+"""Zero-cost proxies: scores of untrained networks, by name."""
 
 from nas_recalib.proxy.scores import activations, gradients  # noqa: F401 - importing registers their scores
 from nas_recalib.proxy.scores.registry import (

@@ -17,15 +17,15 @@ aten = torch.ops.aten
 
 @register_score("jacob_cov")
 def jacob_cov(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
-    """How differently a network responds to different images.
+    """Score how differently a network responds to different images.
 
     With J_n the gradient of the sum of all logits with respect to image n, Sigma the correlations of the
     J_n and v its eigenvalues::
 
         S = -sum_i (log(v_i + k) + 1 / (v_i + k)),    k = 1e-5       (eq. 5 of version 1)
 
-    In training mode, as published: norms let an image's gradient hold something of the others. It is nan
-    where the gradient of an image is constant, for which no correlation is defined.
+    In training mode, as published, in which batch norms let an image's gradient depend on the others. It is
+    nan where the gradient of an image is constant, for which no correlation is defined.
     """
     pixels = images.detach().requires_grad_()
     (jacobian,) = torch.autograd.grad(network(pixels).sum(), pixels)
@@ -38,16 +38,16 @@ def jacob_cov(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
 
 @register_score("naswot")
 def naswot(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
-    """How well images are told apart by which ReLUs they switch on.
+    """Score how well images are distinguished by the ReLUs that they activate.
 
     With c_i the binary code of image i, one digit for each of the N_A values that a ReLU sees, and d_H the
     Hamming distance::
 
         K_ij = N_A - d_H(c_i, c_j),    s = log |det K|               (eq. 1 and 2)
 
-    All ReLUs count, as modules or as functions, gates' own too, in training mode as published. Eigenvalues
-    of K are taken as 1e-5 larger: next to nothing for whole numbers of this size, but images of the same
-    code cost -11.5 each instead of making it -inf for a batch with an image twice.
+    All ReLUs count, as modules or as functions, those inside gates too, in training mode as published. 1e-5
+    is added to the eigenvalues of K: negligible for whole numbers of this size, but images of the same code
+    cost -11.5 each instead of making it -inf for a batch with an image twice.
     """
     with torch.no_grad(), _CodeKernel(images) as codes:
         network(images)
@@ -56,7 +56,7 @@ def naswot(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
 
 
 class _CodeKernel(TorchDispatchMode):
-    """While it is entered, adds up what every ReLU contributes to K."""
+    """Mode in which the contribution of every ReLU to K is added up."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -77,20 +77,21 @@ DRAWS = 4
 
 @register_score("zen")
 def zen(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
-    """How much the last map of a network changes with its input, before norms take scales away.
+    """Score how much the last map of a network changes with its input, with the scales that norms remove.
 
     With f the network up to its global pooling, x and e images of normal noise, and s_ij^2 the variance of
     channel j of m before norm i (algorithm 1)::
 
         Zen = log E |f(x) - f(x + 0.01 e)| + sum_i log sqrt(sum_j s_ij^2 / m)
 
-    Weights of convolution and linear layers are drawn from N(0, 1), biases are zero; it is the mean over four
-    draws of weights and images, the latter as many and as large as those given, of which nothing else is
-    used. Norms are in training mode, their variances those of the batch x.
+    Weights of convolution and linear layers are drawn from N(0, 1), biases are zero; the score is the mean
+    over four draws of weights and images. Only number and size of the given images are used. Norms are in
+    training mode, with the variances of the batch x.
 
-    The paper leaves out what is neither a convolution nor a ReLU. Of that, shortcuts stay here, since blocks
-    are made to stand beside one. Gates are open, and norms inside them do not count: a sigmoid of about 1/2
-    and the small variance of averages would count against every gate. So only convolutions are told apart.
+    The paper removes everything but convolutions and ReLUs. Here shortcuts stay, since blocks are designed
+    with one. Gates are open, and norms inside them do not count: a sigmoid of about 1/2 and the small
+    variance of averages would lower the score of every gate. The score therefore depends on convolutions
+    only, not on recalibrations.
 
     Raises:
         ValueError: If the network does not name its maps, as those of this package do.
@@ -99,7 +100,7 @@ def zen(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
     zero_biases(network)
     for norm in _norms(network):
         norm.reset_parameters()
-        norm.momentum = 1.0  # what it keeps is then the variance of the last batch
+        norm.momentum = 1.0  # its running variance is then that of the last batch
     _draw_weights(network)
     with OpenGates():
         scaling = _scaling_norms(body, images)
@@ -123,7 +124,7 @@ def _last_map(body: FeatureMaps, images: Tensor) -> Tensor:
 
 
 def _scaling_norms(body: FeatureMaps, images: Tensor) -> list[nn.BatchNorm2d]:
-    """Norms that the last map depends on."""
+    """Return the norms that the last map depends on."""
     norms = _norms(body)
     last = _last_map(body, torch.randn(images.shape).to(images))
     noise = torch.randn(last.shape).to(last)

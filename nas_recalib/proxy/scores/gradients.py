@@ -10,17 +10,17 @@ from nas_recalib.proxy.scores.registry import OpenGates, register_score
 
 
 def layers(network: nn.Module) -> list[tuple[nn.Module, nn.Parameter]]:
-    """Convolution and linear layers, those inside operators too, each with its weight.
+    """Return the convolution and linear layers, those inside operators too, each with its weight.
 
-    They are the modules with a `weight` of as many dimensions as a convolution's or a linear layer's: not
-    all of them are nn.Conv2d.
+    They are the modules whose `weight` has as many dimensions as that of a convolution or a linear layer;
+    not all of them are nn.Conv2d.
     """
     pairs = [(module, getattr(module, "weight", None)) for module in network.modules()]
     return [(m, w) for m, w in pairs if isinstance(w, nn.Parameter) and w.dim() in (2, 4)]
 
 
 def weights_and_gradients(network: nn.Module, images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each layer's weight and its gradient of the mean cross-entropy; zeros where the loss ignores it."""
+    """Return each layer's weight and its gradient of the mean cross-entropy, zeros where unused."""
     weights = [weight for _, weight in layers(network)]
     loss = F.cross_entropy(network(images), labels)
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
@@ -29,7 +29,7 @@ def weights_and_gradients(network: nn.Module, images: Tensor, labels: Tensor) ->
 
 @torch.no_grad()
 def zero_biases(network: nn.Module) -> None:
-    """Sets every bias to zero."""
+    """Set every bias to zero."""
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             parameter.zero_()
@@ -37,7 +37,7 @@ def zero_biases(network: nn.Module) -> None:
 
 @register_score("fisher")
 def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How much the loss would change without each channel, to second order.
+    """Score how much the loss would change without each channel, to second order.
 
     For each channel of the output A of each convolution and linear layer, with g its gradient of the loss::
 
@@ -51,7 +51,7 @@ def fisher(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
     def keep(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         outputs.append(output)
-        return output.clone()  # what follows in place would overwrite what is kept
+        return output.clone()  # a following in-place operation would overwrite the kept output
 
     for layer, _ in layers(network):
         layer.register_forward_hook(keep)
@@ -68,10 +68,10 @@ def _information(activation: Tensor, gradient: Tensor) -> float:
 
 @register_score("grad_norm")
 def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Sum over convolution and linear layers of the Euclidean norm of dL/dw, after one batch.
+    """Return the sum over convolution and linear layers of the Euclidean norm of dL/dw, after one batch.
 
-    The paper says the Euclidean norm of the gradients; its released code takes that of each layer and adds
-    them up, which is what its figures show and what this does. L is the mean cross-entropy in training mode.
+    The paper defines the Euclidean norm of all gradients; its released code and its figures sum the norms of
+    the layers, as is done here. L is the mean cross-entropy in training mode.
     """
     pairs = weights_and_gradients(network, images, labels)
     return sum(float(gradient.double().norm()) for _, gradient in pairs)
@@ -79,10 +79,10 @@ def grad_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 @register_score("snip")
 def snip(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """How much the loss would change without each weight: the sum of |w * dL/dw| (eq. 1 of Abdelfattah).
+    """Score how much the loss would change without each weight: sum of |w * dL/dw| (Abdelfattah, eq. 1).
 
     That is |dL/dc| for a factor c = 1 on each weight (Lee et al., eq. 5 and 6), without their division by the
-    sum, by which connections of one network are compared. L is the mean cross-entropy in training mode; the
+    sum, which serves to compare connections of one network. L is the mean cross-entropy in training mode; the
     sum is over weights of convolution and linear layers, not norms, biases or masks.
     """
     pairs = weights_and_gradients(network, images, labels)
@@ -94,20 +94,20 @@ PROBES = (1.0, 1e-250, 1e250)
 
 @register_score("synflow")
 def synflow(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
-    """Logarithm of the sum over all weights of w * dR/dw, where R is what flows through the network.
+    """Return the logarithm of the sum over all weights of w * dR/dw, with R the sum of the outputs.
 
     R is the sum of the logits for an image of ones where each weight w of a convolution or linear layer is
-    taken as |w| (Tanaka et al., eq. 2). R is a product of layers, so that the network must be nothing else:
-    norms are left out (as in the authors' comparison without them, and Abdelfattah's), biases are zero and
-    gates are open: under the flow's large values sigmoids are 1 and let no gradient through. Hence what
-    recalibrates a map changes nothing here, and only convolutions are told apart.
+    replaced by |w| (Tanaka et al., eq. 2). R is a product of layers, so the network must be nothing else:
+    norms are removed (as in the authors' comparison without them, and in Abdelfattah's), biases are zero and
+    gates are open: at such large values sigmoids are 1 and have no gradient. The score therefore depends on
+    convolutions only, not on recalibrations.
 
-    The logarithm has the order of the sum, which leaves the range of float64 in deep networks. R is
-    homogeneous in its input, and so the sum is computed with input and output scaled by R ** -0.5 each, which
-    keeps every activation and gradient between R ** -0.5 and R ** 0.5: good from an R of 1e-550 to 1e550.
+    The logarithm keeps the order of the sum, which exceeds the range of float64 in deep networks. R is
+    homogeneous in its input, so the sum is computed with input and output scaled by R ** -0.5 each, which
+    keeps every activation and gradient between R ** -0.5 and R ** 0.5, for R from 1e-550 to 1e550.
 
     Returns:
-        The logarithm; -inf where nothing flows, inf where more does.
+        The logarithm; -inf where R is zero, inf where it is beyond that range.
     """
     _keep_layers_alone(network.double())
     ones = torch.ones_like(images[:1], dtype=torch.float64)
@@ -125,7 +125,7 @@ def synflow(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
 
 @torch.no_grad()
 def _log_flow(network: nn.Module, ones: Tensor) -> float:
-    """Logarithm of R, by an input of the first size at which the output is within range."""
+    """Return the logarithm of R, from the first probe whose output is finite."""
     for probe in PROBES:
         flow = float(network(probe * ones).sum().log()) - math.log(probe)
         if math.isfinite(flow):

@@ -1,4 +1,4 @@
-"""Registry of zero-cost proxies, their computation without side effects, and rank aggregation."""
+"""Registry of zero-cost proxies, their computation without side effects, and mean ranks."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -18,10 +18,10 @@ _scores: dict[str, Score] = {}
 
 
 def register_score(name: str) -> Callable[[Score], Score]:
-    """Adds a score under a name.
+    """Return a decorator that registers a score under a name.
 
-    A score is called with a network, normalised images (N, C, H, W) and labels (N,), and is the higher, the
-    better the network. What it may count on is said at `score_network`, which calls it.
+    A score is a function of a network, normalised images (N, C, H, W) and labels (N,), higher for better
+    networks. `score_network` calls it and documents what it may rely on.
 
     Raises:
         ValueError: If the name is taken.
@@ -37,15 +37,15 @@ def register_score(name: str) -> Callable[[Score], Score]:
 
 
 def score_names() -> tuple[str, ...]:
-    """Names of the registered scores."""
+    """Return the names of the registered scores."""
     return tuple(sorted(_scores))
 
 
 def get_score(name: str) -> Score:
-    """The score of that name.
+    """Return the score of a name.
 
     Raises:
-        ValueError: If there is none; the message lists those there are.
+        ValueError: If no score has that name; the message lists those that exist.
     """
     if name not in _scores:
         raise ValueError(f"unknown score {name!r}; allowed: {', '.join(_scores)}")
@@ -53,26 +53,26 @@ def get_score(name: str) -> Score:
 
 
 def score_network(name: str, network: nn.Module, images: Tensor, labels: Tensor, *, seed: int = 0) -> float:
-    """Scores an untrained network; its weights, buffers, gradients, mode and hooks stay as they are.
+    """Return the score of an untrained network, which is not modified.
 
-    The score has a copy to spoil: in training mode, without gradients, each of its parameters asking for
-    them, and the images in its precision and on its device. Random numbers that the score draws, by torch's
-    global CPU generator, follow from the seed; the generator goes on where it was. Hooks are copied along
-    and see the passes of the copy.
+    The score gets a copy that it may modify: in training mode, without gradients, all parameters requiring
+    them, and the images in its precision and on its device. Its random draws, from torch's global CPU
+    generator, follow from the seed; the generator is restored afterwards. Hooks are copied along and see the
+    passes of the copy.
 
     Args:
-        name: Of the score.
-        network: With its initial weights.
-        images: Normalised, (N, C, H, W).
-        labels: Their classes, (N,), int64.
-        seed: Of what the score draws.
+        name: Name of the score.
+        network: Network with its initial weights.
+        images: Normalised images, (N, C, H, W).
+        labels: Classes of the images, (N,), int64.
+        seed: Seed of the score's random draws.
 
     Returns:
-        The score, the higher the better. It need not be finite (`aggregate_ranks` takes what comes): a
-        network without any signal may score -inf, and one whose numbers overflow inf or nan.
+        The score, higher for better networks. It may be infinite or nan (which `aggregate_ranks` accepts):
+        -inf for a network without any signal, inf or nan for one whose numbers overflow.
 
     Raises:
-        ValueError: If there is no score of that name, or the network cannot be scored by it.
+        ValueError: If no score has that name, or it cannot be computed for the network.
     """
     score = get_score(name)
     copy = deepcopy(network).train().requires_grad_(True)
@@ -87,9 +87,9 @@ aten = torch.ops.aten
 
 
 class OpenGates(TorchDispatchMode):
-    """While it is entered, every sigmoid is 1, its value for large inputs, where it has no gradient.
+    """Mode in which every sigmoid is 1, its value for large inputs, with a gradient of zero.
 
-    Gates multiply a map by a sigmoid of its averages; held open they leave it as it is, and the network is
+    Gates multiply a map by a sigmoid of its averages; held open they do not change it, and the network is
     positively homogeneous. The backward pass computes a sigmoid's gradient from its value, hence zero.
     """
 
@@ -107,28 +107,27 @@ class OpenGates(TorchDispatchMode):
 
 
 def aggregate_ranks(scores: Mapping[str, Sequence[float]]) -> list[float]:
-    """Mean rank of each network over the scores: 1 is the lowest, and ties share the mean of their ranks.
+    """Return the mean rank of each network over the scores, where ties share the mean of their ranks.
 
-    Ranks are all that scores of different units have in common; nothing that keeps a score's order changes
-    them. Infinite scores rank as their order says, and what is not a number ranks below everything.
+    Ranks make scores of different units comparable and depend on the order of values only. nan ranks lowest.
 
     Args:
-        scores: For each score, its value for each network; higher is better.
+        scores: Value of each network by each score, higher for better networks.
 
     Returns:
-        A mean rank for each network, between 1 and their number; higher is better.
+        Mean rank of each network, from 1 (lowest) to their number.
 
     Raises:
-        ValueError: If there is no score, or two are of different numbers of networks.
+        ValueError: If there is no score, or two have different numbers of networks.
     """
     if not scores:
         raise ValueError("no scores to aggregate")
     lengths = {name: len(values) for name, values in scores.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise ValueError(f"scores of different numbers of networks: {told}")
+        counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+        raise ValueError(f"scores of different numbers of networks: {counts}")
     ranks = zip(*(_ranks(values) for values in scores.values()), strict=True)
-    return [sum(of_one) / len(scores) for of_one in ranks]
+    return [sum(of_network) / len(scores) for of_network in ranks]
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
@@ -139,11 +138,11 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 @register_score("macs")
 def macs(network: nn.Module, images: Tensor, _labels: Tensor) -> float:
-    """Multiply-accumulates of convolution and linear layers for one of the images."""
+    """Return the multiply-accumulates of convolution and linear layers for one of the images."""
     return float(count_cost(network.float().to("meta"), (1, *images.shape[1:])).macs)
 
 
 @register_score("params")
 def params(network: nn.Module, _images: Tensor, _labels: Tensor) -> float:
-    """Parameters of the network."""
+    """Return the number of parameters of the network."""
     return float(sum(parameter.numel() for parameter in network.parameters()))
