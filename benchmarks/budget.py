@@ -1,10 +1,10 @@
-"""Times what a search does with a budget before it trains: costs, counting and drawing, on one core.
+"""Time the costs, counts and draws of a search under a budget, on one core.
 
     python benchmarks/budget.py
 
-Beside it, where thop is installed, its count of a single architecture. Also holds the costs of random
-architectures, evenly over all spaces, against a direct count of their whole networks. Prints a table and
-writes JSON.
+Also times thop's count of a single architecture where thop is installed, and compares the costs of random
+architectures, evenly from all spaces, with a direct count of their whole networks. Prints a table and writes
+JSON.
 """
 
 import argparse
@@ -34,14 +34,14 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 def one_core() -> None:
-    """Stays on one core where the system can be told so."""
+    """Restrict this process to one core where the system supports it."""
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def seconds(call: Callable[[], object], rounds: int) -> float:
-    """Median over the rounds."""
+    """Return the median time of a call over the rounds, in seconds."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -53,7 +53,7 @@ def seconds(call: Callable[[], object], rounds: int) -> float:
 def measure(
     table: CostTable, budget: Budget, count: int, draws: int, seed: int, rounds: int
 ) -> dict[str, float]:
-    """Seconds for `count` costs and for getting ready to draw under a budget, and draws a second."""
+    """Return the seconds for `count` costs and for preparing a budget, and the draws per second."""
     random = np.random.default_rng(seed)
     indices = np.stack([random.integers(len(rows), size=count) for rows in table.entries], axis=1)
     feasible = Feasible(table, budget)
@@ -64,14 +64,12 @@ def measure(
         "seconds_of_set_up": seconds(lambda: Feasible(table, budget).count(), rounds),
         "within_budget": fitting,
         "draws_a_second": draws / seconds(lambda: feasible.sample_many(draws, random), rounds),
-        "seconds_for_one_nearest": seconds(
-            lambda: feasible.nearest(indices[0].tolist(), random), 20 * rounds
-        ),
+        "seconds_for_one_nearest": seconds(lambda: feasible.repair(indices[0].tolist(), random), 20 * rounds),
     }
 
 
 def thop_seconds(space: SearchSpace, rounds: int) -> float | None:
-    """For one architecture, its network built; None without thop."""
+    """Return the seconds of thop's count of one network, or None without thop."""
     try:
         import thop
     except ImportError:
@@ -83,7 +81,7 @@ def thop_seconds(space: SearchSpace, rounds: int) -> float | None:
 
 
 def differing(count: int, seed: int) -> int:
-    """Of random architectures, evenly over all spaces, those whose cost is not that of the whole network."""
+    """Return how many random architectures, evenly from all spaces, cost other than their whole networks."""
     names = space_names()
     random = np.random.default_rng(seed)
     found = 0
@@ -106,10 +104,10 @@ def shown(result: dict[str, Any]) -> Table:
         f"costs of {result['architectures']:,} architectures", f"{result['seconds_for_their_costs']:.4f} s"
     )
     rows.add_row("set-up for counting and drawing", f"{result['seconds_of_set_up']:.4f} s")
-    rows.add_row("draws a second", f"{result['draws_a_second']:,.0f}")
-    rows.add_row("one proposal moved within", f"{1000 * result['seconds_for_one_nearest']:.3f} ms")
+    rows.add_row("draws per second", f"{result['draws_a_second']:,.0f}")
+    rows.add_row("repair of one proposal", f"{1000 * result['seconds_for_one_nearest']:.3f} ms")
     rows.add_row(
-        f"of {result['counted_directly']} over all spaces, cost not that of the network",
+        f"architectures of {result['counted_directly']} whose cost is not that of the network",
         str(result["counted_differently"]),
     )
     if result["seconds_of_thop_for_one"] is not None:
@@ -124,8 +122,8 @@ def main() -> None:
     parser.add_argument("--params", help="limit on parameters")
     parser.add_argument("--count", type=int, default=100_000, help="architectures to cost")
     parser.add_argument("--draws", type=int, default=20_000, help="architectures to draw")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the median is taken")
-    parser.add_argument("--direct", type=int, default=300, help="architectures to count on whole networks")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that the median is taken over")
+    parser.add_argument("--direct", type=int, default=300, help="architectures counted on whole networks")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "budget-cpu.json")
     arguments = parser.parse_args()
@@ -136,7 +134,7 @@ def main() -> None:
             raise InputError(f"{arguments.output}: cannot be written")
         space = SearchSpace.load(arguments.space)
         budget = Budget.parse(arguments.budget, arguments.params)
-        Feasible(space.table, budget)  # which refuses a budget that nothing keeps to
+        Feasible(space.table, budget)  # refuses a budget that no architecture is within
     except InputError as error:
         sys.exit(f"error: {error}")
     one_core()

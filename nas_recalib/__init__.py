@@ -1,6 +1,6 @@
-"""Which cheap operator belongs in which block of a network, under a hard budget.
+"""Search for the operator of each block of a network under a hard budget.
 
-Names are loaded when first used, so that the command line answers before torch is imported.
+Names are imported on first use, so that the command line starts before torch is imported.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Architecture: a backbone with one block choice for each of its blocks."""
+"""Architecture: a backbone with a choice for each block; reading, writing, building and costing it."""
 
 import re
 from collections import Counter
@@ -50,9 +50,9 @@ class Architecture:
 
     Attributes:
         backbone: Name of the backbone.
-        choices: One for each of its blocks, in their order.
+        choices: Choice of each block, in the order of the blocks.
         input_size: Side of the images, in pixels.
-        num_classes: Classes.
+        num_classes: Number of classes.
     """
 
     backbone: str
@@ -75,8 +75,8 @@ class Architecture:
             backbone: Name of the backbone.
             blocks: Choices under the blocks' names, or a single choice that every block takes.
             input_size: Side of the images (default: the backbone's).
-            num_classes: Classes (default: the backbone's), at least 1: for a network without a classifier,
-                build the architecture with `nr.build(architecture, num_classes=0)`.
+            num_classes: Number of classes (default: the backbone's), at least 1: for a network without a
+                classifier, build the architecture with `nr.build(architecture, num_classes=0)`.
 
         Raises:
             ValueError: If the backbone, a block or a choice is unknown, a block is missing, or a size is not
@@ -100,8 +100,8 @@ class Architecture:
         classes = shape.num_classes if num_classes is None else num_classes
         if num_classes == 0:
             raise InputError(
-                f"num_classes: {num_classes!r} is not from 1 to 1,000,000; an architecture has a classifier, "
-                "which nr.build(architecture, num_classes=0) leaves out"
+                f"num_classes: {num_classes!r} is not from 1 to 1,000,000; for a network without a "
+                "classifier, call nr.build(architecture, num_classes=0)"
             )
         size = whole_number("input_size", size, 1, _MOST)
         classes = whole_number("num_classes", classes, 1, _MOST)
@@ -109,10 +109,10 @@ class Architecture:
 
     @classmethod
     def parse(cls, text: str) -> "Architecture":
-        """Reads what `str` wrote.
+        """Return the architecture that `str` wrote as text.
 
         Raises:
-            ValueError: If the text is of another form.
+            ValueError: If the text has another form.
         """
         match = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if match is None:
@@ -132,10 +132,10 @@ class Architecture:
 
     @classmethod
     def load(cls, path: str | Path) -> "Architecture":
-        """Read an architecture file; the cost that it may give must be the network's.
+        """Read an architecture file; a cost in it must be that of the network.
 
         Raises:
-            InputError: If the file is not whole and consistent; file, key and what is allowed are named.
+            InputError: If the file is incomplete or inconsistent; file, key and what is allowed are named.
         """
         path = path_argument("path", path)
         file = read_yaml(path, _ArchitectureFile)
@@ -159,11 +159,11 @@ class Architecture:
         return architecture
 
     def save(self, path: str | Path, origin: Mapping[str, Any] | None = None) -> None:
-        """Write an architecture file, whole or not at all.
+        """Write an architecture file atomically.
 
         Args:
             path: Path of the file.
-            origin: Plain data on what it came from (study, trial, proxy, accuracy), kept beside it.
+            origin: Plain data on the origin of the architecture (study, trial, proxy, accuracy).
 
         Raises:
             InputError: If the file cannot be written or the origin is not plain data.
@@ -202,7 +202,7 @@ class Architecture:
         return get_backbone(self.backbone)
 
     def cost(self) -> Cost:
-        """MACs and parameters at the architecture's own image size and classes.
+        """Return the MACs and parameters at the architecture's own image size and classes.
 
         Raises:
             ValueError: If an operator does not fit its block.
@@ -211,12 +211,12 @@ class Architecture:
         return network_cost(self.shape, self.blocks, **sizes)
 
     def memory(self, batch: int = 1, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> int:
-        """Peak bytes of activations in inference at the architecture's own image size; no weights.
+        """Return the peak bytes of activations, without weights, in inference at the architecture's size.
 
         Args:
             batch: Number of images at once.
             dtype: Type of the images and of the network's weights.
-            device: "cpu" or "cuda", whose ways are taken; none needs to be there.
+            device: "cpu" or "cuda"; neither has to be present.
 
         Raises:
             ValueError: If an operator does not fit its block.
@@ -228,7 +228,7 @@ class Architecture:
         return network_memory(self.shape, self.blocks, **sizes, dtype=dtype, device=device)
 
     def operators(self) -> str:
-        """How many blocks take each operator, as in `9 scconv, 7 psconv; 10 none, 6 ab`."""
+        """Return the number of blocks with each operator, as in `9 scconv, 7 psconv; 10 none, 6 ab`."""
         kinds = zip(*((choice.convolution, choice.recalibration) for choice in self.choices), strict=True)
         return "; ".join(
             ", ".join(f"{count} {part}" for part, count in Counter(kind).most_common()) for kind in kinds
@@ -246,7 +246,7 @@ class Architecture:
         return oldest_format(parts, depthwise=self.shape.depthwise)
 
     def _texts(self) -> dict[str, str]:
-        """The choice of each block as text, in that format."""
+        """Return the choice of each block as text, in the architecture's format."""
         number, depthwise = self._format, self.shape.depthwise
         return {
             name: write_in_format(choice, number, depthwise=depthwise) for name, choice in self.blocks.items()
@@ -254,10 +254,10 @@ class Architecture:
 
     @classmethod
     def _read(cls, backbone: str, texts: Mapping[str, str], number: int, **sizes: int) -> "Architecture":
-        """As `of`, from texts of a format; see `operators.choice_format`."""
+        """Return the architecture of texts in a format; see `operators.choice_format`."""
         shape = get_backbone(backbone)
         if not set(texts) <= set(shape.blocks()):
-            return cls.of(backbone, texts, **sizes)  # which names the block that there is not
+            return cls.of(backbone, texts, **sizes)  # raises the error that names the unknown block
         depthwise = shape.depthwise
         blocks = {
             name: _choice(name, text, lambda text: modern_text(text, number, depthwise=depthwise))

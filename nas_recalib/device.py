@@ -1,4 +1,4 @@
-"""Which device to run on, and what it is called."""
+"""Devices: selection, names, threads, memory and precision."""
 
 import ctypes
 import gc
@@ -15,23 +15,23 @@ from nas_recalib.errors import InputError
 
 
 def pick_device(name: str | None) -> torch.device:
-    """A device by name; by default the first GPU, or the CPU where there is none.
+    """Return a device by name; by default the first GPU, or the CPU where there is none.
 
     Raises:
-        InputError: If the name is unknown or there is no such device.
+        InputError: If the device does not exist.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    there = ["cpu"]
+    names = ["cpu"]
     if torch.cuda.is_available():
-        there += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if name not in there:
-        raise InputError(f"device: {name!r} is not here; allowed: {', '.join(there)}")
+        names += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if name not in names:
+        raise InputError(f"device: {name!r} does not exist here; allowed: {', '.join(names)}")
     return torch.device(name)
 
 
 def device_name(device: torch.device, threads: int | None = None) -> str:
-    """The device in words; of a CPU, with as many threads as told (default: torch's)."""
+    """Return the name of a device; that of a CPU includes the number of threads (default: torch's)."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return _cpu_name(_processor(), threads or torch.get_num_threads(), os.cpu_count() or 1)
@@ -39,14 +39,14 @@ def device_name(device: torch.device, threads: int | None = None) -> str:
 
 @dataclass(frozen=True)
 class Described:
-    """A device that trains, here or on another machine.
+    """Description of a device that trains, on this or on another machine.
 
     Attributes:
-        type: cpu or cuda.
-        name: In words, of a CPU without its threads.
-        dtype: That it is fast in.
-        threads: Of the CPU that a training takes where nothing else is asked for.
-        cores: Of its machine.
+        type: Type of the device, cpu or cuda.
+        name: Name of the device; that of a CPU is without threads.
+        dtype: Name of the data type that it is fast in.
+        threads: Default number of CPU threads of a training.
+        cores: Number of cores of its machine.
     """
 
     type: str
@@ -56,12 +56,12 @@ class Described:
     cores: int
 
     def with_threads(self, threads: int) -> str:
-        """Return the device in words, of a CPU with the number of threads that it computes with."""
+        """Return the name of the device; that of a CPU includes the number of threads."""
         return self.name if self.type == "cuda" else _cpu_name(self.name, threads, self.cores)
 
 
 def describe(device: torch.device) -> Described:
-    """A device of this machine."""
+    """Return the description of a device of this machine."""
     return Described(
         type=device.type,
         name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -72,17 +72,17 @@ def describe(device: torch.device) -> Described:
 
 
 def default_threads() -> int:
-    """Half of the cores.
+    """Return half of the number of cores.
 
-    On proxy-sized networks the other half adds little, and a busy neighbour on any core holds up every step:
-    two threads on two cores were about as fast as one, and ten times slower beside another process.
+    On proxy-sized networks the other half adds little, and another busy process on any core delays every
+    step: two threads on two cores were about as fast as one, and ten times slower beside another process.
     """
     return max(1, (os.cpu_count() or 1) // 2)
 
 
 @contextmanager
 def with_threads(threads: int) -> Iterator[None]:
-    """Has torch take so many threads of the CPU inside."""
+    """Set torch's number of CPU threads inside a context."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -92,13 +92,13 @@ def with_threads(threads: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> bool:
-    """Has this process keep what tensors free, for the next ones, instead of giving it back to the system.
+    """Make this process reuse freed memory for the next tensors instead of returning it to the system.
 
-    A fresh page can cost about as much as computing what is written on it. Of use on CPUs; other memory
-    allocators than glibc's are left as they are.
+    On a CPU, a fresh page can cost about as much as computing its content. Only glibc's memory allocator is
+    configured.
 
     Returns:
-        Whether it is so from now on.
+        Whether the allocator was configured.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -109,14 +109,14 @@ def keep_freed_memory() -> bool:
 
 
 def free_memory() -> None:
-    """Gives back what nothing refers to any more, on the GPU too, where torch would keep it for later."""
+    """Release unreferenced memory, including that which torch caches on the GPU."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it, float32 elsewhere."""
+    """Return bfloat16 if the device computes in it natively, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
@@ -125,7 +125,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
+    """Return the versions of the packages that decide a result."""
     return {name: version(name) for name in ("nas-recalib", "torch", "torchvision", "optuna")}
 
 

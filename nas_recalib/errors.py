@@ -1,35 +1,35 @@
-"""What went wrong, in the user's words."""
+"""Exceptions with messages for users, argument checks, and printing of text in any encoding."""
 
 import codecs
 from numbers import Integral
 
-EXISTS = "is there already; add --force to overwrite it, or name another file"
-SUBSTITUTE = "nas-recalib.substitute"  # name of the handler of characters that an encoding lacks
+EXISTS = "already exists; add --force to overwrite it, or name another file"
+SUBSTITUTE = "nas-recalib.substitute"  # error handler for characters that an encoding lacks
 _SUBSTITUTES = {"±": "+/-", "…": "...", "×": "x", "—": "-", "–": "-", "“": '"', "”": '"', "’": "'"}  # noqa: RUF001
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message names it and says what is allowed."""
+    """Invalid input; the message names it and what is allowed."""
 
 
 class FormatNote(UserWarning):
-    """A file of an earlier format means something else than the same words mean today."""
+    """A file of an earlier format has another meaning than the same text has today."""
 
 
 class StopSearch(RuntimeError):
-    """A search cannot go on, through no fault of its input."""
+    """A search cannot continue, although its input is valid."""
 
 
 class StopTraining(RuntimeError):
-    """A training cannot continue, through no fault of its input; the same command resumes it."""
+    """A training cannot continue, although its input is valid; the same command resumes it."""
 
 
 class OtherProcessEnded(StopTraining):
-    """Another of the processes that train together ended early; that one says why."""
+    """Another process of a distributed training ended early; its message has the reason."""
 
 
 class Diverged(RuntimeError):
-    """A training loss is not a number any more."""
+    """A training loss is not finite."""
 
 
 def whole_number(name: str, value: object, least: int, most: int) -> int:
@@ -44,13 +44,13 @@ def whole_number(name: str, value: object, least: int, most: int) -> int:
 
 
 def in_one_line(error: BaseException) -> str:
-    """The kind of an exception and the first line of what it says."""
+    """Return the type of an exception and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def printable(text: str) -> str:
-    """Text with escapes in the place of whatever would end a line, move a cursor or not be encoded."""
+    """Return text with line breaks, control characters and unprintable characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

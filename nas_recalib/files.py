@@ -1,4 +1,4 @@
-"""Reading and writing the files people see: safely, whole or not at all."""
+"""Reading of YAML and JSON files into strict models, and atomic writing of files."""
 
 import contextlib
 import errno
@@ -17,9 +17,9 @@ from nas_recalib.errors import InputError, in_one_line
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_LONGEST_YAML = 2**20  # characters; which takes seconds to parse
+_LONGEST_YAML = 2**20  # characters; this many take seconds to parse
 _LONGEST_JSON = 2**28
-_GREATEST = 2**63  # of whole numbers in YAML, which may have so many digits that they cannot be printed
+_GREATEST = 2**63  # greatest whole number in YAML, where numbers may be too long to print
 _LONGEST_NUMBER = 64  # characters of a whole number
 _BASES = {"0o": 8, "0x": 16}
 
@@ -36,7 +36,7 @@ def path_argument(name: str, value: object) -> Path:
 
 
 class StrictModel(BaseModel):
-    """A file's keys and their types; anything else is refused."""
+    """Model of a file that refuses unknown keys and other types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -53,17 +53,17 @@ _CORE_SCHEMA = {
         list("-+.0123456789"),
     ),
 }
-_CUT = re.compile(r"\(\s*[a-z][a-z0-9_]*\s*=[^()]*\Z")  # the arguments of a choice, up to their first comma
+_CUT = re.compile(r"\(\s*[a-z][a-z0-9_]*\s*=[^()]*\Z")  # arguments of a choice cut at a comma
 _WHOLE_CHOICE = re.compile(r"[^()\n]*\([^()\n]*\)[^,\]}\n]*")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """The safe loader, under the core schema of YAML 1.2 in the place of PyYAML's YAML 1.1.
+    """PyYAML's safe loader with the core schema of YAML 1.2 instead of YAML 1.1.
 
-    Whole numbers are decimal also with leading zeros (032 is 32), or 0o40 or 0x20; 25e-2, .5 and 1e3 are
-    numbers; only true and false are booleans. All else is text: no, on, 1_000, 1:30 and 2024-01-01. Refused
-    are a key given twice, merged keys, numbers beyond 64 bits, and a choice that ends at a comma of its
-    arguments because it is not quoted.
+    Whole numbers are decimal even with leading zeros (032 is 32), or 0o40 or 0x20; 25e-2, .5 and 1e3 are
+    numbers; only true and false are booleans. Everything else is text: no, on, 1_000, 1:30 and 2024-01-01.
+    Duplicate keys, merged keys, numbers beyond 64 bits and choices cut at a comma because they are not quoted
+    are refused.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -83,7 +83,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_sequence(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leaves `<<` as it is, to be refused: what it merges may double with every line."""
+        """Keep `<<` as a key, to be refused: merging may double the content with every line."""
 
     def construct_yaml_bool(self, node: yaml.ScalarNode) -> bool:
         return self._text(node, "bool", "true or false").lower() == "true"
@@ -92,7 +92,7 @@ class _StrictLoader(yaml.SafeLoader):
         text = self._text(node, "int", "a whole number")
         number = _GREATEST if len(text) > _LONGEST_NUMBER else int(text, _BASES.get(text[:2], 10))
         if abs(number) >= _GREATEST:
-            self._refuse(node, "a whole number is beyond all counting")
+            self._refuse(node, "a whole number has more than 64 bits")
         return number
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
@@ -100,14 +100,14 @@ class _StrictLoader(yaml.SafeLoader):
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
     def _text(self, node: yaml.ScalarNode, tag: str, expected: str) -> str:
-        """Return the text of a scalar, which a tag such as `!!int` may have forced into a type."""
+        """Return the text of a scalar; refuse one that a tag such as `!!int` declares to be another type."""
         text = str(self.construct_scalar(node))
         if not _CORE_SCHEMA[tag][0].match(text):
             self._refuse(node, f"{text!r} is not {expected}")
         return text
 
     def _refuse_cut_choices(self, owner: yaml.CollectionNode, items: Sequence[yaml.Node]) -> None:
-        """Refuse `[scconv(r=2, pooling=max)]`: inside brackets, YAML ends an unquoted text at a comma."""
+        """Refuse `[scconv(r=2, pooling=max)]`: inside brackets, YAML ends unquoted text at a comma."""
         for item in items if owner.flow_style else ():
             if isinstance(item, yaml.ScalarNode) and item.style is None and _CUT.search(item.value):
                 mark = item.start_mark
@@ -120,10 +120,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """The safe dumper, which quotes what YAML 1.1 or YAML 1.2 would not read as text: no, y, 08, 1e3."""
+    """PyYAML's safe dumper, quoting text that YAML 1.1 or 1.2 would read otherwise: no, y, 08, 1e3."""
 
 
-_StrictLoader.yaml_implicit_resolvers = {}  # none of YAML 1.1
+_StrictLoader.yaml_implicit_resolvers = {}  # drops those of YAML 1.1
 for _tag, (_form, _first) in _CORE_SCHEMA.items():
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _form, _first)
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _form, _first)
@@ -155,7 +155,7 @@ def read_yaml(path: Path, model: type[Model]) -> Model:
 
 
 def read_json(path: Path, model: type[Model]) -> Model:
-    """Reads a JSON file into a model.
+    """Read a JSON file into a model.
 
     Raises:
         InputError: If it cannot be read or has another form; file, key and what is allowed are named.
@@ -171,10 +171,15 @@ def read_json(path: Path, model: type[Model]) -> Model:
 
 
 def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
-    """Reads YAML text into a model; `origin` stands before what is wrong with it.
+    """Read YAML text into a model.
+
+    Args:
+        text: Content of a file.
+        model: Model of the content.
+        origin: Source of the text, for error messages.
 
     Raises:
-        InputError: If it has another form.
+        InputError: If the text has another form; key and what is allowed are named.
     """
     if len(text) > _LONGEST_YAML:
         raise InputError(f"{origin}: longer than {_LONGEST_YAML:,} characters")
@@ -187,21 +192,21 @@ def parse_yaml(text: str, model: type[Model], origin: str) -> Model:
     except yaml.YAMLError as error:
         problem = getattr(error, "problem", None) or "not YAML"
         if r"character '\t'" in problem:
-            problem = "a tab stands where YAML allows only spaces"
+            problem = "YAML allows no tabs for indentation, only spaces"
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{origin}:{mark.line + 1 if mark else 1}: {problem}") from error
     except RecursionError as error:
         raise InputError(f"{origin}: nested too deeply") from error
-    except Exception as error:  # PyYAML stumbles over what only looks like a date or a number
+    except Exception as error:  # PyYAML raises others on malformed dates and numbers
         raise InputError(f"{origin}: not YAML: {in_one_line(error)}") from error
     return _validated(data, model, origin)
 
 
 def _read_text(path: Path, longest: int) -> str:
     try:
-        if _is_strange(path):
+        if _is_special(path):
             raise OSError(errno.EINVAL, "not a regular file")
-        if path.stat().st_size > 4 * longest:  # bytes that a character may have
+        if path.stat().st_size > 4 * longest:  # up to 4 bytes per character
             raise OSError(errno.EFBIG, f"longer than {longest:,} characters")
         return path.read_text(encoding="utf-8-sig")  # some editors put a byte order mark before UTF-8
     except (OSError, ValueError) as error:
@@ -219,7 +224,7 @@ def _validated(data: object, model: type[Model], origin: str) -> Model:
 
 
 def require_writable(path: Path) -> None:
-    """Finds out before long work whether its result could be written.
+    """Check that a file can be written, before long work whose result it will hold.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -229,7 +234,7 @@ def require_writable(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader, or a crash, finds the old one or the whole new one.
+    """Write a file atomically: a reader, or a crash, finds either the old or the new content.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -237,7 +242,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     with _write_errors(path):
         target = _target(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")  # others may write it, too
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")  # one per process
         try:
             with partial.open("wb") as file:
                 file.write(data)
@@ -251,8 +256,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def _target(path: Path) -> Path:
-    """The file to write: a link goes on pointing at it."""
-    if path.is_dir() or _is_strange(path):
+    """Return the file to write, to which a link still points afterwards."""
+    if path.is_dir() or _is_special(path):
         raise OSError(errno.EINVAL, "not a regular file")
     return path.resolve()
 
@@ -265,8 +270,8 @@ def _write_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {_reason(error)}") from error
 
 
-def _is_strange(path: Path) -> bool:
-    """Whether it is there, and something that may never end or never begin."""
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device, which may block for ever."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
@@ -275,7 +280,7 @@ def _reason(error: Exception) -> str:
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    problems = error.errors()  # a misspelt key is also a missing one: tell of the spelling
+    problems = error.errors()  # a misspelt key is also a missing one: report the misspelling
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -284,7 +289,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {key!r}; allowed: {allowed}"
     if problem["type"] == "missing":
         return f"missing key {key!r}"
-    if problem["type"] in ("model_type", "dict_type"):  # whose message names a class of ours
+    if problem["type"] in ("model_type", "dict_type"):  # pydantic's message names a class of this package
         return f"{key}: expected keys and values, found {_kind(problem['input'])}"
     message = problem["msg"].removeprefix("Value error, ")
     if not key:
@@ -295,7 +300,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _inner_model(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model that stands at a path of keys, through optional fields, lists and dictionaries of models."""
+    """Return the model at a path of keys, through optional fields, lists and dictionaries of models."""
     found, in_dictionary = model, False
     for key in path:
         field = None if in_dictionary else found.model_fields.get(str(key))

@@ -1,4 +1,4 @@
-"""Plugins: modules of the user's own operators, which join the catalog by `register` when imported."""
+"""Plugins: import of modules that register a user's own operators."""
 
 import sys
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ GROUP = "nas_recalib.operators"
 
 
 def load_plugins(plugins: Sequence[str]) -> None:
-    """Imports the installed plugins and those named; what is loaded already is left as it is.
+    """Import the installed plugins and the given ones, unless they are loaded already.
 
     Args:
         plugins: Dotted names of modules, also in the current directory, or paths of .py files.
 
     Raises:
-        InputError: If one cannot be imported, or registers nothing or what the catalog refuses; it is named.
+        InputError: If a plugin cannot be imported, or registers no operator or an invalid one; it is named.
     """
     load_installed()
     for plugin in plugins:
         before = _registered()
         try:
             new = _load_file(Path(plugin).resolve()) if plugin.endswith(".py") else _load_module(plugin)
-        except (Exception, SystemExit) as error:  # whatever a user's module may do
+        except (Exception, SystemExit) as error:  # a user's module may raise anything
             raise InputError(f"plugin: {plugin} cannot be loaded: {in_one_line(error)}") from error
         if new and _registered() == before:
             raise InputError(f"plugin: {plugin} registers no operator")
@@ -36,10 +36,10 @@ def load_plugins(plugins: Sequence[str]) -> None:
 
 @cache
 def load_installed() -> None:
-    """Imports, once, the modules that installed packages name in the entry-point group of operators.
+    """Import, once, the modules in the entry-point group of operators of installed packages.
 
     Raises:
-        InputError: If one cannot be imported, or registers what the catalog refuses; its package is named.
+        InputError: If one cannot be imported, or registers an invalid operator; its package is named.
     """
     for entry in entry_points(group=GROUP):
         try:
@@ -52,27 +52,32 @@ def load_installed() -> None:
             ) from error
 
 
-def load_study_plugins(study: str, stored: Sequence[str], asked: Sequence[str]) -> None:
-    """Loads the plugins asked for, and none on the word of a study: whoever made it could run anything.
+def load_study_plugins(study: str, stored: Sequence[str], given: Sequence[str]) -> None:
+    """Load the given plugins of a study, but never those that it stores: its author could run any code.
+
+    Args:
+        study: Name of the study.
+        stored: Names of the plugins that the study was made with.
+        given: Names of the plugins that the user trusts.
 
     Raises:
-        InputError: If one cannot be loaded, or where none are asked for and the study was made with some that
+        InputError: If a plugin cannot be loaded, or if none are given and the study was made with some that
             are not loaded; they are named.
     """
-    load_plugins(asked)
-    if not asked:
+    load_plugins(given)
+    if not given:
         require_plugins(f"plugin: study {study!r}", stored)
 
 
 def require_plugins(subject: str, stored: Sequence[str]) -> None:
-    """Refuse what was made with plugins that are not loaded, and say how to load them.
+    """Raise InputError, naming the plugins that a study or file was made with, unless they are loaded.
 
     Args:
-        subject: Beginning of the sentence, which names the study or file that was made with them.
-        stored: Names of the plugins, as the study or file has them.
+        subject: Beginning of the message, which names the study or file.
+        stored: Names of the plugins that it was made with.
 
     Raises:
-        InputError: If one is not loaded.
+        InputError: If a plugin is not loaded.
     """
     unknown = [plugin for plugin in stored if not _is_loaded(plugin)]
     if unknown:
@@ -96,15 +101,15 @@ def _registered() -> int:
 
 
 def _load_module(name: str) -> bool:
-    """Imports a module; whether it was not loaded before."""
+    """Import a module and return whether it was not loaded before."""
     new = name not in sys.modules
-    _let_import_from(Path.cwd())
+    _add_to_path(Path.cwd())
     import_module(name)
     return new
 
 
 def _load_file(path: Path) -> bool:
-    """Imports a file as the module of its name, so that what it defines can be pickled."""
+    """Import a file as the module of its name, for pickling, and return whether it was not loaded before."""
     loaded = sys.modules.get(path.stem)
     if loaded is not None:
         if Path(loaded.__file__ or "").resolve() == path:
@@ -116,7 +121,7 @@ def _load_file(path: Path) -> bool:
     spec = spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
-    _let_import_from(path.parent)
+    _add_to_path(path.parent)
     sys.modules[path.stem] = module = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -126,7 +131,7 @@ def _load_file(path: Path) -> bool:
     return True
 
 
-def _let_import_from(folder: Path) -> None:
-    """Last on the path, so that no file there stands in the way of a library."""
+def _add_to_path(folder: Path) -> None:
+    """Append a folder to the import path, last, so that its files do not shadow a library."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))

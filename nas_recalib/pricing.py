@@ -1,4 +1,4 @@
-"""What the architectures of a space cost: MACs and parameters, and what a budget limits besides."""
+"""Cost table of a search: MACs and parameters, with latency and peak memory where a budget needs them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ TABLES = Path("runs") / "latency"
 
 @dataclass(frozen=True)
 class Latencies:
-    """A table of latencies as a study keeps it, so that it can go on wherever it is.
+    """Latencies as a study stores them, so that it can be resumed on another machine.
 
     Attributes:
         constant: Nanoseconds that no choice changes.
-        entries: For each position of the space its choices' nanoseconds.
-        reference: The network that stood beside all others.
-        reference_ms: What it took.
-        conditions: Under which they were measured.
+        entries: Nanoseconds of the choices at each position.
+        reference: Network that all others were measured beside.
+        reference_ms: Latency of the reference, in milliseconds.
+        conditions: Conditions of the measurement.
     """
 
     constant: Nanoseconds
@@ -41,10 +41,10 @@ class Latencies:
 
     @classmethod
     def of(cls, table: LatencyTable, space: SearchSpace) -> "Latencies":
-        """What a search needs of a table.
+        """Return the latencies that a search needs from a table.
 
         Raises:
-            InputError: If the table is of another space, device or version.
+            InputError: If the table belongs to another space, device or version.
         """
         table.require(space, table.conditions.device_here())
         constant, entries = table.column(space)
@@ -53,37 +53,37 @@ class Latencies:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], space: SearchSpace) -> "Latencies":
-        """Reads what a study keeps of a table.
+        """Return the latencies that a study stores.
 
         Raises:
-            InputError: If it is of another form, or of another space.
+            InputError: If they are invalid, or belong to another space.
         """
         try:
-            kept = _FORM.validate_python(content)
-            Conditions.model_validate(kept.conditions)
-            Architecture.parse(kept.reference)
+            latencies = _LATENCIES.validate_python(content)
+            Conditions.model_validate(latencies.conditions)
+            Architecture.parse(latencies.reference)
         except ValueError as error:
-            raise InputError("latencies: what the study keeps of a table is not of its form") from error
-        if [len(column) for column in kept.entries] != [
-            len(position.choices) for position in space.positions
-        ]:
-            raise InputError(f"latencies: what the study keeps of a table is not of the space {space.name}")
-        return kept
+            raise InputError("latencies: the study's latency table is invalid") from error
+        sizes = [len(position.choices) for position in space.positions]
+        if [len(column) for column in latencies.entries] != sizes:
+            raise InputError(f"latencies: the study's latency table is not one of the space {space.name}")
+        return latencies
 
 
-_FORM = TypeAdapter(Latencies)
+_LATENCIES = TypeAdapter(Latencies)
 
 
 def find_latencies(space: SearchSpace, path: Path | None, folder: Path = TABLES) -> Latencies:
-    """The table of a space that was measured on this machine.
+    """Return the latencies of a space that were measured on this machine.
 
     Args:
-        space: Whose.
-        path: Of its file (default: the one in the folder that is of this space and a device of this machine).
-        folder: To look in.
+        space: Search space.
+        path: File of the latency table (default: the table in the folder for this space and a device of this
+            machine).
+        folder: Folder of latency tables.
 
     Raises:
-        InputError: If there is none, or more than one.
+        InputError: If there is no such table, or more than one.
     """
     if path is not None:
         return Latencies.of(LatencyTable.load(path), space)
@@ -92,7 +92,7 @@ def find_latencies(space: SearchSpace, path: Path | None, folder: Path = TABLES)
     for candidate in sorted(folder.glob(f"{space.name}-*.json")):
         try:
             found[candidate] = Latencies.of(LatencyTable.load(candidate), space)
-        except InputError as error:  # of another machine, or not finished
+        except InputError as error:  # measured on another machine, or not complete
             unfit = f"; {error}"
     if not found:
         raise InputError(
@@ -105,19 +105,19 @@ def find_latencies(space: SearchSpace, path: Path | None, folder: Path = TABLES)
     return next(iter(found.values()))
 
 
-def meant_batch(asked: int | None, latencies: Latencies | None) -> int:
-    """Images at once: those of the table of latencies, if there is one, else as asked, else 1.
+def resolve_batch(batch: int | None, latencies: Latencies | None) -> int:
+    """Return the batch size of the latency table, if there is one, else the given one, else 1.
 
     Raises:
-        InputError: If another number is asked for than the table's.
+        InputError: If the given batch size is not that of the table.
     """
     measured = latencies.conditions["batch"] if latencies else None
-    if None not in (asked, measured) and asked != measured:
-        raise InputError(f"batch: {asked}, but the latencies are those of {measured}")
-    return measured or asked or 1
+    if None not in (batch, measured) and batch != measured:
+        raise InputError(f"batch: {batch}, but the latency table was measured with a batch of {measured}")
+    return measured or batch or 1
 
 
-def price(
+def cost_table(
     space: SearchSpace,
     budget: Budget,
     latencies: Latencies | None,
@@ -125,15 +125,16 @@ def price(
     threads: int | None = None,
     objectives: Collection[str] = (),
 ) -> CostTable:
-    """The cost table of a space with a column for everything that is limited or an objective.
+    """Return the cost table of a space with a column for every limit and objective.
 
     Args:
-        space: Which.
-        budget: What is limited.
-        latencies: Of the device that is meant, if any.
-        batch: Images at once, for the peak memory.
-        threads: Of the CPU, for the same (default: half of its cores); the table's if there are latencies.
-        objectives: What is to be low besides.
+        space: Search space.
+        budget: Limits on the costs.
+        latencies: Latencies of the target device, if there are any.
+        batch: Number of images at once, for the peak memory.
+        threads: Number of CPU threads, for the peak memory (default: half of the cores; with latencies, those
+            of their conditions).
+        objectives: Costs to minimise.
     """
     table = space.table
     if latencies is not None:
@@ -141,19 +142,19 @@ def price(
         table = table.with_column("latency", latencies.constant, entries)
     if budget.memory is not None or "memory" in objectives:
         here = {"kind": "cpu", "dtype": "float32", "threads": threads or default_threads()}
-        meant: dict[str, Any] = latencies.conditions if latencies else here
-        dtype: torch.dtype = getattr(torch, meant["dtype"])
-        with with_threads(meant["threads"]):
-            peaks = space.peaks(batch, dtype, meant["kind"])
+        target: dict[str, Any] = latencies.conditions if latencies else here
+        dtype: torch.dtype = getattr(torch, target["dtype"])
+        with with_threads(target["threads"]):
+            peaks = space.peaks(batch, dtype, target["kind"])
         table = table.with_column("memory", *peaks)
     return table
 
 
 def feasible(space: SearchSpace, table: CostTable, budget: Budget) -> Feasible:
-    """The architectures within a budget.
+    """Return the architectures within a budget.
 
     Raises:
-        InputError: If there is none; where all are too slow, the fastest is described.
+        InputError: If there are none; if all are too slow, the fastest is described.
     """
     if budget.latency is not None and budget.latency < table.least()["latency"]:
         column = table.names.index("latency")

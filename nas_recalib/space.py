@@ -1,4 +1,4 @@
-"""SearchSpace: a backbone, and the choices allowed at each of its blocks."""
+"""Search space: a backbone and the choices allowed at each of its blocks; sampling, encoding, costs."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -36,16 +36,20 @@ _MOST_SAMPLES = 10**9
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a search may choose from.
+    """Architectures that a search may choose from.
+
+    An architecture has three forms here: the `Architecture` itself; its indices, the index of its choice at
+    every position (`from_indices`, `indices_of`); and its params, the parameters of an Optuna trial such as
+    `layer1.0.convolution` (`encode`, `decode`, `indices_to_params`, `params_to_indices`).
 
     Attributes:
-        name: Of the space.
-        backbone: Name of its backbone.
+        name: Name of the space.
+        backbone: Name of the backbone.
         input_size: Side of the full-size images, in pixels.
-        num_classes: Classes of the full-size network.
+        num_classes: Number of classes of the full-size network.
         granularity: Whether a choice is made for every block, every stage or once.
-        positions: Where choices are made.
-        proxy_width: Factor on the channels of the proxy twin.
+        positions: Blocks that share a choice, and the choices allowed for them.
+        proxy_width: Factor on the channels of the proxy network.
         proxy_resolution: Side of the proxy's images, in pixels.
     """
 
@@ -60,18 +64,18 @@ class SearchSpace:
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> "SearchSpace":
-        """Reads a space by the name of a file that comes with the package, or by path.
+        """Read a space from a file, by path or by the name of a space that comes with the package.
 
         Raises:
-            InputError: If there is no such space or its file is wrong; file and key are named.
+            InputError: If the space does not exist or its file is wrong; file and key are named.
         """
         path = find_space(name_or_path)
         file = read_yaml(path, SpaceFile)
         space = cls._from_file(file, str(path))
         for text, meant in ambiguous_choices(file, depthwise=get_backbone(file.backbone).depthwise).items():
             warnings.warn(
-                f"{path}: {text} is read as version 0.1 meant it, {meant}; for what it means today, add the "
-                f"line 'format: {space_format(LATEST)}'",
+                f"{path}: {text} is read as in version 0.1, as {meant}; for its current meaning add the line "
+                f"'format: {space_format(LATEST)}'",
                 FormatNote,
                 stacklevel=2,
             )
@@ -79,7 +83,11 @@ class SearchSpace:
 
     @classmethod
     def parse(cls, text: str, origin: str) -> "SearchSpace":
-        """Reads what `describe` wrote; `origin` stands before what is wrong with it.
+        """Return the space that `describe` wrote as text.
+
+        Args:
+            text: Content of a space file.
+            origin: Source of the text, for error messages.
 
         Raises:
             InputError: If the text is not that of a space.
@@ -89,33 +97,28 @@ class SearchSpace:
     @classmethod
     def _from_file(cls, file: SpaceFile, origin: str) -> "SearchSpace":
         try:
-            space = cls._checked(file)
+            shape = get_backbone(file.backbone)
+        except ValueError as error:
+            raise InputError(f"{origin}: backbone: {error}") from error
+        try:
+            space = cls(
+                name=file.name,
+                backbone=file.backbone,
+                input_size=file.input_size or shape.input_size,
+                num_classes=file.num_classes or shape.num_classes,
+                granularity=file.granularity,
+                positions=tuple(read_positions(list(shape.blocks()), file, depthwise=shape.depthwise)),
+                proxy_width=file.proxy.width,
+                proxy_resolution=file.proxy.resolution,
+            )
+            _ = space.table  # builds every choice once, which refuses those that do not fit their block
         except ValueError as error:
             raise InputError(f"{origin}: {error}") from error
         return space
 
-    @classmethod
-    def _checked(cls, file: SpaceFile) -> "SearchSpace":
-        try:
-            shape = get_backbone(file.backbone)
-        except ValueError as error:
-            raise ValueError(f"backbone: {error}") from error
-        space = cls(
-            name=file.name,
-            backbone=file.backbone,
-            input_size=file.input_size or shape.input_size,
-            num_classes=file.num_classes or shape.num_classes,
-            granularity=file.granularity,
-            positions=tuple(read_positions(list(shape.blocks()), file, depthwise=shape.depthwise)),
-            proxy_width=file.proxy.width,
-            proxy_resolution=file.proxy.resolution,
-        )
-        _ = space.table  # every choice is built once, so that what does not fit a block is refused here
-        return space
-
     @cached_property
     def table(self) -> CostTable:
-        """Costs of every choice at every position."""
+        """Cost table of the space: MACs and parameters of every choice at every position."""
         shape = get_backbone(self.backbone)
         specs = shape.blocks()
         constant, shapes = fixed_cost(shape, self.input_size, self.num_classes, 3)
@@ -132,15 +135,15 @@ class SearchSpace:
         return CostTable(("macs", "params"), np.array(astuple(constant)), tuple(entries))
 
     def peaks(self, batch: int, dtype: torch.dtype, device: str) -> tuple[int, list[Integers]]:
-        """Peak bytes in inference: an architecture's are the greatest of a constant and one entry a position.
+        """Return peak bytes in inference: an architecture's is the maximum of a constant and its entries.
 
         Args:
-            batch: Images at once.
-            dtype: Of the images and the networks' weights.
-            device: "cpu" or "cuda", whose ways are taken; none needs to be there.
+            batch: Number of images at once.
+            dtype: Data type of the images and the networks' weights.
+            device: "cpu" or "cuda"; neither has to be present.
 
         Returns:
-            What no choice changes, and for each position its choices' bytes, (choices,).
+            The constant peak outside all blocks, and the peaks of each position's choices, (choices,).
 
         Raises:
             ValueError: If a choice does not fit its block; the block is named.
@@ -165,10 +168,8 @@ class SearchSpace:
             budget: A `Budget`, or a limit on multiply-accumulates alone as text ("4G") or number (4e9).
 
         Raises:
-            InputError: If none is within the budget, or it is not a budget.
+            InputError: If no architecture is within the budget, or it is not a budget.
         """
-        if budget is None:
-            return _feasible(self, Budget())
         return _feasible(self, budget if isinstance(budget, Budget) else Budget.parse(budget))
 
     def count(self, budget: Limits = None) -> int:
@@ -183,7 +184,7 @@ class SearchSpace:
         return self.feasible(budget).count()
 
     def sample(self, *, seed: int, budget: Limits = None) -> Architecture:
-        """Return a random architecture within a budget, each as likely as any other: see `Feasible`.
+        """Return an architecture within a budget, drawn uniformly: see `Feasible`.
 
         Args:
             seed: Seed of the draw, a whole number of at least 0.
@@ -207,23 +208,23 @@ class SearchSpace:
         """
         count = whole_number("count", count, 0, _MOST_SAMPLES)
         indices = self.feasible(budget).sample_many(count, _generator(seed))
-        return [self.from_indices(tuple(one)) for one in indices.tolist()]
+        return [self.from_indices(tuple(row)) for row in indices.tolist()]
 
     def from_indices(self, indices: tuple[int, ...]) -> Architecture:
-        """The architecture that takes choice picks[i] at position i."""
+        """Return the architecture with choice indices[i] at position i."""
         blocks = {
-            block: position.choices[pick]
-            for position, pick in zip(self.positions, indices, strict=True)
+            block: position.choices[index]
+            for position, index in zip(self.positions, indices, strict=True)
             for block in position.blocks
         }
         sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
         return Architecture.of(self.backbone, blocks, **sizes)
 
-    def indices(self, architecture: Architecture) -> tuple[int, ...]:
-        """The choice that an architecture takes at each position.
+    def indices_of(self, architecture: Architecture) -> tuple[int, ...]:
+        """Return the index of an architecture's choice at every position.
 
         Raises:
-            InputError: If it is not of this space; the block is named.
+            InputError: If the architecture is not in this space; the block is named.
         """
         architecture_argument(architecture)
         same = (self.backbone, self.input_size, self.num_classes)
@@ -240,50 +241,50 @@ class SearchSpace:
         return tuple(indices)
 
     def encode(self, architecture: Architecture) -> dict[str, str]:
-        """Parameters of an architecture as the study keeps them: `layer1.0.convolution` and so on.
+        """Return the params of an architecture, `layer1.0.convolution` and so on, as a study stores them.
 
         Raises:
-            InputError: If it is not of this space.
+            InputError: If the architecture is not in this space.
         """
-        return self.parameters(self.indices(architecture))
+        return self.indices_to_params(self.indices_of(architecture))
 
-    def decode(self, parameters: Mapping[str, str]) -> Architecture:
-        """The architecture of a study's parameters.
+    def decode(self, params: Mapping[str, str]) -> Architecture:
+        """Return the architecture of a trial's params.
 
         Raises:
-            InputError: If a parameter is missing or its value not allowed.
+            InputError: If a parameter is missing or its value is not allowed.
         """
-        return self.from_indices(self.indices_of(parameters))
+        return self.from_indices(self.params_to_indices(params))
 
-    def parameters(self, indices: tuple[int, ...]) -> dict[str, str]:
-        """As `encode`, of picks."""
-        parameters = {}
-        for position, pick in zip(self.positions, indices, strict=True):
-            convolution, recalibration = divmod(pick, len(position.recalibrations))
-            for part, number in (("convolution", convolution), ("recalibration", recalibration)):
-                name = f"{position.name}.{part}"
-                parameters[name] = self._options[name][number]
-        return parameters
+    def indices_to_params(self, indices: tuple[int, ...]) -> dict[str, str]:
+        """Return the params of the architecture with choice indices[i] at position i."""
+        params = {}
+        for position, index in zip(self.positions, indices, strict=True):
+            pair = divmod(index, len(position.recalibrations))
+            for kind, part_index in zip(("convolution", "recalibration"), pair, strict=True):
+                name = f"{position.name}.{kind}"
+                params[name] = self._options[name][part_index]
+        return params
 
-    def indices_of(self, parameters: Mapping[str, str]) -> tuple[int, ...]:
-        """As `decode`, to picks."""
-        numbers = self._numbers
-        for name, allowed in self._options.items():
-            if parameters.get(name) not in numbers[name]:
-                raise InputError(f"{name}: {parameters.get(name)!r} is not one of {', '.join(allowed)}")
-        convolutions, recalibrations = (
-            [numbers[name][parameters[name]] for name in (f"{p.name}.{part}" for p in self.positions)]
-            for part in ("convolution", "recalibration")
-        )
+    def params_to_indices(self, params: Mapping[str, str]) -> tuple[int, ...]:
+        """Return the index of the choice at every position of the architecture with the given params.
+
+        Raises:
+            InputError: If a parameter is missing or its value is not allowed.
+        """
+        found = {}
+        for name, allowed in self._option_indices.items():
+            value = params.get(name)
+            if value not in allowed:
+                raise InputError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
+            found[name] = allowed[value]
         return tuple(
-            convolution * len(position.recalibrations) + recalibration
-            for position, convolution, recalibration in zip(
-                self.positions, convolutions, recalibrations, strict=True
-            )
+            found[f"{p.name}.convolution"] * len(p.recalibrations) + found[f"{p.name}.recalibration"]
+            for p in self.positions
         )
 
     def options(self) -> dict[str, tuple[str, ...]]:
-        """Allowed values of every parameter, by name."""
+        """Return the allowed values of every parameter, by name."""
         return self._options
 
     @cached_property
@@ -295,13 +296,19 @@ class SearchSpace:
         return options
 
     @cached_property
+    def _option_indices(self) -> dict[str, dict[str, int]]:
+        return {
+            name: {text: index for index, text in enumerate(texts)} for name, texts in self._options.items()
+        }
+
+    @cached_property
     def _format(self) -> int:
         """Number of the oldest format that can express the options; see `operators.choice_format`."""
         parts = (part for p in self.positions for part in (*p.convolutions, *p.recalibrations))
         return oldest_format(parts, depthwise=get_backbone(self.backbone).depthwise)
 
     def _texts(self, parts: Iterable[Part]) -> tuple[str, ...]:
-        """Operators as text in that format."""
+        """Return operators as text in the format of the space."""
         depthwise = get_backbone(self.backbone).depthwise
         return tuple(str(write_part_in_format(p, self._format, depthwise=depthwise)) for p in parts)
 
@@ -311,13 +318,8 @@ class SearchSpace:
             "recalibration": list(self._texts(position.recalibrations)),
         }
 
-    @cached_property
-    def _numbers(self) -> dict[str, dict[str, int]]:
-        options = self._options.items()
-        return {name: dict(zip(allowed, range(len(allowed)), strict=True)) for name, allowed in options}
-
     def describe(self) -> str:
-        """The whole space as text; equal for equal spaces, and a file that can be loaded again."""
+        """Return the space as the content of a space file, equal for equal spaces."""
         first = self.positions[0]
         content = {
             **({"format": space_format(self._format)} if self._format > 1 else {}),
@@ -341,6 +343,6 @@ def _generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(whole_number("seed", seed, 0, _MOST_SEED))
 
 
-@lru_cache(maxsize=2)  # the grid is made once for all draws, but is large
+@lru_cache(maxsize=2)  # prepared once for all draws, but large
 def _feasible(space: SearchSpace, budget: Budget) -> Feasible:
     return Feasible(space.table, budget)

@@ -1,4 +1,4 @@
-"""The files of search spaces: where they are, what may stand in them, and what that allows at each block."""
+"""Search space files: their location and content, and the choices that they allow at each block."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ class _Proxy(StrictModel):
 
 
 class SpaceFile(StrictModel):
-    """What search_spaces/*.yaml hold.
+    """Content of search_spaces/*.yaml.
 
-    Without a format a file is one of version 0.1 and means the operators of its time, as a package without an
-    edition does in Rust.
+    A file without a format is read as one of version 0.1, with the operators of that version, as Rust reads a
+    package without an edition.
     """
 
     format: Literal["nas-recalib/space/1", "nas-recalib/space/2"] | None = None
@@ -49,10 +49,10 @@ class SpaceFile(StrictModel):
 
 @dataclass(frozen=True)
 class Position:
-    """Where one choice is made: the blocks that share it, and what may be chosen.
+    """Blocks that share one choice, and the choices allowed for them.
 
     Attributes:
-        name: A block (layer1.0), a stage (layer1) or "network".
+        name: Name of a block (layer1.0) or a stage (layer1), or "network".
         blocks: Names of the blocks that take the choice.
         convolutions: Allowed convolutions.
         recalibrations: Allowed recalibrations.
@@ -65,12 +65,12 @@ class Position:
 
     @cached_property
     def choices(self) -> tuple[BlockChoice, ...]:
-        """Every allowed pair, the convolution varying slowest."""
+        """Every allowed pair, with the recalibration varying fastest."""
         return tuple(BlockChoice(c, r) for c in self.convolutions for r in self.recalibrations)
 
 
 def space_names() -> list[str]:
-    """Names of the spaces that come with the package."""
+    """Return the names of the spaces that come with the package."""
     return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
@@ -80,10 +80,10 @@ def _folder() -> Path:
 
 
 def find_space(name_or_path: str | Path) -> Path:
-    """The file of a space by name, or the path as it is.
+    """Return the path of a space's file, given its name or the path itself.
 
     Raises:
-        InputError: If it is a name and there is no such space.
+        InputError: If no space that comes with the package has that name.
     """
     path = path_argument("space", name_or_path)
     if path.suffix in (".yaml", ".yml") or path.parent != Path():
@@ -97,11 +97,11 @@ def find_space(name_or_path: str | Path) -> Path:
 
 
 def read_positions(blocks: list[str], file: SpaceFile, *, depthwise: bool) -> list[Position]:
-    """Where a file lets choices be made among the blocks of its backbone, and between what.
+    """Return the positions of a search space and the choices allowed at each.
 
     Args:
         blocks: Names of the backbone's blocks.
-        file: Content of the file.
+        file: Content of the space's file.
         depthwise: Whether the backbone's 3x3 convolutions are depthwise.
 
     Raises:
@@ -138,7 +138,7 @@ def space_format(number: int) -> str:
 
 
 def ambiguous_choices(file: SpaceFile, *, depthwise: bool) -> dict[str, str]:
-    """Return what means another operator in a file without a format than today, and how that is written."""
+    """Return the choices whose meaning has changed since version 0.1, and how to write them today."""
     if file.format is not None:
         return {}
     lists = [file.convolution, file.recalibration]
@@ -146,20 +146,20 @@ def ambiguous_choices(file: SpaceFile, *, depthwise: bool) -> dict[str, str]:
         lists += [options.convolution or [], options.recalibration or []]
     modern = {}
     for text in (text for texts in lists for text in texts):
-        with suppress(ValueError):  # no choice, in a list that overrides leave unused
+        with suppress(ValueError):  # invalid, in a list that overrides leave unused
             modern[text] = modern_text(text, 1, depthwise=depthwise)
     return {text: meant for text, meant in modern.items() if text != meant}
 
 
 def _allowed(block: str, kind: Kind, file: SpaceFile, *, depthwise: bool) -> tuple[Part, ...]:
-    """Options of a block: the space's, a stage's override before it, a block's before that."""
+    """Return the options of a block: its own override, else its stage's, else those of the space."""
     texts: list[str] = getattr(file, kind)
     key: str = kind
     for owner in (block.rsplit(".", 1)[0], block):
         override = file.overrides.get(owner)
-        told = getattr(override, kind) if override else None
-        if told is not None:
-            texts, key = told, f"overrides.{owner}.{kind}"
+        overriding = getattr(override, kind) if override else None
+        if overriding is not None:
+            texts, key = overriding, f"overrides.{owner}.{kind}"
     number = int(file.format.rpartition("/")[2]) if file.format else 1
     parts: dict[Part, str] = {}
     for text in texts:

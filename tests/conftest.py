@@ -1,4 +1,4 @@
-"""Shared by all tests: inputs and modules that follow from a seed, and a hypothesis that repeats itself."""
+"""Fixtures of all tests: inputs and modules that follow from a seed; repeatable hypothesis."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Architectures: equal if they build the same network, and the same after every way of writing them down."""
+"""Architectures: equality, and round trips through every written form."""
 
 import math
 
@@ -39,9 +39,9 @@ def test_load_reads_what_save_wrote(tmp_path, name):
     path = tmp_path / "best.yaml"
     architecture.save(path, origin={"study": "first", "trial": 117, "accuracy": 0.914})
     assert Architecture.load(path) == architecture
-    told = yaml.safe_load(path.read_text())
-    assert told["origin"] == {"study": "first", "trial": 117, "accuracy": 0.914}
-    assert Cost(**told["cost"]) == architecture.cost()
+    content = yaml.safe_load(path.read_text())
+    assert content["origin"] == {"study": "first", "trial": 117, "accuracy": 0.914}
+    assert Cost(**content["cost"]) == architecture.cost()
     assert [p.name for p in tmp_path.iterdir()] == ["best.yaml"]
 
 
@@ -62,7 +62,7 @@ def test_equal_if_it_builds_the_same_network():
     assert len({one, *others}) == 1 + len(others)
 
 
-def test_a_backbone_says_what_is_not_told():
+def test_a_backbone_supplies_the_defaults():
     assert str(Architecture.of("resnet18", "ab")).startswith("resnet18@224/1000 layer1.0=vanilla+ab layer1.1")
     assert str(Architecture.of("resnet20", "ab")).startswith("resnet20@32/10 ")
 
@@ -84,7 +84,7 @@ def test_a_backbone_says_what_is_not_told():
             "resnet18",
             "ab",
             {"num_classes": 0},
-            r"num_classes: 0 .*; an architecture has a classifier, .*build",
+            r"num_classes: 0 .*; for a network without a classifier, .*build",
         ),
         (["resnet18"], "ab", {}, r"backbone: \['resnet18'\] is not the name of a backbone"),
         (None, "ab", {}, "backbone: None is not the name of a backbone"),
@@ -134,7 +134,7 @@ BLOCKS = dict.fromkeys(get_backbone("resnet20").blocks(), "psconv+ab")
         ({"backbone": ["resnet20"]}, "backbone: .*string, found a list"),
         ({"backbone": "resnet21"}, "unknown backbone 'resnet21'"),
         ({"input_size": "32"}, "input_size: .*integer, found '32'"),
-        ({"num_classes": 0}, "num_classes: 0 is not from 1 to 1,000,000; an architecture has a classifier"),
+        ({"num_classes": 0}, "num_classes: 0 is not from 1 to 1,000,000; for a network without"),
         ({"blocks": "ab"}, "blocks: .*found 'ab'"),
         ({"blocks": {**BLOCKS, "layer1.0": ["ab"]}}, r"blocks\.layer1\.0: .*string, found a list"),
         ({"blocks": {**BLOCKS, "layer1.0": "dynconv"}}, r"layer1\.0: unknown operator 'dynconv'; allowed"),

@@ -1,4 +1,4 @@
-"""Devices: the best there is by default, only those that work here, and bfloat16 only where it is native."""
+"""Devices: default choice, refusal of absent ones, native bfloat16, freed memory."""
 
 import os
 import platform
@@ -39,12 +39,12 @@ def test_the_cpu_can_be_asked_for(monkeypatch):
 def test_a_device_that_cannot_be_used_is_refused_by_name(name):
     with pytest.raises(InputError) as caught:
         pick_device(name)
-    assert str(caught.value).startswith(f"device: {name!r} is not here; allowed: cpu")
+    assert str(caught.value).startswith(f"device: {name!r} does not exist here; allowed: cpu")
 
 
 def test_a_gpu_without_a_driver_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(InputError, match=r"'cuda:0' is not here; allowed: cpu$"):
+    with pytest.raises(InputError, match=r"'cuda:0' does not exist here; allowed: cpu$"):
         pick_device("cuda:0")
 
 
@@ -103,9 +103,9 @@ def test_half_of_the_cores_are_used(monkeypatch, cores, threads):
 
 
 def test_versions_are_those_installed():
-    told = versions()
-    assert list(told) == ["nas-recalib", "torch", "torchvision", "optuna"]
-    assert told["torch"] == version("torch")
+    found = versions()
+    assert list(found) == ["nas-recalib", "torch", "torchvision", "optuna"]
+    assert found["torch"] == version("torch")
 
 
 FAULTS = """
@@ -123,9 +123,9 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-def test_kept_memory_is_not_mapped_anew():
-    told = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("keep", "give back")]
-    kept, given_back = map(int, told)
+def test_kept_memory_is_not_mapped_again():
+    outputs = [subprocess.check_output([sys.executable, "-c", FAULTS, how]) for how in ("keep", "give back")]
+    kept, given_back = map(int, outputs)
     assert kept * 3 < given_back
 
 

@@ -1,4 +1,4 @@
-"""What `import nas_recalib` gives: the public names, loaded when first used."""
+"""Public names of `import nas_recalib`, loaded on first use."""
 
 import subprocess
 import sys
@@ -40,7 +40,10 @@ def test_importing_and_listing_load_nothing():
     ("call", "message"),
     [
         (lambda: nr.BlockChoice.parse(3), "3 is not an operator choice; write it like"),
-        (lambda: nr.BlockChoice("ab"), r"convolution: 'ab' is not a Part; BlockChoice\.parse reads text"),
+        (
+            lambda: nr.BlockChoice("ab"),
+            r"convolution: 'ab' is not a Part; use BlockChoice\.parse to read text",
+        ),
         (lambda: nr.Architecture.parse(3), "3 is not an architecture; expected backbone@size/classes"),
         (lambda: nr.register(3, "convolution")(object), "an operator cannot be named 3"),
         (lambda: nr.check_operator(None), "choice: None is not an operator"),

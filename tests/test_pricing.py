@@ -1,4 +1,4 @@
-"""What a limited search knows of costs: tables of latencies are found, refused and kept."""
+"""Cost tables of limited searches: latency tables are found, refused and stored."""
 
 import json
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from nas_recalib.costs import Budget
 from nas_recalib.device import with_threads
 from nas_recalib.errors import InputError
 from nas_recalib.latency import build_table
-from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
+from nas_recalib.pricing import Latencies, cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing import Settings
 
@@ -39,11 +39,11 @@ def test_the_only_table_of_a_space_and_machine_is_found(folder, latencies):
 
 @pytest.mark.parametrize("ambient", [1, 2])
 def test_memory_is_that_of_the_threads_that_are_meant(ambient):
-    """On one thread torch does a 1x1 convolution of one image by itself, on two oneDNN does it."""
+    """On one thread torch computes a 1x1 convolution of one image itself, on two by oneDNN."""
     text = "name: s\nbackbone: resnet50\ngranularity: block\nconvolution: [scconv]\nrecalibration: [none]\n"
     bottlenecks, budget = SearchSpace.parse(text, "s"), Budget(memory=10**9)
     with with_threads(ambient):
-        one, two = (price(bottlenecks, budget, None, 1, threads) for threads in (1, 2))
+        one, two = (cost_table(bottlenecks, budget, None, 1, threads) for threads in (1, 2))
         assert torch.get_num_threads() == ambient
     column = one.names.index("memory")
     last = [int(table.entries[-1][0, column]) for table in (one, two)]
@@ -73,25 +73,25 @@ def test_tables_of_other_machines_and_torn_ones_are_passed_over(folder, latencie
 
 def test_latencies_are_the_machine_s_to_the_microsecond(latencies):
     tiny, machine = space(), FakeMachine()
-    table = price(tiny, Budget(latency=1), latencies, 4)
+    table = cost_table(tiny, Budget(latency=1), latencies, 4)
     random = np.random.default_rng(0)
     for _ in range(20):
         indices = tuple(int(random.integers(len(position.choices))) for position in tiny.positions)
-        told = table.cost(indices)["latency"] / 1e9
-        assert told == pytest.approx(machine.seconds(tiny.at(indices)), rel=1e-4)
+        predicted = table.cost(indices)["latency"] / 1e9
+        assert predicted == pytest.approx(machine.seconds(tiny.from_indices(indices)), rel=1e-4)
 
 
 def test_memory_is_that_of_the_network(latencies):
     tiny = space()
-    table = price(tiny, Budget(memory=1), None, 2)
+    table = cost_table(tiny, Budget(memory=1), None, 2)
     for indices in [(0,) * 9, (5, 3, 1, 0, 2, 4, 0, 1, 2)]:
-        assert table.cost(indices)["memory"] == tiny.at(indices).memory(batch=2)
-    assert price(tiny, Budget(), None, 2).names == ("macs", "params")
+        assert table.cost(indices)["memory"] == tiny.from_indices(indices).memory(batch=2)
+    assert cost_table(tiny, Budget(), None, 2).names == ("macs", "params")
 
 
 def test_a_limit_below_the_fastest_names_it(latencies):
-    table = price(space(), Budget(latency=1), latencies, 4)
-    fastest = FakeMachine().seconds(space().at((0,) * 9)) * 1e3
+    table = cost_table(space(), Budget(latency=1), latencies, 4)
+    fastest = FakeMachine().seconds(space().from_indices((0,) * 9)) * 1e3
     with pytest.raises(
         InputError, match=rf"latency: 1.5 ms is below the fastest .* {fastest:.1f}\d+ ms: 9 vanilla"
     ):
@@ -99,6 +99,6 @@ def test_a_limit_below_the_fastest_names_it(latencies):
 
 
 def test_the_batch_is_the_table_s(latencies):
-    assert [meant_batch(None, None), meant_batch(3, None), meant_batch(None, latencies)] == [1, 3, 4]
-    with pytest.raises(InputError, match="batch: 3, but the latencies are those of 4"):
-        meant_batch(3, latencies)
+    assert [resolve_batch(None, None), resolve_batch(3, None), resolve_batch(None, latencies)] == [1, 3, 4]
+    with pytest.raises(InputError, match="batch: 3, but the latency table was measured with a batch of 4"):
+        resolve_batch(3, latencies)

@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""Claims of the README."""
 
 import re
 from pathlib import Path
@@ -75,9 +75,9 @@ def test_the_table_of_operators_has_every_operator_with_its_defaults():
 def test_the_commands_are_the_command_lines(line, capsys):
     words = line.split("#")[0].split()[1:]
     assert run([words[0], "--help"]) == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for option in (word for word in words if word.startswith("--")):
-        assert option in told
+        assert option in output
 
 
 def test_the_first_two_shell_blocks_are_one_line_each():

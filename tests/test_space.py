@@ -1,4 +1,4 @@
-"""Search spaces: what may be chosen where, and what is wrong with a file that says otherwise."""
+"""Search spaces: positions, choices, sampling, encoding, and errors in their files."""
 
 import math
 
@@ -27,7 +27,7 @@ CONTENT = {
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a space file: that of a small space, some keys replaced, or left out where the value is None."""
+    """Write the file of a small space, with some keys replaced, or left out where the value is None."""
 
     def to_file(**changes):
         content = {key: value for key, value in {**CONTENT, **changes}.items() if value is not None}
@@ -130,7 +130,7 @@ def test_picks_parameters_and_architectures_are_the_same_thing(write, changes):
     @given(st.tuples(*(st.integers(0, len(position.choices) - 1) for position in space.positions)))
     def check(indices):
         architecture = space.from_indices(indices)
-        assert space.indices(architecture) == indices
+        assert space.indices_of(architecture) == indices
         parameters = space.encode(architecture)
         assert all(value in space.options()[name] for name, value in parameters.items())
         assert space.decode(parameters) == architecture
@@ -282,7 +282,7 @@ def test_a_space_may_have_any_name_in_quotes(write, name):
 
 def test_samples_without_a_budget():
     space = SearchSpace.load("resnet20")
-    assert space.indices(space.sample(seed=0)) != space.indices(space.sample(seed=1))
+    assert space.indices_of(space.sample(seed=0)) != space.indices_of(space.sample(seed=1))
 
 
 @pytest.mark.parametrize(
@@ -345,6 +345,6 @@ def test_load_says_which_spaces_there_are(name, message):
 def test_equal_choices_are_one_choice_of_a_space(write):
     space = SearchSpace.load(write(recalibration=["none", "ab-plus"]))
     written = Architecture.of("resnet20", "psconv(pattern=1-2-1-4)+ab(groups=1)")
-    assert space.from_indices(space.indices(written)).blocks["layer1.0"] == BlockChoice.parse(
+    assert space.from_indices(space.indices_of(written)).blocks["layer1.0"] == BlockChoice.parse(
         "psconv+ab-plus"
     )

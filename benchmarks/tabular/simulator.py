@@ -166,7 +166,7 @@ class Trainings:
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1
     ) -> Iterator[LookedUp | Failure]:
-        run = self.benchmark.observe(self.benchmark.space.indices(architecture), self.seed)
+        run = self.benchmark.observe(self.benchmark.space.indices_of(architecture), self.seed)
         training = LookedUp([Epoch(*told) for told in start["curve"]] if start else [])
         for number, seconds in list(enumerate(run.seconds, start=1))[len(training.curve) :]:
             self.clock.wait(seconds)
@@ -221,7 +221,7 @@ class Recorder:
         trials = last.trials + (CONTINUES not in trial.user_attrs)
         observed, quality = last.observed, last.quality
         if trial.state == TrialState.COMPLETE and (observed is None or trial.value > observed):
-            indices = self.benchmark.space.indices(Architecture.parse(trial.user_attrs["architecture"]))
+            indices = self.benchmark.space.indices_of(Architecture.parse(trial.user_attrs["architecture"]))
             observed, quality = trial.value, self.benchmark.quality(indices)
         self.points.append(Point(self.clock.now, trials, observed, quality))
 

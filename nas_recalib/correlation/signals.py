@@ -135,7 +135,7 @@ def gather(
     done = trained(study)
     numbers = range(1, seeds + 1)
     runs = [[done[Task(i, REFERENCE, plan.seed + n)] for n in numbers] for i in range(len(drawn))]
-    costs = [space.table.cost(space.indices(architecture)) for architecture in drawn]
+    costs = [space.table.cost(space.indices_of(architecture)) for architecture in drawn]
     signals = _of_scores(study, len(drawn), scores)
     for name in plan.fidelities:
         signals += _of_training(name, [done[Task(i, name, plan.seed)] for i in range(len(drawn))])

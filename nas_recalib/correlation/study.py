@@ -67,7 +67,7 @@ def keep(
         "index": done.task.index,
         "fidelity": done.task.fidelity,
         "architecture": str(architecture),
-        **space.table.cost(space.indices(architecture)),
+        **space.table.cost(space.indices_of(architecture)),
         "seed": done.task.seed,
         "seconds": done.seconds,
         "losses": list(done.losses),

@@ -1,4 +1,4 @@
-"""What an architecture costs, before anything is trained."""
+"""Costs of architectures (MACs, parameters, memory) and budgets on them."""
 
 from nas_recalib.costs.budget import (
     Budget,
@@ -12,7 +12,7 @@ from nas_recalib.costs.budget import (
     parse_quantity,
 )
 from nas_recalib.costs.feasible import Feasible
-from nas_recalib.costs.grid import histogram
+from nas_recalib.costs.knapsack import histogram
 from nas_recalib.costs.macs import Cost, count_cost
 from nas_recalib.costs.memory import block_memory, network_memory
 from nas_recalib.costs.table import COLUMNS, CostTable

@@ -1,4 +1,4 @@
-"""Budgets: hard upper limits on cost, read and written as people do."""
+"""Budgets: hard upper limits on costs, and costs read and written as text such as 4G or 20ms."""
 
 import math
 import re
@@ -18,28 +18,28 @@ _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gi
 
 
 def parse_quantity(text: str | float, name: str) -> int:
-    """Read 4G, 4.1e9, 500M or 26000000, or a number, rounded down.
+    """Return a quantity such as 4G, 4.1e9, 500M or 26000000, or a number, rounded down.
 
     Raises:
-        InputError: If it is nothing of the kind, zero, or beyond all counting.
+        InputError: If it is no quantity, zero, or at least 2**62; `name` stands in the message.
     """
     return _parse(text, name, _COUNTS, "a quantity; write it like 4G, 4.1e9 or 500M")
 
 
 def parse_latency(text: str, name: str = "latency") -> int:
-    """Reads 20ms, 1.5s or 800us as nanoseconds, rounded down.
+    """Return a duration such as 20ms, 1.5s or 800us in nanoseconds, rounded down.
 
     Raises:
-        InputError: If it is nothing of the kind, zero, or has no unit.
+        InputError: If it is no duration, zero, or has no unit; `name` stands in the message.
     """
     return _parse(text, name, _DURATIONS, "a duration; write it like 20ms, 1.5s or 800us")
 
 
 def parse_memory(text: str, name: str = "memory") -> int:
-    """Reads 300MB, 1.5GiB or 500MiB as bytes, rounded down.
+    """Return a size such as 300MB, 1.5GiB or 500MiB in bytes, rounded down.
 
     Raises:
-        InputError: If it is nothing of the kind, zero, or has no unit.
+        InputError: If it is no size, zero, or has no unit; `name` stands in the message.
     """
     return _parse(text, name, _SIZES, "a size; write it like 300MB, 1.5GiB or 500MiB")
 
@@ -56,7 +56,7 @@ def _parse(text: object, name: str, units: Mapping[str, int], expected: str) -> 
 
 
 def _whole_part(value: object) -> int:
-    """Return a number rounded down to a whole one, and 0 for what is no finite number."""
+    """Return a number rounded down, and 0 for anything but a finite number."""
     if isinstance(value, bool):
         return 0
     finite = isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
@@ -64,7 +64,7 @@ def _whole_part(value: object) -> int:
 
 
 def format_quantity(value: int) -> str:
-    """Writes 4089184256 as 4.089G."""
+    """Return 4089184256 as 4.089G."""
     for unit, power in (("G", 9), ("M", 6), ("k", 3)):
         if value >= 10**power:
             return f"{value / 10**power:.3f}{unit}"
@@ -72,35 +72,35 @@ def format_quantity(value: int) -> str:
 
 
 def format_latency(nanoseconds: int) -> str:
-    """Writes 12345000 as 12.345 ms."""
+    """Return 12345000 nanoseconds as 12.345 ms."""
     return f"{nanoseconds / 10**6:.3f} ms"
 
 
 def format_memory(size: int) -> str:
-    """Writes 300000000 bytes as 300.0 MB."""
+    """Return 300000000 bytes as 300.0 MB."""
     return f"{size / 10**6:.1f} MB"
 
 
 def format_cost(name: str, value: int) -> str:
-    """Writes a cost with its name: 4.089G macs, 12.345 ms latency."""
+    """Return a cost with its name: 4.089G macs, 12.345 ms latency."""
     write = {"latency": format_latency, "memory": format_memory}.get(name, format_quantity)
     return f"{write(value)} {name}"
 
 
 def format_exactly(name: str, value: int) -> str:
-    """Writes a cost with its name, to the last digit: 4,089,184,256 macs, 12.345678 ms latency."""
+    """Return a cost with its name to the last digit: 4,089,184,256 macs, 12.345678 ms latency."""
     return f"{value / 10**6:,} ms {name}" if name == "latency" else f"{value:,} {name}"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper limits, of which None is no limit. Any type of number will do, and is rounded down.
+    """Upper limits on costs, None for no limit. Numbers of any type are rounded down.
 
     Attributes:
-        macs: Multiply-accumulates for one image.
-        params: Parameters.
-        latency: Nanoseconds.
-        memory: Bytes, at the peak.
+        macs: Most multiply-accumulates for one image.
+        params: Most parameters.
+        latency: Longest latency, in nanoseconds.
+        memory: Greatest peak memory, in bytes.
 
     Raises:
         InputError: If a limit is not a number of at least 1; it is named.
@@ -116,7 +116,7 @@ class Budget:
         for name, limit in limits.items():
             value = _whole_part(limit)
             if not 1 <= value < _GREATEST:
-                hint = f"; Budget.parse({name}=...) reads text" if isinstance(limit, str) else ""
+                hint = f"; use Budget.parse({name}=...) to read text" if isinstance(limit, str) else ""
                 raise InputError(f"{name}: {limit!r} is not a number from 1 to {_GREATEST - 1:,}{hint}")
             object.__setattr__(self, name, value)
 
@@ -128,10 +128,10 @@ class Budget:
         latency: str | None = None,
         memory: str | None = None,
     ) -> "Budget":
-        """Read limits as the command line takes them; the first two may also be numbers.
+        """Return a budget from limits as the command line takes them; the first two may also be numbers.
 
         Raises:
-            InputError: If one is not what it should be; the option is named.
+            InputError: If a limit cannot be read; the option is named.
         """
         return cls(
             None if macs is None else parse_quantity(macs, "budget"),
@@ -141,11 +141,11 @@ class Budget:
         )
 
     def limits(self) -> dict[str, int]:
-        """The limits there are, by name."""
+        """Return the limits that are set, by name."""
         return {name: limit for name, limit in asdict(self).items() if limit is not None}
 
     def allows(self, costs: Mapping[str, int]) -> bool:
-        """Whether costs, by name, are within every limit; all that are limited must be there."""
+        """Return whether costs, by name, are within every limit; every limited cost must be given."""
         return all(costs[name] <= limit for name, limit in self.limits().items())
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""The count of a network held against two other counters, and what explains where they differ.
+"""Comparison of the counted cost of a network with FlopCounterMode and thop, and reasons for differences.
 
 thop 0.1.1 calls a rule for each type of module that it knows: it adds norms and average poolings to the
-multiply-accumulates, and takes what has no rule for nothing, the parameters included. A subclass of a type
-that it knows has none, so the rules of this package's operators are given to it.
+multiply-accumulates, and counts modules without a rule as nothing, their parameters included. A subclass of a
+type that it knows has no rule, so it is given rules for this package's operators.
 """
 
 import copy
@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_recalib.architecture import Architecture
-from nas_recalib.costs.macs import Cost, run_on_meta
+from nas_recalib.costs.macs import Cost, network_cost, run_on_meta
 from nas_recalib.errors import InputError, in_one_line
-from nas_recalib.operators import LearnedPSConv2d, PSConv2d
+from nas_recalib.networks import Backbone
+from nas_recalib.operators import BlockChoice, LearnedPSConv2d, PSConv2d
 from nas_recalib.operators._functional import Pointwise
 
 Shape = tuple[int, ...]
@@ -27,12 +27,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Difference:
-    """One reason why thop counts otherwise.
+    """Reason why thop's count differs.
 
     Attributes:
-        why: In words.
-        times: How many calls or modules it is about.
-        cost: What thop has more; negative is less.
+        why: Reason in words.
+        times: Number of calls or modules that it concerns.
+        cost: Cost that thop counts in addition; negative if it counts less.
     """
 
     why: str
@@ -45,45 +45,53 @@ class Check:
     """Three counts of one network.
 
     Attributes:
-        ours: The constant and the blocks' entries.
-        whole: Of the whole network at once, by torch's FlopCounterMode, and its parameters.
-        thop: thop's, with rules for this package's operators.
-        differences: What thop has more or less, by reason.
+        ours: Cost as this package counts it, block by block.
+        flop_counter: Cost of the whole network at once, by torch's FlopCounterMode.
+        thop: Cost by thop, with rules for this package's operators.
+        differences: Differences of thop's count from ours, by reason.
     """
 
     ours: Cost
-    whole: Cost
+    flop_counter: Cost
     thop: Cost
     differences: tuple[Difference, ...]
 
     @property
     def unexplained(self) -> Cost:
-        """What thop has more than ours and the reasons' sum: nothing, unless a user's operator brings it."""
+        """Rest of thop's difference that no reason explains: zero, except for operators of users."""
         return self.thop - self.ours - sum((d.cost for d in self.differences), Cost(0, 0))
 
 
-def check_cost(architecture: Architecture) -> Check:
-    """Counts an architecture's network thrice; nothing is computed.
+def check_cost(
+    backbone: Backbone, choices: Mapping[str, BlockChoice], *, input_size: int, num_classes: int
+) -> Check:
+    """Count the cost of a network in three ways, without computing anything.
+
+    Args:
+        backbone: Network without its operators.
+        choices: Choice at each of its blocks.
+        input_size: Side of the images, in pixels.
+        num_classes: Number of classes.
 
     Raises:
         InputError: If thop cannot be imported.
         ValueError: If an operator does not fit its block; the block is named.
     """
-    ours = architecture.cost()
+    ours = network_cost(backbone, choices, input_size=input_size, num_classes=num_classes)
     with torch.device("meta"):
-        network = architecture.shape.build(architecture.blocks, architecture.num_classes, 3).eval()
-    shape = (1, 3, architecture.input_size, architecture.input_size)
-    whole, unknown = _count(network, shape)
+        network = backbone.build(choices, num_classes, 3).eval()
+    shape = (1, 3, input_size, input_size)
+    flop_counter, unknown = _count(network, shape)
     differences = (*_additions(network, shape), *unknown)
-    return Check(ours, whole, thop_cost(network, shape), differences)
+    return Check(ours, flop_counter, thop_cost(network, shape), differences)
 
 
 def thop_cost(network: nn.Module, input_shape: Shape) -> Cost:
-    """The count of thop, on a copy: what it leaves behind in modules stays there.
+    """Return thop's count of a copy of a network, since thop leaves attributes behind in modules.
 
     Args:
-        network: On the meta device.
-        input_shape: (1, C, H, W).
+        network: Network on the meta device.
+        input_shape: Shape of its input, (1, C, H, W).
 
     Raises:
         InputError: If thop cannot be imported.
@@ -95,7 +103,7 @@ def thop_cost(network: nn.Module, input_shape: Shape) -> Cost:
 
 
 def _thop() -> tuple[Callable[..., tuple[float, float]], dict[type[nn.Module], Any]]:
-    """What counts, and the rules that it has by itself."""
+    """Return thop's function that counts, and its own rules."""
     try:
         from thop.profile import profile, register_hooks
     except ImportError as error:
@@ -107,7 +115,7 @@ def _thop() -> tuple[Callable[..., tuple[float, float]], dict[type[nn.Module], A
 
 
 def _rule(times: int) -> Callable[..., None]:
-    """A convolution's multiply-accumulates, its kernels applied so many times."""
+    """Return thop's rule for a convolution whose kernels are applied a number of times."""
 
     def count(module: Any, _: tuple[Tensor, ...], output: Tensor) -> None:
         module.total_ops += times * output.numel() * module.weight[0].numel()
@@ -123,13 +131,12 @@ _RULES: Mapping[type[nn.Module], Callable[..., None]] = {
 
 
 def _count(network: nn.Module, shape: Shape) -> tuple[Cost, list[Difference]]:
-    """The whole network's cost, and what of it stands in modules that thop has no rule for."""
+    """Return the cost of a network, and the part of it in modules that thop has no rule for."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         network(torch.empty(shape, device="meta"))
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     params = sum(p.numel() for p in network.parameters())
-    whole = Cost(counter.get_total_flops() // 2, params)
     root = type(network).__name__
 
     def inside(name: str) -> int:
@@ -143,14 +150,14 @@ def _count(network: nn.Module, shape: Shape) -> tuple[Cost, list[Difference]]:
         cost = Cost(children - inside(name), -own)
         if cost != Cost(0, 0):
             lacking.setdefault(type(module).__name__, []).append(cost)
-    return whole, [
+    return Cost(counter.get_total_flops() // 2, params), [
         Difference(f"{kind}: thop does not know it", len(costs), sum(costs, Cost(0, 0)))
         for kind, costs in lacking.items()
     ]
 
 
 def _without_rule(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that thop looks into for others, not at."""
+    """Yield the modules that thop has no rule for, by name."""
     if type(module) in {**_thop()[1], **_RULES} and not isinstance(module, nn.Sequential | nn.ModuleList):
         return
     yield name, module
@@ -159,7 +166,7 @@ def _without_rule(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module
 
 
 def _additions(network: nn.Module, shape: Shape) -> list[Difference]:
-    """What thop counts beside convolutions and linear layers."""
+    """Return thop's additions to convolutions and linear layers."""
     calls: Counter[str] = Counter()
     macs: Counter[str] = Counter()
 

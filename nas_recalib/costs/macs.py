@@ -1,4 +1,4 @@
-"""Multiply-accumulates and parameters, counted on meta tensors and added up block by block."""
+"""Multiply-accumulates and parameters, counted on meta tensors and summed over blocks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from nas_recalib.operators import BlockChoice
 
 
 def run_on_meta(network: nn.Module, input_shape: tuple[int, ...]) -> None:
-    """Runs a module whose parameters are on the meta device once, for who watches it.
+    """Run a module on the meta device once, for the hooks and modes that observe it.
 
     Args:
-        network: In evaluation mode.
-        input_shape: Of its one input, (1, C, H, W).
+        network: Module in evaluation mode whose parameters are on the meta device.
+        input_shape: Shape of its single input, (1, C, H, W).
     """
-    with torch.no_grad(), _NormsAreLikeTheirInput():
+    with torch.no_grad(), _FastNorms():
         network(torch.empty(input_shape, device="meta"))
 
 
-class _NormsAreLikeTheirInput(TorchFunctionMode):
-    """Without multiply-accumulates and with the shape of their input, they are more than half of the time."""
+class _FastNorms(TorchFunctionMode):
+    """Mode that returns empty tensors from batch norms, which otherwise take over half of the time."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -40,20 +40,20 @@ class _NormsAreLikeTheirInput(TorchFunctionMode):
 
 
 def _fit(images: Tensor, mean: Tensor | None, variance: Tensor | None, *given: Any) -> bool:
-    """Whether a norm has statistics, and they and its weights have one value for each channel."""
+    """Return whether a norm has statistics, and they and its weights have one value for each channel."""
     if mean is None or variance is None:
         return False
-    vectors = [mean, variance, *(one for one in given if isinstance(one, Tensor))]
+    vectors = [mean, variance, *(value for value in given if isinstance(value, Tensor))]
     return all(vector.shape == images.shape[1:2] for vector in vectors)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one image.
+    """Cost of a network for one image.
 
     Attributes:
         macs: Multiply-accumulates of convolution and linear layers, forward, one image.
-        params: Parameters.
+        params: Number of parameters.
     """
 
     macs: int
@@ -67,11 +67,11 @@ class Cost:
 
 
 def count_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
-    """Counts a module on the meta device by running it once in evaluation mode.
+    """Count the cost of a module by running it once in evaluation mode.
 
     Args:
-        module: A module whose parameters are on the meta device.
-        input_shape: Of its one input, (1, C, H, W).
+        module: Module whose parameters are on the meta device.
+        input_shape: Shape of its single input, (1, C, H, W).
     """
     counter = FlopCounterMode(display=False)
     training = module.training
@@ -84,7 +84,7 @@ def count_cost(module: nn.Module, input_shape: tuple[int, ...]) -> Cost:
 
 @cache
 def block_cost(spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...]) -> Cost:
-    """Cost of one block with the given choice; what its two operators add is counted apart and summed."""
+    """Return the cost of a block with a choice; the two operators are counted separately and summed."""
     alone = BlockChoice(convolution=choice.convolution), BlockChoice(recalibration=choice.recalibration)
     if choice not in alone:
         convolution, recalibration = (block_cost(spec, part, input_shape) for part in alone)
@@ -98,21 +98,16 @@ def block_cost(spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...
 def fixed_cost(
     backbone: Backbone, input_size: int, num_classes: int, in_channels: int
 ) -> tuple[Cost, Mapping[str, tuple[int, ...]]]:
-    """Cost of what no choice changes, and the shape of each block's input, (1, C, H, W)."""
+    """Return the cost of all that no choice changes, and the shape of each block's input, (1, C, H, W)."""
     specs = backbone.blocks()
     plain = BlockChoice()
     with torch.device("meta"):
         network = backbone.build(dict.fromkeys(specs, plain), num_classes, in_channels)
     shapes: dict[str, tuple[int, ...]] = {}
-
-    def remember(name: str) -> None:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            shapes[name] = tuple(inputs[0].shape)
-
-        network.get_submodule(name).register_forward_pre_hook(hook)
-
     for name in specs:
-        remember(name)
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: shapes.update({name: tuple(inputs[0].shape)})
+        )
     total = count_cost(network, (1, in_channels, input_size, input_size))
     blocks = [block_cost(spec, plain, shapes[name]) for name, spec in specs.items()]
     return total - sum(blocks, Cost(0, 0)), shapes
@@ -126,7 +121,7 @@ def network_cost(
     num_classes: int,
     in_channels: int = 3,
 ) -> Cost:
-    """Cost of a network with the given choice at each block: the constant and the blocks' entries.
+    """Return the cost of a network with a choice at each block: a constant and the cost of every block.
 
     Raises:
         ValueError: If an operator does not fit its block; the block is named.
@@ -139,7 +134,7 @@ def network_cost(
 
 
 def named_block_cost(name: str, spec: BlockSpec, choice: BlockChoice, input_shape: tuple[int, ...]) -> Cost:
-    """As `block_cost`, with the block's name before what may be wrong.
+    """Return `block_cost`; errors name the block.
 
     Raises:
         ValueError: If the choice does not fit the block, or fails in it as a user's own operator may.

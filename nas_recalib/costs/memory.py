@@ -1,4 +1,4 @@
-"""Peak memory of activations in inference, from the bytes alive while each block runs on fake tensors."""
+"""Peak memory of activations in inference, from the bytes allocated while each block runs on fake tensors."""
 
 import math
 import weakref
@@ -21,11 +21,11 @@ Shape = tuple[int, ...]
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations make until they are freed; those of weights do not count.
+    """Bytes of the storages that operations allocate, until they are freed; weights do not count.
 
     Attributes:
-        live: Bytes alive now.
-        peak: Most bytes alive at once so far.
+        live: Bytes allocated now.
+        peak: Most bytes allocated at once so far.
     """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
@@ -61,9 +61,14 @@ class LiveBytes(TorchDispatchMode):
 def fake_run(
     module: nn.Module, dtype: torch.dtype, device: str
 ) -> Iterator[tuple[LiveBytes, Callable[[Shape], None]]]:
-    """What follows a run of a module that is on the meta device, and what runs it on an input of a shape.
+    """Yield a tracker of memory, and a function that runs a module on an input of a shape.
 
-    The tensors claim to be on the device, so that the ways taken are those of that device.
+    The tensors are fake ones of the device, so that operators take the paths that they take on it.
+
+    Args:
+        module: Module on the meta device.
+        dtype: Data type of the input and the weights.
+        device: "cpu" or "cuda"; neither has to be present.
     """
     module = module.to(dtype).eval()
     named = (*module.named_parameters(), *module.named_buffers())
@@ -89,11 +94,11 @@ def _inside_convolution(
     output_padding: list[int],
     groups: int,
 ) -> int:
-    """Bytes that torch's allocator gives out inside a convolution, beside its result.
+    """Return the bytes that torch allocates inside a convolution besides its result.
 
     Inputs that are not contiguous are copied. On a CPU, oneDNN reorders weights, and the input of grouped and
-    of 1x1 convolutions, and its own result is copied to the one that is given back; what is too small for
-    oneDNN is unfolded into columns, and grouped there the groups' results are concatenated.
+    of 1x1 convolutions, and copies its own result to the returned one. Convolutions too small for oneDNN are
+    unfolded into columns, and if grouped, the groups' results are concatenated.
     """
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     rest = {"transposed": transposed, "output_padding": output_padding, "bias_sizes": None}
@@ -124,7 +129,7 @@ R = TypeVar("R")
 
 
 def _cached(function: Callable[P, R]) -> Callable[P, R]:
-    """Remembers results by torch's threads too: they decide how a CPU convolves."""
+    """Cache a function by its arguments and torch's number of threads, which decides how a CPU convolves."""
 
     @cache
     def by_threads(_: int, *args: Any, **kwargs: Any) -> R:
@@ -147,14 +152,14 @@ def block_memory(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> int:
-    """Most bytes alive at once while a block runs, its input included.
+    """Return the most bytes allocated at once while a block runs, its input included.
 
     Args:
-        spec: The block.
-        choice: Its operators.
-        input_shape: (N, C, H, W).
-        dtype: Of the input and the block's weights.
-        device: "cpu" or "cuda", whose ways are taken; none needs to be there.
+        spec: Block without its operators.
+        choice: Operators of the block.
+        input_shape: Shape of the input, (N, C, H, W).
+        dtype: Data type of the input and the block's weights.
+        device: "cpu" or "cuda"; neither has to be present.
 
     Raises:
         ValueError: If the choice does not fit the block.
@@ -175,7 +180,7 @@ def fixed_memory(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> tuple[int, Mapping[str, tuple[int, Shape]]]:
-    """Peak outside the blocks; for each block what is alive beside its input, and the shape of that."""
+    """Return the peak outside the blocks, and for each block the bytes besides its input and its shape."""
     specs = backbone.blocks()
     found: dict[str, tuple[int, Shape]] = {}
     peak = 0
@@ -209,16 +214,16 @@ def network_memory(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
 ) -> int:
-    """Peak bytes of a network's activations in inference: the greatest of a constant and its blocks' peaks.
+    """Return the peak bytes of a network's activations in inference, the greatest of its blocks' peaks.
 
     Args:
-        backbone: Of the network.
-        choices: At each of its blocks.
+        backbone: Network without its operators.
+        choices: Choice at each of its blocks.
         input_size: Side of the images, in pixels.
-        num_classes: Classes.
-        batch: Images at once.
-        dtype: Of the images and the network's weights.
-        device: "cpu" or "cuda", whose ways are taken; none needs to be there.
+        num_classes: Number of classes.
+        batch: Number of images at once.
+        dtype: Data type of the images and the network's weights.
+        device: "cpu" or "cuda"; neither has to be present.
 
     Raises:
         ValueError: If an operator does not fit its block; the block is named.
@@ -239,7 +244,15 @@ def named_block_memory(
     dtype: torch.dtype,
     device: str,
 ) -> int:
-    """As `block_memory`, what is held beside the input added, with the block's name before what may be wrong.
+    """Return `block_memory` plus the bytes that the network holds meanwhile; errors name the block.
+
+    Args:
+        name: Name of the block.
+        spec: Block without its operators.
+        choice: Operators of the block.
+        held: Bytes held besides the block's input, and the shape of the input.
+        dtype: Data type of the input and the block's weights.
+        device: "cpu" or "cuda"; neither has to be present.
 
     Raises:
         ValueError: If the choice does not fit the block.

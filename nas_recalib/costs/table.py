@@ -1,4 +1,4 @@
-"""The cost table of a search space: a constant and, for every position, one row a choice."""
+"""Cost table of a search space: a constant, and a row for every choice at every position."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ COLUMNS = ("macs", "params", "latency", "memory")
 
 @dataclass(frozen=True, eq=False)
 class CostTable:
-    """Costs as arrays of int64.
+    """Costs of a search space as arrays of int64.
 
     All columns are sums over the positions, except memory: a network's peak is that of its worst block.
 
     Attributes:
-        names: Of the columns, some of `COLUMNS`: macs, params, latency (ns), memory (bytes).
-        constant: What no choice changes, (columns,).
-        entries: For each position of the space its choices' costs, (choices, columns).
+        names: Names of the columns, from `COLUMNS`: macs, params, latency (ns), memory (bytes).
+        constant: Cost of all that no choice changes, (columns,).
+        entries: Costs of the choices at each position, (choices, columns).
     """
 
     names: tuple[str, ...]
@@ -27,21 +27,21 @@ class CostTable:
     entries: tuple[Integers, ...]
 
     def with_column(self, name: str, constant: int, entries: Sequence[Integers]) -> "CostTable":
-        """A table with one column more.
+        """Return the table with another column.
 
         Args:
-            name: One of `COLUMNS` that the table has not.
-            constant: What no choice changes.
-            entries: For each position its choices' costs, (choices,).
+            name: Name of the column, one of `COLUMNS` that the table does not have.
+            constant: Cost of all that no choice changes.
+            entries: Costs of the choices at each position, (choices,).
 
         Raises:
-            ValueError: If there is no such column, it is there already, or a position's choices do not match.
+            ValueError: If the name is no new column, or a position has another number of choices.
         """
         if name not in COLUMNS or name in self.names:
             raise ValueError(f"name: {name!r} is not a new column; allowed: {', '.join(COLUMNS)}")
-        told, expected = [np.shape(column) for column in entries], [rows.shape[:1] for rows in self.entries]
-        if told != expected:
-            raise ValueError(f"entries: {name} has the shapes {told}, expected {expected}")
+        shapes, expected = [np.shape(column) for column in entries], [rows.shape[:1] for rows in self.entries]
+        if shapes != expected:
+            raise ValueError(f"entries: {name} has the shapes {shapes}, expected {expected}")
         return CostTable(
             (*self.names, name),
             np.append(self.constant, np.int64(constant)),
@@ -52,35 +52,32 @@ class CostTable:
         )
 
     def costs(self, indices: Integers) -> Integers:
-        """Costs of many architectures at once.
+        """Return the costs of many architectures, (n, columns).
 
         Args:
-            indices: For each architecture the choice at every position, (n, positions).
-
-        Returns:
-            (n, columns).
+            indices: Index of the choice at every position, (n, positions).
 
         Raises:
-            ValueError: If there is not one pick for each position.
+            ValueError: If there is not one index for each position.
         """
         indices = np.asarray(indices, dtype=np.int64)
         if indices.ndim != 2 or indices.shape[1] != len(self.entries):
-            raise ValueError(f"picks: expected (n, {len(self.entries)}), got {indices.shape}")
+            raise ValueError(f"indices: expected (n, {len(self.entries)}), got {indices.shape}")
         constant = np.broadcast_to(self.constant, (len(indices), len(self.names)))
         return self._total(
             constant, (rows[chosen] for rows, chosen in zip(self.entries, indices.T, strict=True))
         )
 
     def cost(self, indices: Sequence[int]) -> dict[str, int]:
-        """Cost of the architecture that takes choice picks[i] at position i, by the columns' names."""
+        """Return the cost of the architecture with choice indices[i] at position i, by column name."""
         return self._named(self.costs(np.asarray(indices, dtype=np.int64)[None])[0])
 
     def least(self) -> dict[str, int]:
-        """Least of each cost; no one architecture need reach all."""
+        """Return the least of each cost, which a single architecture may not reach together."""
         return self._named(self._total(self.constant, (rows.min(axis=0) for rows in self.entries)))
 
     def greatest(self) -> dict[str, int]:
-        """Greatest of each cost; no one architecture need reach all."""
+        """Return the greatest of each cost, which a single architecture may not reach together."""
         return self._named(self._total(self.constant, (rows.max(axis=0) for rows in self.entries)))
 
     def _total(self, constant: Integers, parts: Iterable[Integers]) -> Integers:

@@ -164,7 +164,7 @@ class LatencyTable:
             InputError: If the architecture is not of the table's space.
         """
         constant, entries = self.column(self.space)
-        indices = self.space.indices(architecture)
+        indices = self.space.indices_of(architecture)
         return (constant + sum(int(row[pick]) for row, pick in zip(entries, indices, strict=True))) / 1e6
 
     def as_dict(self) -> dict[str, Any]:

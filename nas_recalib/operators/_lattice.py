@@ -1,4 +1,4 @@
-"""The lattice of a poly-scale convolution as grouped convolutions (Li et al., ECCV 2020, eq. 3, appendix B).
+"""Lattice of a poly-scale convolution as grouped convolutions (Li et al., ECCV 2020, eq. 3, appendix B).
 
 The channels of each group divide into t consecutive blocks. The kernels from one block to another share a
 dilation, and blocks that share one among themselves are a bundle: a dense convolution from some blocks to
@@ -111,10 +111,6 @@ class Lattice:
                     row[i :: term.step_in] = [term.dilation] * len(row[i :: term.step_in])
         return grid
 
-    def run(self, term: Term, source: Tensor, kernels: Tensor) -> Tensor:
-        """Return the grouped convolution of a term."""
-        return F.conv2d(source, kernels, None, self.stride, *self.geometry(term, kernels))
-
     def geometry(self, term: Term, kernels: Tensor) -> tuple[int, int, int]:
         """Return padding, dilation and groups of a term's convolution."""
         return term.dilation * (kernels.shape[-1] // 2), term.dilation, self._width(term)
@@ -196,10 +192,11 @@ class _Convolve(Function):
         read = reader(x, lattice.size)
         sources = [read(lattice.inputs(term)) for term in lattice.terms]
         ctx.save_for_backward(x, weight, *sources)
-        parts = [
-            (lattice.run(term, source, lattice.kernels(weight, term)), lattice.outputs(term))
-            for term, source in zip(lattice.terms, sources, strict=True)
-        ]
+        parts = []
+        for term, source in zip(lattice.terms, sources, strict=True):
+            kernels = lattice.kernels(weight, term)
+            y = F.conv2d(source, kernels, None, lattice.stride, *lattice.geometry(term, kernels))
+            parts.append((y, lattice.outputs(term)))
         return sum_up(parts, lattice.size)
 
     @staticmethod

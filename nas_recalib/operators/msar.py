@@ -126,9 +126,7 @@ class MSSAR(nn.Module):
             raise ValueError(f"msar: expected a source of {images} images, got {got}")
         least = max(self.scales)
         fits = self.clamp or self.strategy != "regional" or (least <= height and least <= width)
-        if (
-            not fits
-        ):  # else the message would fix the sizes of an export
+        if not fits:  # else the message would fix the sizes of an export
             require(False, "msar", "scales", self.scales, f"within a {height}x{width} map")
 
     def _windows(self, source: Tensor) -> list[Tensor]:

@@ -51,18 +51,18 @@ def usable(x: Tensor, weight: Tensor, pattern: Sequence[int], groups: int) -> bo
     TRITON_INTERPRET=1, tensors on the CPU pass, too, slowly, for tests.
     """
     outputs, inputs = shape_at_hand(weight)[:2]
+    if x.is_cuda:
+        supported = ENABLED and torch.cuda.get_device_properties(x.device).major >= 8
+    else:
+        supported = INTERPRETED and x.device.type == "cpu"
     return (
         _INSTALLED
-        and (ENABLED and _ampere(x) if x.is_cuda else INTERPRETED and x.device.type == "cpu")
+        and supported
         and x.device == weight.device
         and {x.dtype, weight.dtype} <= _DTYPES
         and (x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type))
         and min(outputs // groups, inputs) // len(pattern) >= _LEAST_BLOCK
     )
-
-
-def _ampere(x: Tensor) -> bool:
-    return torch.cuda.get_device_properties(x.device).major >= 8
 
 
 def poly_scale(

@@ -16,7 +16,7 @@ from nas_recalib.costs.check import Check, check_cost
 from nas_recalib.costs.macs import Cost
 from nas_recalib.errors import InputError, printable
 from nas_recalib.operators import BlockChoice
-from nas_recalib.pricing import feasible, find_latencies, meant_batch, price
+from nas_recalib.pricing import cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.report.terminal import PlainTable, columns
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import space_names
@@ -55,7 +55,7 @@ class Asked:
         space = SearchSpace.load(self.space)
         timed = self.budget.latency is not None or self.latency_table is not None
         latencies = find_latencies(space, self.latency_table) if timed else None
-        return space, price(space, self.budget, latencies, meant_batch(self.batch, latencies))
+        return space, cost_table(space, self.budget, latencies, resolve_batch(self.batch, latencies))
 
 
 def space_costs(asked: Asked) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def architecture_cost(what: str, asked: Asked) -> dict[str, Any]:
     architecture, name = find_architecture(what, asked.space)
     if asked.of_device:
         space, table = asked.priced()
-        cost = table.cost(space.indices(architecture))
+        cost = table.cost(space.indices_of(architecture))
     else:
         try:
             cost = vars(architecture.cost())
@@ -204,12 +204,13 @@ def cost_check(what: str | None, space: str) -> Check:
     if what is None:
         raise InputError("check: needs an architecture file, or a choice such as psconv+ab")
     architecture, _ = find_architecture(what, space)
-    return check_cost(architecture)
+    sizes = {"input_size": architecture.input_size, "num_classes": architecture.num_classes}
+    return check_cost(architecture.shape, architecture.blocks, **sizes)
 
 
 def as_dict(check: Check) -> dict[str, Any]:
     return {
-        "flop_counter": vars(check.whole),
+        "flop_counter": vars(check.flop_counter),
         "thop": vars(check.thop),
         "differences": [{"why": d.why, "times": d.times, **vars(d.cost)} for d in check.differences],
         "unexplained": vars(check.unexplained),
@@ -218,9 +219,9 @@ def as_dict(check: Check) -> dict[str, Any]:
 
 def check_lines(check: Check) -> Text:
     """Return one line for each counter, and one for each reason why thop's count differs."""
-    same = "the same" if check.whole == check.ours else f"{_signed(check.whole - check.ours)}"
+    same = "the same" if check.flop_counter == check.ours else f"{_signed(check.flop_counter - check.ours)}"
     lines = [
-        f"FlopCounterMode on the whole network: {_plain(check.whole)}: {same}",
+        f"FlopCounterMode on the whole network: {_plain(check.flop_counter)}: {same}",
         f"thop on the whole network: {_plain(check.thop)}: {_signed(check.thop - check.ours)}",
         *(f"  {_signed(one.cost)}: {one.times} x {one.why}" for one in check.differences),
     ]

@@ -45,7 +45,7 @@ BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
 def baselines(names: Sequence[str], space: SearchSpace, feasible: Feasible) -> dict[str, Indices]:
     """Those that the space has and that are within the budget, by name."""
     networks = {name: single_operator(space, name) for name in names}
-    indices = {name: space.indices(network) for name, network in networks.items() if network is not None}
+    indices = {name: space.indices_of(network) for name, network in networks.items() if network is not None}
     return {name: one for name, one in indices.items() if feasible.allows(one)}
 
 
@@ -112,7 +112,7 @@ class ArchitectureStates:
         self.evaluated[self.indices(trial)] = trial
 
     def indices(self, trial: FrozenTrial) -> Indices:
-        return self.space.indices_of(trial.params)
+        return self.space.params_to_indices(trial.params)
 
     def _remember(self, trial: FrozenTrial) -> None:
         """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
@@ -251,7 +251,7 @@ class Scheduler:
     def _resume(
         self, left: FrozenTrial, trials: Sequence[FrozenTrial], attributes: dict[str, Any]
     ) -> TrialSpec:
-        indices = self._space.indices_of(left.params)
+        indices = self._space.params_to_indices(left.params)
         return TrialSpec(
             indices,
             {**resumed_attributes(left), **self._baseline(indices), **attributes},

@@ -263,7 +263,7 @@ class Search:
         except ValueError as error:  # a choice that the space does not have
             self._fail(identity, Failure("error", str(error)))
             raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
-        spec = self.scheduler.enqueued_spec(self.space.indices_of(trial.params))
+        spec = self.scheduler.enqueued_spec(self.space.params_to_indices(trial.params))
         if known := self.scheduler.tried.evaluated.get(spec.indices):
             self._writer.replay(trial, known)
             return None

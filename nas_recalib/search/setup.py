@@ -14,7 +14,7 @@ from nas_recalib.device import Described, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import dump_yaml, write_atomically
 from nas_recalib.plugins import load_study_plugins
-from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
+from nas_recalib.pricing import Latencies, cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.train import Recipe, default_recipe
@@ -147,9 +147,9 @@ def _resolve(request: Request, device: torch.device, trains: Described) -> _Reso
         refuse_difference(location.name, stored, asked)
     refuse_idle(request, budget, objectives)
     latencies = _latencies(request, stored, space, budget, objectives)
-    batch = meant_batch(request.batch or (stored.batch if stored else None), latencies)
+    batch = resolve_batch(request.batch or (stored.batch if stored else None), latencies)
     threads = request.threads or (stored.threads if stored else None)
-    table = price(space, budget, latencies, batch, threads, objectives)
+    table = cost_table(space, budget, latencies, batch, threads, objectives)
     within = feasible(space, table, budget)
     asked_data = request.data if request.data not in (None, "auto") else None
     source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)

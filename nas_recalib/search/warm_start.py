@@ -98,7 +98,7 @@ def warm_start(search: Search, source: optuna.Study) -> Taken:
 
 def _indices(space: SearchSpace, trial: FrozenTrial) -> Indices | None:
     try:
-        return space.indices(Architecture.parse(trial.user_attrs["architecture"]))
+        return space.indices_of(Architecture.parse(trial.user_attrs["architecture"]))
     except (InputError, ValueError):
         return None
 
@@ -117,7 +117,7 @@ def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, indices: In
     return create_trial(
         state=trial.state,
         values=[accuracy_of(trial), *(costs[ATTRIBUTES[name]] for name in search.objectives[1:])],
-        params=search.space.parameters(indices),
+        params=search.space.indices_to_params(indices),
         distributions=distributions(search.space),
         user_attrs=attributes if single else {**attributes, CURVE: curve},
         intermediate_values=dict(enumerate(curve, start=1)) if single else {},

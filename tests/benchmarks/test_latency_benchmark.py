@@ -94,7 +94,7 @@ def test_figures(benchmark):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--device", "tpu"], "device: 'tpu' is not here"),
+        (["--device", "tpu"], "device: 'tpu' does not exist here"),
         (["--spaces", "resnet51"], "unknown space 'resnet51'"),
         (["--dtype", "int8"], "dtype: 'int8' is not one of"),
         (["--architectures", "1"], "architectures: 1 is less than 2"),

@@ -76,7 +76,7 @@ def test_a_target_is_for_the_mean_or_for_each_place(benchmark, each, ratio, wors
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        ("--device=tpu", "device: 'tpu' is not here"),
+        ("--device=tpu", "device: 'tpu' does not exist here"),
         ("--seconds=0", "seconds: 0 is not"),
         ("--threads=9999", "threads: 9999 is not"),
         ("--output=no/such/folder.json", "no/such/folder.json: cannot be written"),

@@ -50,7 +50,7 @@ def test_a_large_count_is_readable(here, capsys):
     assert "within 26.000M params: 6.53e19 of 1.21e22 (0.539%)\n" in told
     assert "<-" not in told, "there is no limit on MACs"
     assert run(["cost", "--space", "resnet20", "--budget", "1M"]) == 2
-    assert "the least possible cost, 32.040M (32,039,552)" in capsys.readouterr().err
+    assert "the least possible cost, 32.040M macs (32,039,552)" in capsys.readouterr().err
 
 
 def test_cost_is_checked_against_other_counters(here, capsys):
@@ -88,7 +88,7 @@ def test_names_of_other_things_than_operators_get_a_hint(here, capsys):
         ("vanilla+scconvs", "did you mean 'scconv'?"),
         ("PSConv", "'PSConv' is not an operator; names have lower-case letters and hyphens, like ab-plus"),
         ("ab_plus", "names have lower-case letters and hyphens, like ab-plus"),
-        ("halve", "one of your own needs --plugin MODULE (in Python, import its module first)"),
+        ("halve", "load an operator of your own with --plugin MODULE (in Python, import its module first)"),
     ):
         assert run(["cost", what]) == 2
         (line,) = capsys.readouterr().err.splitlines()

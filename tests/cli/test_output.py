@@ -160,7 +160,7 @@ def test_a_file_that_is_there_is_overwritten_only_by_force(here, capsys, argumen
     (here / file).write_text("precious")
     assert run(arguments) == 2
     told = capsys.readouterr()
-    assert told.err == f"error: {file}: is there already; add --force to overwrite it, or name another file\n"
+    assert told.err == f"error: {file}: already exists; add --force to overwrite it, or name another file\n"
     assert told.out == ""
     assert (here / file).read_text() == "precious"
     assert run([*arguments, "--force"]) == 0
@@ -171,7 +171,7 @@ def test_correlate_refuses_to_overwrite_before_it_trains(here, capsys):
     (here / "page.html").write_text("precious")
     small = ["--space=tiny.yaml", "--data=digits", "--within=20", "--architectures=3", "--seeds=1"]
     assert run(["correlate", *small, "--html=page.html"]) == 2
-    assert "page.html: is there already; add --force" in capsys.readouterr().err
+    assert "page.html: already exists; add --force" in capsys.readouterr().err
     assert not (here / "runs").exists()
 
 

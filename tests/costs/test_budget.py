@@ -1,4 +1,4 @@
-"""Budgets as they are written, and what they allow."""
+"""Budgets: parsing, formatting, and the costs that they allow."""
 
 import math
 from fractions import Fraction
@@ -179,7 +179,7 @@ def test_what_is_no_limit_is_refused_by_name(name, limit):
 
 def test_a_limit_as_text_is_to_be_parsed():
     with pytest.raises(
-        InputError, match=r"^macs: '4G' is not a number .*; Budget\.parse\(macs=\.\.\.\) reads text"
+        InputError, match=r"^macs: '4G' is not a number .*; use Budget\.parse\(macs=\.\.\.\) to read text"
     ):
         Budget("4G")
 

@@ -1,4 +1,4 @@
-"""What is within a budget, against an enumeration of every architecture."""
+"""Counting, sampling and repair within a budget, compared with an enumeration of all architectures."""
 
 import math
 from collections import Counter
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from nas_recalib.costs import COLUMNS, Budget, CostTable, Feasible
-from nas_recalib.costs.grid import Fronts, Grid, histogram, undominated
+from nas_recalib.costs.knapsack import CompletionCounts, ParetoFronts, histogram, pareto_front
 from nas_recalib.errors import InputError
 
 costs = st.integers(0, 20)
@@ -48,7 +48,7 @@ def within(table, budget):
 @settings(max_examples=250)
 @given(tables_and_budgets(), st.integers(0, 2**32))
 def test_is_what_an_enumeration_finds(table_and_budget, seed):
-    """Raises if and only if nothing fits; what fits is counted, listed, drawn, and given back as it is."""
+    """Raises if and only if nothing fits; what fits is counted, enumerated, drawn, and kept by repair."""
     table, budget = table_and_budget
     fitting = within(table, budget)
     if not fitting:
@@ -64,7 +64,7 @@ def test_is_what_an_enumeration_finds(table_and_budget, seed):
     assert {tuple(indices) for indices in feasible.sample_many(20, random).tolist()} <= set(fitting)
     assert feasible.sample(random) in fitting
     for indices in everything(table)[:40]:
-        near = feasible.nearest(indices, random)
+        near = feasible.repair(indices, random)
         assert feasible.allows(indices) == (indices in fitting)
         assert near == indices if indices in fitting else near in fitting
 
@@ -72,18 +72,18 @@ def test_is_what_an_enumeration_finds(table_and_budget, seed):
 @settings(max_examples=100)
 @given(tables, st.integers(0, 300), st.integers(0, 2**32))
 def test_a_budget_that_one_architecture_alone_meets_gives_that_one(table, index, seed):
-    """Its own cost as the budget, where no other is as cheap in all."""
+    """The budget is the cost of an architecture that no other one matches in every column."""
     architectures = everything(table)
     chosen = architectures[index % len(architectures)]
     budget = Budget(**{name: max(cost, 1) for name, cost in table.cost(chosen).items()})
     assume(within(table, budget) == [chosen])
     feasible, random = Feasible(table, budget), np.random.default_rng(seed)
     assert {feasible.sample(random) for _ in range(5)} == {chosen}
-    assert {feasible.nearest(indices, random) for indices in architectures[:40]} == {chosen}
+    assert {feasible.repair(indices, random) for indices in architectures[:40]} == {chosen}
 
 
 def above(table, columns):
-    """What the grid is given: costs above each position's least."""
+    """Return the costs above each position's least."""
     return [entry[:, :columns] - entry[:, :columns].min(axis=0) for entry in table.entries]
 
 
@@ -92,9 +92,9 @@ def above(table, columns):
 def test_a_coarse_grid_leaves_out_nothing_that_is_under_by_its_slack(table, columns, room, most):
     rows = above(table, min(columns, len(table.names)))
     room = np.full(rows[0].shape[1], room)
-    grid = Grid(rows, room, most)
+    grid = CompletionCounts(rows, room, most)
     under = [
-        room - sum(row[pick] for row, pick in zip(rows, indices, strict=True))
+        room - sum(row[index] for row, index in zip(rows, indices, strict=True))
         for indices in everything(table)
     ]
     fitting = sum((left >= 0).all() for left in under)
@@ -141,10 +141,10 @@ def test_every_architecture_within_is_drawn_equally_often(table, budget):
 
 @pytest.mark.parametrize(("columns", "room"), [(1, 1_900_000), (2, 2_300_000), (3, 2_500_000)])
 def test_every_architecture_that_a_coarse_grid_counts_is_drawn_equally_often(columns, room):
-    """Those whose costs, rounded up to cells, are within."""
+    """They are the architectures whose costs, rounded up to cells, are within."""
     rows = above(skewed(columns), columns)
     room = np.full(columns, room)
-    grid = Grid(rows, room, 40**columns)
+    grid = CompletionCounts(rows, room, 40**columns)
     assert (grid.slack > 0).all()
     cell = -(-(room + 1) // 40)
     expected = [
@@ -169,21 +169,23 @@ def test_large_counts():
 
 
 class Highest:
-    """Draws the largest number below one."""
+    """Generator of the largest number below one."""
 
     def random(self, size):
         return np.full(size, np.nextafter(1.0, 0.0))
 
 
 class Lowest:
+    """Generator of zeros."""
+
     def random(self, size):
         return np.zeros(size)
 
 
 @pytest.mark.parametrize("draws", [Highest(), Lowest()])
-def test_a_choice_that_leaves_no_way_is_never_drawn(draws):
+def test_a_choice_without_completion_is_never_drawn(draws):
     rows = np.array([[9], [0], [9], [3], [9]])
-    drawn = Grid([rows] * 60, np.array([4])).draw(3, draws)
+    drawn = CompletionCounts([rows] * 60, np.array([4])).draw(3, draws)
     assert (drawn % 2 == 1).all()
     assert ((drawn == 3).sum(axis=1) <= 1).all()
 
@@ -196,7 +198,7 @@ def test_memory_takes_choices_away():
     assert {tuple(indices) for indices in feasible.sample_many(300, random).tolist()} == set(
         within(table, budget)
     )
-    assert all(feasible.nearest((1, pick, 2), random) in within(table, budget) for pick in (0, 1))
+    assert all(feasible.repair((1, index, 2), random) in within(table, budget) for index in (0, 1))
 
 
 SMALL = CostTable(
@@ -224,26 +226,29 @@ def test_draws_follow_from_the_generator():
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("budget", [Budget(11), Budget(11, 10)])
-def test_nearest_keeps_every_pick_that_leaves_room(seed, budget):
+def test_repair_keeps_every_choice_that_fits(seed, budget):
     """One position alone is over budget: all others stay."""
     rows = (np.array([[1, 1], [100, 1]]), *[np.array([[2, 2], [1, 1]])] * 5)
     table = CostTable(("macs", "params"), np.array([0, -1]), rows)
-    near = Feasible(table, budget).nearest((1, 0, 0, 0, 0, 0), np.random.default_rng(seed))
+    near = Feasible(table, budget).repair((1, 0, 0, 0, 0, 0), np.random.default_rng(seed))
     assert near == (0, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Budget(5), r"^budget: 5 macs is below the least possible cost, 6 \(6\)$"),
-        (Budget(None, 5), r"^budget: 5 params is below the least possible cost, 6 \(6\)$"),
+        (Budget(5), r"^budget: 5 macs is below the least possible cost, 6 macs \(6\)$"),
+        (Budget(None, 5), r"^budget: 5 params is below the least possible cost, 6 params \(6\)$"),
         (
             Budget(6, 6),
             "^budget: no architecture is within 6 macs and 6 params at once; the least of each alone is "
             "6 macs, 6 params, 12.345 ms latency, 8.0 MB memory$",
         ),
-        (Budget(latency=5_000_000), r"^budget: 5\.000 ms latency is below the least possible, 12\.345 ms$"),
-        (Budget(memory=10**6), r"^budget: 1\.0 MB memory is below the least possible, 8\.0 MB$"),
+        (
+            Budget(latency=5_000_000),
+            r"^budget: 5\.000 ms latency is below the least possible cost, 12\.345 ms latency$",
+        ),
+        (Budget(memory=10**6), r"^budget: 1\.0 MB memory is below the least possible cost, 8\.0 MB memory$"),
         (Budget(8, memory=8 * 10**6), "^budget: no architecture is within 8 macs and 8.0 MB memory at once"),
     ],
 )
@@ -275,19 +280,19 @@ def undominated_by_hand(rows):
     )
 )
 def test_undominated_rows_are_those_that_none_beats(rows):
-    assert list(map(tuple, undominated(np.array(rows)).tolist())) == undominated_by_hand(rows)
+    assert list(map(tuple, pareto_front(np.array(rows)).tolist())) == undominated_by_hand(rows)
 
 
 @settings(max_examples=150)
 @given(table_of(3), st.integers(2, 3), st.integers(1, 40), st.integers(1, 6))
-def test_thinned_fronts_are_certain_of_what_they_say(table, columns, room, most):
+def test_thinned_fronts_bound_the_exact_answer(table, columns, room, most):
     rows, room = above(table, columns), np.full(columns, room)
-    fronts = Fronts(rows, room, most)
+    fronts = ParetoFronts(rows, room, most)
     for step in range(len(rows)):
         sums = {tuple(sum(parts)) for parts in product(*rows[step:])}
         for left in (room, room // 2, room // 3 + 1):
             possible = any((np.array(one) <= left).all() for one in sums)
-            can, may = (bool(ask(step, left[None])[0]) for ask in (fronts.can_finish, fronts.may_finish))
+            can, may = (bool(ask(step, left[None])[0]) for ask in (fronts.fits, fronts.may_fit))
             assert can <= possible <= may
             assert can == may or not fronts.exact
 
@@ -317,4 +322,4 @@ def test_limits_that_costs_trade_off_against_closely_do_not_stall():
     assert all(map(feasible.allows, found))
     assert feasible.count() >= 1
     assert all(feasible.allows(tuple(indices)) for indices in feasible.sample_many(20, random).tolist())
-    assert feasible.allows(feasible.nearest((0,) * 16, random))
+    assert feasible.allows(feasible.repair((0,) * 16, random))

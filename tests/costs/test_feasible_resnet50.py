@@ -1,4 +1,4 @@
-"""What is within a budget of the space of ResNet-50, which no enumeration reaches."""
+"""Counting, sampling and repair in the space of ResNet-50, which is too large to enumerate."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nas_recalib.costs import COLUMNS, Budget, CostTable, Feasible
-from nas_recalib.costs.grid import histogram
+from nas_recalib.costs.knapsack import histogram
 from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
 
@@ -46,7 +46,7 @@ def test_no_draw_is_over_budget_in_resnet50(resnet50, texts, exact):
     assert (not any(feasible.slack.values())) == exact
     random = np.random.default_rng(1)
     for indices in random.integers(24, size=(200, 16)).tolist():
-        near = feasible.nearest(indices, random)
+        near = feasible.repair(indices, random)
         assert feasible.allows(near)
         assert near == tuple(indices) or not feasible.allows(indices)
 
@@ -76,7 +76,7 @@ def test_at_the_least_cost_the_cheapest_are_left_and_below_it_none(resnet50):
     assert feasible.count() == math.prod(map(len, cheapest))
     drawn = feasible.sample_many(200, np.random.default_rng(0))
     assert all(set(column) <= set(some) for column, some in zip(drawn.T, cheapest, strict=True))
-    with pytest.raises(InputError, match=r"is below the least possible cost, 3\.732G \(3,732,119,552\)"):
+    with pytest.raises(InputError, match=r"is below the least possible cost, 3\.732G macs \(3,732,119,552\)"):
         Feasible(resnet50, Budget(least - 1))
 
 
@@ -103,7 +103,7 @@ def test_the_cost_of_one_architecture_of_resnet50_gives_that_one(resnet50, names
     assert set(feasible.slack.values()) == {0}
     assert feasible.sample(random) == indices
     assert list(feasible.enumerate(random)) == [indices]
-    assert feasible.nearest((0,) * 16, random) == indices
+    assert feasible.repair((0,) * 16, random) == indices
 
 
 def test_a_histogram_counts_every_architecture_where_it_costs(resnet50):

@@ -121,7 +121,7 @@ def test_the_column_of_a_space_holds_every_architecture(tmp_path, granularity):
     random = np.random.default_rng(0)
     for _ in range(5):
         indices = tuple(int(random.integers(len(position.choices))) for position in space.positions)
-        joined = max(constant, *(entry[pick] for entry, pick in zip(entries, indices, strict=True)))
+        joined = max(constant, *(entry[index] for entry, index in zip(entries, indices, strict=True)))
         assert joined == space.from_indices(indices).memory(4)
     assert len({int(value) for entry in entries for value in entry}) > len(entries), "choices differ"
 

@@ -85,9 +85,9 @@ def test_costs_of_many_are_those_of_each():
     assert FULL.costs(np.empty((0, 2), dtype=int)).shape == (0, 4)
 
 
-@pytest.mark.parametrize("picks", [(0,), (0, 0, 0)])
-def test_refuses_picks_of_another_length(indices):
-    with pytest.raises(ValueError, match=r"picks: expected \(n, 2\), got"):
+@pytest.mark.parametrize("indices", [(0,), (0, 0, 0)])
+def test_refuses_indices_of_another_length(indices):
+    with pytest.raises(ValueError, match=r"indices: expected \(n, 2\), got"):
         TABLE.cost(indices)
 
 
@@ -110,5 +110,5 @@ def test_refuses_a_column_that_does_not_fit(name, entries, message):
 
 
 def test_costs_are_plain_integers():
-    """So that they can be written to a file as they are."""
+    """They can then be written to JSON."""
     assert {type(value) for value in FULL.cost((0, 0)).values()} == {int}

@@ -74,7 +74,7 @@ def test_the_space_of_a_study_means_what_it_did():
 def test_a_space_without_a_format_is_of_version_0_1_and_that_is_said(tmp_path):
     (tmp_path / "s.yaml").write_text(WRITTEN["space"])
     with pytest.warns(
-        UserWarning, match=r"msar is read as version 0.1 meant it, msar\(norm=hidden\); .*format: nas"
+        UserWarning, match=r"msar is read as in version 0.1, as msar\(norm=hidden\); .*format: nas"
     ):
         before = SearchSpace.load(tmp_path / "s.yaml")
     assert before.describe() == WRITTEN["space"]
@@ -113,6 +113,6 @@ def test_the_commands_say_it_once_in_one_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "s.yaml").write_text(WRITTEN["space"])
     assert run(["cost", "--space", "s.yaml"]) == 0
     assert capsys.readouterr().err == (
-        "note: s.yaml: msar is read as version 0.1 meant it, msar(norm=hidden); for what it means today, "
+        "note: s.yaml: msar is read as in version 0.1, as msar(norm=hidden); for its current meaning "
         "add the line 'format: nas-recalib/space/2'\n"
     )

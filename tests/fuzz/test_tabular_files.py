@@ -16,7 +16,7 @@ from nas_recalib.correlation.study import read_plan, scored, trained, validate_s
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.latency import LatencyTable, build_table
-from nas_recalib.pricing import Latencies, price
+from nas_recalib.pricing import Latencies, cost_table
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.timing import Settings
 
@@ -43,7 +43,9 @@ def load():
         assert type(constant) is int
         assert len(entries) == 3
         table.as_dict()
-        price(table.space, Budget(memory=10**9), Latencies.of(table, table.space), table.conditions.batch)
+        cost_table(
+            table.space, Budget(memory=10**9), Latencies.of(table, table.space), table.conditions.batch
+        )
     except InputError as error:
         assert str(error).startswith(("t.json", "latency table"))
 
@@ -77,7 +79,7 @@ def test_what_a_study_keeps_of_a_table(made, data):
     content = data.draw(mutated(made[2]))
     try:
         latencies = Latencies.from_dict(content, made[0])
-        price(made[0], Budget(latency=10**9), latencies, 1)
+        cost_table(made[0], Budget(latency=10**9), latencies, 1)
     except InputError as error:
         assert "latencies" in str(error)
 

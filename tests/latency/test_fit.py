@@ -31,7 +31,8 @@ def table(chosen, machine, rounds=18):
 def unseen(chosen, count=40):
     random = np.random.default_rng(99)
     return [
-        chosen.at(tuple(int(random.integers(len(p.choices))) for p in chosen.positions)) for _ in range(count)
+        chosen.from_indices(tuple(int(random.integers(len(p.choices))) for p in chosen.positions))
+        for _ in range(count)
     ]
 
 
@@ -44,7 +45,7 @@ def test_known_times_come_out_again_whatever_the_drift(granularity):
         for pick, entry in enumerate(made.entries[index]):
             indices = [0] * len(chosen.positions)
             indices[index] = pick
-            architecture = chosen.at(tuple(indices))
+            architecture = chosen.from_indices(tuple(indices))
             seconds = dict(zip(architecture.blocks, machine.blocks(architecture), strict=True))
             told = sum(seconds[name] for name in position.blocks)
             assert (entry.median, entry.lower, entry.upper) == pytest.approx((told,) * 3, rel=1e-5)

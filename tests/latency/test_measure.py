@@ -13,8 +13,8 @@ from nas_recalib.timing import Settings
 
 CPU = torch.device("cpu")
 QUICK = Settings(CPU, threads=1, seconds=0.01)
-CHOSEN = [space().at((pick,) * 9) for pick in (5, 0, 3)]
-REFERENCE = space().at((0,) * 9)
+CHOSEN = [space().from_indices((pick,) * 9) for pick in (5, 0, 3)]
+REFERENCE = space().from_indices((0,) * 9)
 
 
 def measured(machine, **more):

@@ -1,4 +1,4 @@
-"""Choices by name: which are equal, which are refused, and what they build."""
+"""Operator choices by name: equal ones, refused ones, and the modules that they build."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_what_builds_the_same_block_is_the_same_choice(written, canonical):
 
 
 def test_a_repeated_pattern_is_its_period_with_channels_relabelled(normal, make):
-    """Why psconv(pattern=1-2-1-2) may stand as psconv(pattern=1-2)."""
+    """This justifies writing psconv(pattern=1-2-1-2) as psconv(pattern=1-2)."""
     repeated, period = make(PSConv2d, 8, 8, pattern=(1, 2, 1, 2)), make(PSConv2d, 8, 8, pattern=(1, 2))
     order = [0, 1, 4, 5, 2, 3, 6, 7]  # quarters 0 and 2, then 1 and 3
     period.weight.data = repeated.weight.data[order][:, order]

@@ -1,4 +1,4 @@
-"""One image, whose average is one value a channel, is refused where a norm in training would fail alone."""
+"""A training batch of one value per channel is refused only where a batch norm would fail."""
 
 import pytest
 import torch

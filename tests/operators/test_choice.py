@@ -1,4 +1,4 @@
-"""The syntax of a choice, before any name in it is looked up."""
+"""Syntax of a choice, independent of the names in it."""
 
 import pytest
 

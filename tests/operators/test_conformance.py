@@ -1,4 +1,4 @@
-"""What every operator owes its user, whatever it computes."""
+"""Conformance of every operator to the requirements on all operators."""
 
 import onnx
 import onnxruntime

@@ -1,4 +1,4 @@
-"""The fused gate against its formula, written down straight."""
+"""Fused product of a map and its gate, compared with the plain formula."""
 
 import gc
 import weakref
@@ -14,7 +14,7 @@ SIZES = [(8, 8), (12, 4), (7, 9), (14, 14), (3, 2), (1, 1)]
 
 
 def straight(x, grids, mix, residual=None):
-    """Every grid pooled from the map itself; what adaptive pooling and nearest repetition say."""
+    """Return the product with every grid pooled from the map itself and upsampled by torch."""
     height, width = x.shape[-2:]
     pooled = [F.adaptive_avg_pool2d(x, (min(k, height), min(k, width))) for k in grids]
     weights = sum(mix(index, F.interpolate(p, size=(height, width))) for index, p in enumerate(pooled))
@@ -46,8 +46,8 @@ def test_values_and_gradients_are_those_of_the_formula(normal, size, grids, with
 
 def test_large_maps_are_summed_in_parts(normal):
     x, g = (normal(5, 8, 64, 96).requires_grad_() for _ in range(2))
-    results = [torch.autograd.grad(f(x, (1, 2), m), x, g)[0] for f, m in ((recalibrate, weigh), (straight, mix))]
-    torch.testing.assert_close(*results)
+    fused, expected = (recalibrate(x, (1, 2), weigh), straight(x, (1, 2), mix))
+    torch.testing.assert_close(torch.autograd.grad(fused, x, g), torch.autograd.grad(expected, x, g))
 
 
 @pytest.mark.parametrize("build", [AccuracyBooster, SqueezeExcite, MSSAR])
@@ -59,7 +59,7 @@ def test_the_gradient_can_be_differentiated(normal, make, build, size):
     assert torch.autograd.gradgradcheck(call, (x, residual), fast_mode=True)
 
 
-def test_gradients_may_be_asked_for_again(normal, make):
+def test_gradients_may_be_computed_twice(normal, make):
     module, x = make(MSSAR, 6), normal(2, 6, 8, 8).requires_grad_()
     y = module(x)
     first, again = (torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=True) for _ in range(2))
@@ -116,8 +116,8 @@ def test_half_precision_averages_do_not_overflow():
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
-def test_nothing_stays_behind_where_the_module_alone_is_asked_for(normal, make, create_graph):
-    """The map's own gradient is then never asked for, and nobody finishes what the product left."""
+def test_no_memory_leaks_where_only_gradients_of_the_module_are_computed(normal, make, create_graph):
+    """The gradient of the map is then never computed, and the weights deferred to it must be released."""
     module, kept = make(AccuracyBooster, 6), []
     for _ in range(5):
         x = normal(2, 6, 8, 8).requires_grad_()

@@ -17,7 +17,7 @@ def test_without_clamp_a_region_needs_a_position(normal, make):
 
 
 def test_moving_an_image_within_its_region_moves_no_weight(normal, make):
-    """Regional weights see a region's mean alone, sliding ones also where in the region things are."""
+    """Regional weights depend only on a region's mean, sliding ones also on positions within the region."""
     x = normal(1, 6, 8, 8)
     moved = x.clone()
     moved[:, :, :4, :4] = moved[:, :, :4, :4].flip(2, 3)

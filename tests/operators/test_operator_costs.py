@@ -26,7 +26,7 @@ def test_psconv(count, height, width, inputs, outputs, stride, groups, vary):
 @pytest.mark.parametrize("r", [1, 2, 4, 9])
 @pytest.mark.parametrize(("pooling", "identity"), [("avg", True), ("max", False)])
 def test_scconv(count, height, width, inputs, outputs, stride, groups, r, pooling, identity):
-    """K3 at full size, K2 where r x r windows have been pooled, K1 and K4 where the stride leads."""
+    """K3 runs at full size, K2 on r x r pooled maps, K1 and K4 with the stride."""
     inner, outer = 9 * (inputs // 2) ** 2 // groups, 9 * inputs * outputs // 4 // groups
     pooled = (height // min(r, height)) * (width // min(r, width))
     strided = -(-height // stride) * -(-width // stride)

@@ -1,4 +1,4 @@
-"""The matrix product against torch's own 1x1 convolution."""
+"""Pointwise convolution as a matrix product, compared with torch's own 1x1 convolution."""
 
 import pytest
 import torch

@@ -34,7 +34,7 @@ def test_the_mask_is_a_kronecker_product_of_small_matrices(make):
 
 
 def test_gradients_pass_straight_through_the_step(normal, make):
-    """The gradient of a factor is that of the product of binaries, were they numbers."""
+    """The gradient of a factor is that of the product of the binary factors."""
     module = scramble(make(LearnedPSConv2d, 4, 4), torch.Generator().manual_seed(2))
     binaries = [(f > 0).double().requires_grad_() for f in module.factors]
     product = torch.ones(1, 1, dtype=torch.float64)

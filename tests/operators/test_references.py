@@ -75,7 +75,7 @@ def check(module, reference, *inputs):
 
 @pytest.fixture(params=["terms", "dense"])
 def way(request, monkeypatch):
-    """Run a lattice by its terms, or by whole convolutions with zeros in them."""
+    """Run a lattice by its terms, or by full convolutions with zeros in them."""
     monkeypatch.setattr(_lattice, "_dense_is_faster", lambda *_: request.param == "dense")
 
 

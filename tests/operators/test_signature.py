@@ -1,4 +1,4 @@
-"""What is refused at registration, before a block fails to build it."""
+"""Refusal of constructors that no block could build or no choice could name."""
 
 from functools import partial
 from typing import Literal
@@ -72,7 +72,7 @@ def test_refuses_a_name_that_could_not_be_written(name):
 
 
 class Strict(nn.Conv2d):
-    """Leaves nothing to a default that a block gives."""
+    """Operator without defaults for the arguments that a block passes."""
 
     def __init__(self, in_channels, out_channels, kernel_size, stride, groups, *, reach: int = 1, **_):
         super().__init__(in_channels, out_channels, kernel_size, stride, reach, reach, groups)

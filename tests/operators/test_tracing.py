@@ -1,4 +1,4 @@
-"""What operators owe torch.fx and torch.jit.trace beyond the checks that all of them pass."""
+"""Operators under torch.fx and torch.jit.trace, beyond the conformance checks."""
 
 import pytest
 import torch

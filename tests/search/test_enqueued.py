@@ -29,7 +29,7 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_
 ):
     first, second, third = make(), make(), make()
     indices = second.scheduler.next(second.study.get_trials(), 6).indices
-    second.study.enqueue_trial(first.space.parameters(indices))
+    second.study.enqueue_trial(first.space.indices_to_params(indices))
     monkeypatch.setattr(second, "_take", die)
     with pytest.raises(SystemExit):
         second.next()
@@ -43,7 +43,7 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_
 
 def test_an_enqueued_trial_that_another_reads_first_leaves_no_trial_behind(make, monkeypatch):
     slow, quick = make(first=()), make(first=())
-    quick.study.enqueue_trial(quick.space.parameters(quick.scheduler.next([], 6).indices))
+    quick.study.enqueue_trial(quick.space.indices_to_params(quick.scheduler.next([], 6).indices))
     pop = slow.study._pop_waiting_trial_id
 
     def after_another():
@@ -60,14 +60,14 @@ def test_the_answer_to_an_enqueued_trial_that_has_no_room_is_not_trained(make):
     for _ in range(2):
         job = worker.next()
         worker.fail(job.number, Failure("out-of-memory", "no room"))
-    worker.study.enqueue_trial(worker.space.parameters(worker.space.indices(job.architecture)))
+    worker.study.enqueue_trial(worker.space.indices_to_params(worker.space.indices_of(job.architecture)))
     assert worker.next().architecture != job.architecture
     assert "replayed_from" in worker.study.get_trials()[2].user_attrs
 
 
 def test_an_enqueued_trial_whose_worker_dies_before_it_read_it_is_enqueued_anew(make, clock, monkeypatch):
     hasty, other = make(target=2), make(target=2)
-    wish = other.space.parameters(other.scheduler.next(other.study.get_trials(), 2).indices)
+    wish = other.space.indices_to_params(other.scheduler.next(other.study.get_trials(), 2).indices)
     other.study.enqueue_trial(wish)
     monkeypatch.setattr(hasty.scheduler, "by_hand", die)
     with pytest.raises(SystemExit):
@@ -76,13 +76,13 @@ def test_an_enqueued_trial_whose_worker_dies_before_it_read_it_is_enqueued_anew(
         clock.now = now
         other._look()
     assert states(other) == ["lost", "WAITING"]
-    assert other.space.parameters(other.space.indices(other.next().architecture)) == wish
+    assert other.space.indices_to_params(other.space.indices_of(other.next().architecture)) == wish
 
 
 def test_of_an_enqueued_and_a_younger_trial_that_both_withdraw_one_is_trained(make, monkeypatch):
     first, second, third = (make(target=2, strategy="random", first=()) for _ in range(3))
-    indices = first.space.indices(all_architectures(first.space)[0])
-    first.study.enqueue_trial(first.space.parameters(indices))
+    indices = first.space.indices_of(all_architectures(first.space)[0])
+    first.study.enqueue_trial(first.space.indices_to_params(indices))
     spec, enqueued_spec = TrialSpec(indices), first.scheduler.enqueued_spec
     late = []
 
@@ -96,12 +96,12 @@ def test_of_an_enqueued_and_a_younger_trial_that_both_withdraw_one_is_trained(ma
     assert first._take_enqueued() is None
     assert second._take(late[0], spec) is None
     assert states(third) == ["withdrawn"] * 2
-    assert third.space.indices(third.next().architecture) == indices
+    assert third.space.indices_of(third.next().architecture) == indices
 
 
 def test_an_enqueued_trial_that_there_was_no_room_for_is_trained_where_there_is_more(make, monkeypatch):
     first, second, later = make(target=1, first=()), make(target=1, first=()), make(target=2, first=())
-    wishes = [first.space.parameters(first.space.indices(one)) for one in all_architectures(first.space)[:2]]
+    wishes = [first.space.encode(one) for one in all_architectures(first.space)[:2]]
     for wish in wishes:
         first.study.enqueue_trial(wish)
     seen = second._look()
@@ -138,7 +138,7 @@ def test_who_dies_while_it_answers_an_enqueued_trial_leaves_it_to_be_trained_whe
     dead.begin(3, Silent())
     broken = dead._take(dead._writer.begin(TrialSpec(indices)), TrialSpec(indices))
     dead.fail(broken.number, Failure("error", "a bug", "traceback"))
-    study.enqueue_trial(dead.space.parameters(indices))
+    study.enqueue_trial(dead.space.indices_to_params(indices))
     monkeypatch.setattr(study._storage, "set_trial_state_values", dies_of(TrialState.FAIL, study._storage))
     with pytest.raises(SystemExit):
         dead.next()
@@ -160,7 +160,7 @@ def dies_of(last, storage):
 def test_an_enqueued_trial_is_put_back_with_all_that_it_carried(tmp_path, monkeypatch, added):
     study = optuna.create_study(direction="maximize")
     dead, finder = (make_search(study, tmp_path, StandIn()) for _ in range(2))
-    wish = dead.space.parameters((1, 1, 1))
+    wish = dead.space.indices_to_params((1, 1, 1))
     study.enqueue_trial(wish, **added)
     put_back(dead, finder, monkeypatch)
     assert study.get_trials()[1].user_attrs == added.get("user_attrs", {})
@@ -169,7 +169,7 @@ def test_an_enqueued_trial_is_put_back_with_all_that_it_carried(tmp_path, monkey
 
 def test_an_enqueued_trial_that_looks_like_a_searchs_own_is_dropped_even_by_who_dies(make, clock):
     dead, other = make(), make()
-    wish = dead.space.parameters((1, 1, 1))
+    wish = dead.space.indices_to_params((1, 1, 1))
     for _ in range(2):
         dead.study.enqueue_trial(wish, user_attrs={"architecture": "vanilla", "continues": 0})
     dead.study._pop_waiting_trial_id()
@@ -183,7 +183,7 @@ def test_an_enqueued_trial_that_looks_like_a_searchs_own_is_dropped_even_by_who_
 def test_a_waiting_trial_that_has_its_parameters_is_put_back_with_them(tmp_path, monkeypatch):
     study = optuna.create_study(direction="maximize")
     dead, finder = (make_search(study, tmp_path, StandIn()) for _ in range(2))
-    wish = dead.space.parameters((1, 1, 1))
+    wish = dead.space.indices_to_params((1, 1, 1))
     kinds = distributions(dead.space)
     study.add_trial(create_trial(state=TrialState.WAITING, params=wish, distributions=kinds))
     put_back(dead, finder, monkeypatch)
@@ -219,6 +219,6 @@ def test_what_is_enqueued_while_it_is_trained_is_not_trained_twice_by_one_that_i
     search.begin(5, Silent())
     job = search.next()
     for _ in range(2):
-        search.study.enqueue_trial(search.space.parameters(search.space.indices(job.architecture)))
+        search.study.enqueue_trial(search.space.indices_to_params(search.space.indices_of(job.architecture)))
     assert search.next().architecture != job.architecture
     assert states(search) == ["RUNNING", "withdrawn", "withdrawn", "RUNNING"]

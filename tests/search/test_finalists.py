@@ -13,7 +13,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.latency import Measured, build_table
-from nas_recalib.pricing import Latencies, price
+from nas_recalib.pricing import Latencies, cost_table
 from nas_recalib.search.confirm import FINALISTS, measure_finalists
 from nas_recalib.search.local import run_here
 from nas_recalib.study.summary import summarise
@@ -37,7 +37,7 @@ def study(tmp_path, latencies):
     budget = Budget(latency=LIMIT)
     config = replace(CONFIG, budget=budget, latencies=asdict(latencies))
     study.set_user_attr("config", config.as_dict())
-    table = price(space(), budget, latencies, 1)
+    table = cost_table(space(), budget, latencies, 1)
     search = make_search(study, tmp_path, StandIn(), space=space(), budget=budget, table=table)
     assert run_here(search, 20, Silent())
     return study

@@ -163,7 +163,7 @@ class World:
         self.strategy = "random" if len(self.objectives) > 1 else self.draw.choice(["random", "evolution"])
 
     def pick(self) -> dict[str, str]:
-        return self.space.parameters(
+        return self.space.indices_to_params(
             tuple(self.draw.randrange(len(one.choices)) for one in self.space.positions)
         )
 
@@ -171,7 +171,7 @@ class World:
         """What another study has trained, left at the first rung where there is one."""
         curve = {1: 0.9} if self.pruner != "none" else dict.fromkeys(range(1, EPOCHS + 1), 0.9)
         for parameters in {tuple(one.items()): one for one in (self.pick() for _ in range(count))}.values():
-            indices = self.space.indices_of(parameters)
+            indices = self.space.params_to_indices(parameters)
             one = create_trial(
                 state=TrialState.COMPLETE if self.pruner == "none" else TrialState.PRUNED,
                 value=0.9,

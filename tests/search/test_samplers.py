@@ -14,7 +14,7 @@ def space():
 
 
 def all_picks(space):
-    return [space.indices(architecture) for architecture in all_architectures(space)]
+    return [space.indices_of(architecture) for architecture in all_architectures(space)]
 
 
 def sampler_of(space, strategy, tried, budget=None, seed=0):
@@ -28,7 +28,7 @@ def ask(sampler, study):
 
 def indices_of(sampler, trial):
     space = sampler._space
-    return space.indices(space.decode(trial.params))
+    return space.indices_of(space.decode(trial.params))
 
 
 def asked(sampler, study=None):
@@ -54,7 +54,7 @@ def test_what_went_on_is_as_young_as_its_end(space):
     study = optuna.create_study(direction="maximize")
     early, late = all_picks(space)[:2]
     for indices, state in ((early, "PRUNED"), (late, "COMPLETE"), (early, "COMPLETE")):
-        told = {"params": space.parameters(indices), "distributions": sampler.distributions}
+        told = {"params": space.indices_to_params(indices), "distributions": sampler.distributions}
         study.add_trial(create_trial(state=TrialState[state], value=0.5, **told))
     sampler.propose(study, 3)
     assert [one.indices for one in seen[0].known] == [late, early]

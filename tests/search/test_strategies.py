@@ -60,7 +60,7 @@ class Run:
 
     def ask(self):
         trial = self.study.ask(self.sampler.distributions)
-        return trial, self.space.indices(self.space.decode(trial.params))
+        return trial, self.space.indices_of(self.space.decode(trial.params))
 
     def tell(self, trial, indices):
         assert indices not in self.tried
@@ -209,7 +209,7 @@ class TestEvolution:
         edge = (5, 5, 5)
         budget = Budget(macs=TINY.table.cost((3, 5, 5))["macs"])
         feasible = Feasible(TINY.table, budget)
-        known = [(feasible.nearest(edge, np.random.default_rng(0)), 1.0)]
+        known = [(feasible.repair(edge, np.random.default_rng(0)), 1.0)]
         strategy = evolution(population=1, sample=1)
         children = [strategy(state(known, seed=seed, budget=budget)) for seed in range(40)]
         assert all(feasible.allows(child) for child in children)

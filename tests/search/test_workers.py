@@ -116,7 +116,7 @@ def test_what_has_told_an_epoch_is_gone_on_with_whatever_the_one_who_finds_it_wa
 def test_what_was_begun_earlier_is_not_begun_again_while_it_goes_on_under_a_younger_number(make, clock):
     dead, slow, quick = make(first=()), make(first=()), make(first=())
     job = dead.next()
-    spec = TrialSpec(slow.space.indices(job.architecture))
+    spec = TrialSpec(slow.space.indices_of(job.architecture))
     late = slow._writer.begin(spec)  # written by one that looked before
     pass_away(clock, quick)
     slow.heartbeat.sign()
@@ -152,7 +152,7 @@ def test_what_failed_by_a_bug_with_half_batches_is_tried_again_by_others(make):
         job = first.next()
         first.fail(job.number, failure)
     spec = second.scheduler.next(second.study.get_trials(), 6)
-    assert spec.indices == second.space.indices(job.architecture)
+    assert spec.indices == second.space.indices_of(job.architecture)
     assert second._take(second._writer.begin(spec), spec), "else it would be proposed again for ever"
 
 
@@ -246,7 +246,7 @@ def test_a_worker_of_this_machine_is_known_to_have_ended_at_once(tmp_path):
 def test_what_an_older_release_trained_anew_is_not_gone_on_with(make):
     worker = make(first=())
     job = worker.next()
-    indices = worker.space.indices(job.architecture)
+    indices = worker.space.indices_of(job.architecture)
     worker.requeue_running()
     assert len(to_resume(worker.study.get_trials())) == 1
     anew = worker._writer.begin(TrialSpec(indices))
@@ -285,12 +285,12 @@ def test_a_search_is_not_done_while_it_trains(make):
 
 def test_what_another_study_left_and_this_one_broke_off_is_gone_on_with_after_the_goal(make):
     worker = make(target=0, pruner="halving")
-    indices = worker.space.indices(all_architectures(worker.space)[0])
+    indices = worker.space.indices_of(all_architectures(worker.space)[0])
     worker.study.add_trial(
         create_trial(
             state=TrialState.PRUNED,
             value=0.5,
-            params=worker.space.parameters(indices),
+            params=worker.space.indices_to_params(indices),
             distributions=distributions(worker.space),
             user_attrs={"taken_from": "other/0", "architecture": str(worker.space.from_indices(indices))},
             intermediate_values={1: 0.5},

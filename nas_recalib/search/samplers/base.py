@@ -216,7 +216,7 @@ class StrategySampler(BaseSampler):
         random = np.random.default_rng((*self._entropy, number))
         state = self._situation(study, number, random)
         proposed = self._strategy(state)
-        indices = self._feasible.nearest(proposed or self._feasible.sample(random), random)
+        indices = self._feasible.repair(proposed or self._feasible.sample(random), random)
         if indices in state.tried:
             indices = _nearest_untried(state, indices) or indices
         return Proposal(indices, None if proposed in (None, indices) else proposed, state.kept)
@@ -232,7 +232,7 @@ class StrategySampler(BaseSampler):
         proposal = self.propose(study, trial.number)
         for key, value in proposal.kept.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)
-        return self._space.parameters(proposal.indices)
+        return self._space.indices_to_params(proposal.indices)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -280,7 +280,7 @@ class StrategySampler(BaseSampler):
         return _Ended(trial.datetime_complete, trial.state == TrialState.COMPLETE, known)
 
     def _indices(self, trial: FrozenTrial) -> Indices:
-        return self._space.indices_of(trial.params)
+        return self._space.params_to_indices(trial.params)
 
 
 def _age(one: _Ended) -> tuple[datetime, int]:

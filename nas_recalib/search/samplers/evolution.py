@@ -55,7 +55,7 @@ def _child(parent: Indices, state: SearchState) -> Indices | None:
     around = neighbours(state.space, parent)
     for _ in range(_PATIENCE if len(around) else 0):
         mutation = around[state.random.integers(len(around))].tolist()
-        child = state.feasible.nearest(mutation, state.random)
+        child = state.feasible.repair(mutation, state.random)
         if child not in state.tried:
             return child
     return None

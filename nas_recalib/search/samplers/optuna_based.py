@@ -98,7 +98,7 @@ def from_optuna(make: Callable[[int], BaseSampler], attempts: int = 16, keep: st
 def _indices(space: SearchSpace, parameters: dict[str, Any], random: np.random.Generator) -> Indices:
     """What a sampler leaves out (NSGA-II does so with what it mutates) is drawn uniformly."""
     drawn = {name: allowed[random.integers(len(allowed))] for name, allowed in space.options().items()}
-    return space.indices_of({**drawn, **parameters})
+    return space.params_to_indices({**drawn, **parameters})
 
 
 def tpe() -> Strategy:
