@@ -18,7 +18,13 @@ from nas_recalib.networks import Backbone, get_backbone
 from nas_recalib.networks.backbone import GateFan
 from nas_recalib.operators import BlockChoice
 from nas_recalib.operators.catalog import UnknownOperator
-from nas_recalib.operators.choice_format import FORMATS, modern_text, oldest_format, write_in_format
+from nas_recalib.operators.choice_format import (
+    FORMATS,
+    modern_text,
+    oldest_format,
+    require_applicable,
+    write_in_format,
+)
 from nas_recalib.plugins import load_installed, require_plugins
 
 _TEXT = re.compile(
@@ -105,7 +111,13 @@ class Architecture:
             )
         size = whole_number("input_size", size, 1, _MOST)
         classes = whole_number("num_classes", classes, 1, _MOST)
-        return cls(backbone, tuple(_choice(name, blocks[name]) for name in names), size, classes)
+        choices = tuple(_choice(name, blocks[name]) for name in names)
+        for name, choice in zip(names, choices, strict=True):
+            try:
+                require_applicable(choice.convolution, depthwise=shape.depthwise)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+        return cls(backbone, choices, size, classes)
 
     @classmethod
     def parse(cls, text: str) -> "Architecture":

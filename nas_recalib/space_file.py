@@ -12,7 +12,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel, path_argument
 from nas_recalib.operators import BlockChoice, Part
 from nas_recalib.operators.catalog import Kind, parse_part
-from nas_recalib.operators.choice_format import modern_text
+from nas_recalib.operators.choice_format import modern_text, require_applicable
 from nas_recalib.plugins import load_installed
 
 Granularity = Literal["block", "stage", "network"]
@@ -165,6 +165,7 @@ def _allowed(block: str, kind: Kind, file: SpaceFile, *, depthwise: bool) -> tup
     for text in texts:
         try:
             part = parse_part(modern_text(text, number, depthwise=depthwise), kind)
+            require_applicable(part, depthwise=depthwise)
         except ValueError as error:
             raise ValueError(f"{key}: {error}") from error
         if part in parts:

@@ -92,6 +92,12 @@ def test_a_backbone_supplies_the_defaults():
         ("resnet18", None, {}, "blocks: None is neither a choice nor a mapping"),
         (
             "resnet20",
+            "psconv(depthwise=blocks)",
+            {},
+            "layer1.0: psconv: depthwise is for depthwise convolutions, and this backbone has none",
+        ),
+        (
+            "resnet20",
             dict.fromkeys(get_backbone("resnet20").blocks(), 3),
             {},
             r"layer1\.0: 3 is not a choice",

@@ -78,7 +78,8 @@ def pyramid(
 ) -> nn.Module:
     """Return a backbone for torchvision's detectors: the maps of a network and a feature pyramid over them.
 
-    Its parameters are named as in torchvision's own backbones with a pyramid (`body...`, `fpn...`).
+    With the vanilla convolution its parameters are named as in torchvision's own backbones with a pyramid
+    (`body...`, `fpn...`); those of another convolution are below `operator`, beside its `bias`.
 
     Args:
         network: Network of this package, as `build` returns it.
@@ -123,8 +124,8 @@ class _BiasedConvolution(nn.Module):
                 nn.init.kaiming_uniform_(parameter, a=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.operator(x) + self.bias[:, None, None]
-        return y
+        y: Tensor = self.operator(x)
+        return y + self.bias[:, None, None].to(y.dtype)
 
 
 def freeze_norms(network: Module) -> Module:

@@ -36,14 +36,19 @@ def _without(arguments: Arguments, *names: str) -> Arguments:
 
 
 def _simplify_psconv(arguments: Arguments) -> Arguments | Part:
-    """Reduce a pattern to its shortest period (the same lattice, relabelled), and one of ones to vanilla."""
+    """Reduce a pattern to its shortest period (the same lattice, relabelled), and one of ones to vanilla.
+
+    In blocks, a depthwise pattern of two periods puts the dilations elsewhere than one of one period, which
+    is no relabelling where grouped convolutions stand around it.
+    """
     pattern = arguments["pattern"]
     assert isinstance(pattern, tuple)
     t = len(pattern)
     period = next(p for p in range(1, t + 1) if t % p == 0 and pattern == pattern[:p] * (t // p))
     if pattern[:period] == (1,):
         return VANILLA
-    arguments["pattern"] = pattern[:period]
+    if period == 1 or arguments["depthwise"] != "blocks":
+        arguments["pattern"] = pattern[:period]
     return _without(arguments, "vary", "depthwise") if period == 1 else arguments
 
 

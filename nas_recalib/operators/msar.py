@@ -40,9 +40,9 @@ class MSSAR(nn.Module):
             distance.
         hidden: Absolute number of channels between the two convolutions; leave it out for a relative one.
         reduction: Divisor of the relative number, channels / (reduction x len(scales)), rounded to the
-            nearest and at least 1. 1 is the text's D' = D / L (section 3.5); the parameters and
-            multiply-accumulates that the paper prints imply 3 in its ResNets (tables 2, 3 and 5) and 16 in
-            its ResNeXt-50 (table 5).
+            nearest and at least 1. 1 is the text's D' = D / L (section 3.5); the
+            multiply-accumulates that the paper prints imply 3 in its ResNets (tables 2, 3 and 5; in table 2
+            the parameters as well) and 16 in its ResNeXt-50 (table 5, parameters as well).
         norm: "both" puts a batch norm after each convolution, as section 3.2 defines sigma_1 and sigma_2.
             "hidden" omits the second one and rounds relative widths down: the operator of versions before
             0.2, for networks made with them.
@@ -138,8 +138,9 @@ class MSSAR(nn.Module):
         reaches = [int(math.sqrt(height * width) / scale) for scale in self.scales]
         if self.strategy == "sliding":
             return [F.avg_pool2d(source, 2 * r + 1, 1, r, count_include_pad=False) for r in reaches]
-        ones = torch.ones_like(source[:1, :1])
-        return [_diamond_sums(source, r) / _diamond_sums(ones, r) for r in reaches]
+        ones = torch.ones_like(source[:1, :1], dtype=torch.float32)
+        sums = ((_diamond_sums(source, reach), _diamond_sums(ones, reach)) for reach in reaches)
+        return [(total / count).to(source.dtype) for total, count in sums]
 
     def _weigh(self, averaged: list[Tensor]) -> Tensor:
         """Return the mean of the scales' weights, on a common refinement of their grids (eq. 2)."""
@@ -171,6 +172,7 @@ def _lcm(a: int, b: int) -> int:
 
 def _diamond_sums(x: Tensor, reach: int) -> Tensor:
     """Return sums of (N, C, H, W) over |dh| + |dw| <= reach around every position, row by row."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # which cannot hold sums of many
     height = x.shape[-2]
     total = torch.zeros_like(x)
     for shift in range(-min(reach, height - 1), min(reach, height - 1) + 1):

@@ -83,3 +83,12 @@ def test_refuses_a_source_of_other_channels(normal, make):
     module = make(MSSAR, 6, source_channels=10)
     with pytest.raises(ValueError, match=r"msar: expected \(N, 10, H, W\), got \(2, 6, 8, 8\)"):
         module(normal(2, 6, 8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_l1_ball_is_averaged_without_losing_digits_in_half_precision(make, normal, dtype):
+    module = make(MSSAR, 8, (1,), strategy="sliding-l1", dtype=torch.float32)
+    x = (8 * (normal(2, 8, 56, 56, dtype=torch.float32).relu() + 1)).to(dtype)
+    (half,), (full,) = module._windows(x), module._windows(x.float())
+    assert half.dtype == dtype
+    assert ((half.float() - full) / full).abs().max() < torch.finfo(dtype).eps
