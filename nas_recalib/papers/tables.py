@@ -53,7 +53,7 @@ def paper_page(compared: Sequence[Compared]) -> str:
         "# The papers' tables",
         "",
         f"Written by `nas-recalib tables --markdown`. {_counts(compared)}",
-        "What of ours stands for a row is in [complexity.csv](../../nas_recalib/papers/complexity.csv), and",
+        "`nas_recalib/papers/complexity.csv` says which of our networks stands for a row, and",
         "`nas-recalib tables --export ROW` writes it as an architecture file.",
         "",
         "## Complexity, as the papers print it and as we count it",
