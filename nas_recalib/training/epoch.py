@@ -1,4 +1,4 @@
-"""One pass over the training images, and one over the evaluation images."""
+"""One epoch of training, and evaluation by top-1 and top-5 accuracy."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from nas_recalib.data.streaming import Batch, normalise
 from nas_recalib.errors import Diverged
 from nas_recalib.training.distributed import World
 
-_CHECK_EVERY = 50  # steps: looking at the loss waits for the device and for the other processes
+_CHECK_EVERY = 50  # steps: reading the loss synchronises with the device and the other processes
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Evaluation images, and how many of them are named right, over all processes."""
+    """Number of evaluation images, and of correct top-1 and top-5 predictions, over all processes."""
 
     images: int
     top1: int
@@ -35,7 +35,7 @@ def train_epoch(
     dtype: torch.dtype,
     world: World,
 ) -> float:
-    """Train on one batch for each learning rate.
+    """Train on one batch per learning rate.
 
     Args:
         network: Network on the world's device, replicated over its processes.
@@ -43,14 +43,14 @@ def train_epoch(
         batches: Batches of this process, as many as rates.
         rates: Learning rate of each step.
         label_smoothing: Label smoothing of the cross-entropy.
-        dtype: Type of convolutions and products; float32 switches autocast off.
+        dtype: Data type of convolutions and matrix products; float32 disables autocast.
         world: Processes that train together.
 
     Returns:
         Mean training loss over all processes.
 
     Raises:
-        Diverged: If the loss stops being finite, in every process alike.
+        Diverged: In every process, if the loss stops being finite.
     """
     network.train()
     total = torch.zeros((), device=world.device)
@@ -73,23 +73,23 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Iterable[Batch], *, dtype: torch.dtype, world: World) -> Counts:
-    """Count the images whose class a network predicts.
+    """Count the correct predictions of a network.
 
     Args:
-        network: Network on the world's device, not replicated: processes may have unequal shares.
+        network: Network on the world's device; not replicated, as processes may have unequal shares.
         batches: Batches of this process.
-        dtype: Type of convolutions and products, as in training.
+        dtype: Data type of convolutions and matrix products, as in training.
         world: Processes that evaluate together.
     """
     network.eval()
     counts = torch.zeros(3, dtype=torch.int64, device=world.device)
     for images, labels in batches:
         logits = _logits(network, images, dtype, world.device)
-        likeliest = logits.topk(min(5, logits.shape[1])).indices
-        right = likeliest == labels.to(world.device, non_blocking=True)[:, None]
+        predictions = logits.topk(min(5, logits.shape[1])).indices
+        correct = predictions == labels.to(world.device, non_blocking=True)[:, None]
         counts[0] += len(labels)
-        counts[1] += right[:, 0].sum()
-        counts[2] += right.sum()
+        counts[1] += correct[:, 0].sum()
+        counts[2] += correct.sum()
     return Counts(*world.sum(counts).tolist())
 
 
