@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ _HELD_OUT = {
 _HIDDEN = frozenset(  # folders of operating systems, besides those whose names start with a full stop
     ("@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "lost+found", "$recycle.bin")
 )
+_Ignored = defaultdict[str, list[str]]  # paths of ignored files and folders by reason
 _SAMPLE = 8  # images that are opened to look for dark 16-bit ones
 
 
@@ -94,12 +95,12 @@ def read_folder(kind: str, root: Path) -> Tree:
     part = _find_part(root, "train")
     if part is None:
         raise InputError(f"data: {root} has no folder train/ with one folder per class")
-    ignored = _Ignored(root)
+    ignored: _Ignored = defaultdict(list)
     folders = _class_folders(part, ignored)
     classes = tuple(folders)
     train = _read_part(folders, classes, ignored)
     empty = sorted(set(range(len(classes))) - set(train.labels.tolist()))
-    ignored_files = "".join(f"; {remark}" for remark in ignored.remarks())
+    ignored_files = "".join(f"; {remark}" for remark in _ignored_remarks(ignored, root))
     if not len(train.labels):
         raise InputError(
             f"data: {part} has no images; expected train/CLASS/*.jpg and the like{ignored_files}"
@@ -109,28 +110,16 @@ def read_folder(kind: str, root: Path) -> Tree:
     if len(classes) < 2:
         raise InputError(f"data: {part} has one class, {classes[0]!r}; at least 2 are needed")
     held_out, remark = _held_out(root, _HELD_OUT[kind], classes, ignored)
-    remarks = (*ignored.remarks(), remark, _depth_remark(train.paths))
+    remarks = (*_ignored_remarks(ignored, root), remark, _depth_remark(train.paths))
     return Tree(classes, train, held_out, tuple(filter(None, remarks)))
 
 
-class _Ignored:
-    """Counts of ignored files and folders by reason."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._counts: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
-
-    def add(self, reason: str, path: str) -> None:
-        self._counts[reason] += 1
-        self._first[reason] = min(path, self._first.get(reason, path))
-
-    def remarks(self) -> list[str]:
-        """Return one sentence per reason."""
-        return [
-            f"ignored {reason}: {count}, such as {os.path.relpath(self._first[reason], self._root)}"
-            for reason, count in sorted(self._counts.items())
-        ]
+def _ignored_remarks(ignored: _Ignored, root: Path) -> list[str]:
+    """Return one sentence per reason why files were ignored."""
+    return [
+        f"ignored {reason}: {len(paths)}, such as {os.path.relpath(min(paths), root)}"
+        for reason, paths in sorted(ignored.items())
+    ]
 
 
 def _find_part(root: Path, name: str) -> Path | None:
@@ -189,11 +178,11 @@ def _scan(part: Path, ignored: _Ignored) -> Iterator[str]:
         for entry in entries:
             if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112 - fast
                 if is_hidden(entry.name):
-                    ignored.add("hidden files and folders", entry.path)
+                    ignored["hidden files and folders"].append(entry.path)
                 else:
                     yield entry.path
             elif _suffix(entry.name) in SUFFIXES and not is_hidden(entry.name):
-                ignored.add("images outside the folders of the classes", entry.path)
+                ignored["images outside the folders of the classes"].append(entry.path)
 
 
 def _read_part(folders: Mapping[str, Path], classes: Sequence[str], ignored: _Ignored) -> FileImages:
@@ -213,21 +202,21 @@ def _image_files(folder: str | Path, ignored: _Ignored) -> Iterator[str]:
             suffix, link = _suffix(entry.name), entry.is_symlink()
             if entry.is_dir(follow_symlinks=False):
                 if is_hidden(entry.name):
-                    ignored.add("hidden files and folders", entry.path)
+                    ignored["hidden files and folders"].append(entry.path)
                 else:
                     yield from _image_files(entry.path, ignored)
             elif link and os.path.isdir(entry.path):  # noqa: PTH112 - may lead back here
-                ignored.add("links to folders inside the classes", entry.path)
+                ignored["links to folders inside the classes"].append(entry.path)
             elif suffix not in SUFFIXES and suffix not in UNREAD_SUFFIXES:
                 continue
             elif is_hidden(entry.name):
-                ignored.add("hidden files and folders", entry.path)
+                ignored["hidden files and folders"].append(entry.path)
             elif suffix in UNREAD_SUFFIXES:
-                ignored.add(f"{suffix} files, which are not read", entry.path)
+                ignored[f"{suffix} files, which are not read"].append(entry.path)
             elif os.path.isfile(entry.path) if link else entry.is_file():  # noqa: PTH113
                 yield entry.path
             else:
-                ignored.add("broken links and special files", entry.path)
+                ignored["broken links and special files"].append(entry.path)
 
 
 def _depth_remark(paths: Sequence[Path]) -> str:

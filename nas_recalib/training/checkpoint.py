@@ -202,7 +202,8 @@ def _refuse_other_files(out: Path, name: str, run: Run) -> None:
 
 
 def _other_run(path: Path, difference: tuple[str, object, object]) -> InputError:
-    option, stored, current = difference
+    option, *values = difference
+    stored, current = ("no limit" if value is None else value for value in values)
     return InputError(
         f"{option}: {path} was made with {stored}, asked for {current}; choose another --output, or delete it"
     )

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path, content):
             r"--data: .* made with folder:/data/a \(0123456789abcdef\), asked for digits \(fedcba98.*",
         ),
         ({"seed": 1}, "--seed: .* was made with 0, asked for 1"),
-        ({"limit_batches": 5}, "--limit-batches: .* was made with None, asked for 5"),
+        ({"limit_batches": 5}, "--limit-batches: .* was made with no limit, asked for 5"),
     ],
 )
 def test_other_settings_are_refused_and_the_option_is_named(saved, change, message):

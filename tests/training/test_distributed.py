@@ -14,7 +14,7 @@ from nas_recalib.architecture import build
 from nas_recalib.data.streaming import open_stream
 from nas_recalib.errors import InputError, OtherProcessEnded
 from nas_recalib.training.distributed import World, join_world
-from nas_recalib.training.epoch import evaluate
+from nas_recalib.training.loop import evaluate
 
 ALONE = World(0, 1, CPU)
 

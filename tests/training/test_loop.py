@@ -18,7 +18,7 @@ from nas_recalib.data.streaming import open_stream
 from nas_recalib.errors import Diverged, InputError, StopTraining
 from nas_recalib.training import loop
 from nas_recalib.training.distributed import World
-from nas_recalib.training.epoch import evaluate
+from nas_recalib.training.loop import evaluate
 
 
 @pytest.fixture(scope="module")
