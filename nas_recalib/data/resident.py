@@ -54,10 +54,7 @@ class Resident:
 
     def to(self, device: torch.device) -> "Resident":
         """Return a copy on another device."""
-        tensors = {
-            name: getattr(self, name).to(device)
-            for name in ("train_images", "train_labels", "val_images", "val_labels", "mean", "std")
-        }
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Protocol
 
@@ -126,10 +126,8 @@ def _digits() -> Source:
 
     Their file is read without importing scikit-learn, which takes longer than a small training.
     """
-    spec = find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    table = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(path), delimiter=",")
     pixels = (table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
     labels = table[:, -1].astype(np.int64)
     rank = np.zeros(len(labels), dtype=np.int64)
