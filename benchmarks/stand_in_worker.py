@@ -106,7 +106,7 @@ def main() -> None:
     space = SearchSpace.parse(SPACE, NAME)
     study = create_study(place)
     with (
-        locked_worker(given.folder, alone=False) as worker,
+        locked_worker(given.folder, exclusive=False) as worker,
         StorageHeartbeat(study._storage, given.folder, given.beat, given.grace) as heartbeat,
     ):
         search = Search(

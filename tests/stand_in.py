@@ -103,7 +103,7 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         "proxy": proxy,
         "strategy": "predictor",
         "pruner": "none",
-        "facts": common_attrs,
+        "common_attrs": common_attrs,
         "checkpoints": Checkpoints(folder / "checkpoints"),
         "worker": f"here/{next(_workers[folder])}",
         **changes,

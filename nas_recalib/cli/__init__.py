@@ -1,4 +1,4 @@
-"""The command line: parses, calls the package, prints. Heavy imports wait until a command runs."""
+"""Command line `nas-recalib`: its commands, exit statuses and error messages."""
 
 import sys
 from importlib.metadata import version
@@ -8,36 +8,35 @@ import typer
 from typer.exceptions import TyperException
 
 from nas_recalib.cli import correlate, measure, search, storage, study, train
-from nas_recalib.cli.output import OutputLost, complain, interrupted_by_sigterm, notes, say, standard_streams
+from nas_recalib.cli.output import (
+    OutputLost,
+    interrupted_by_sigterm,
+    notes,
+    print_error,
+    say,
+    standard_streams,
+)
 from nas_recalib.errors import Diverged, InputError, OtherProcessEnded, StopSearch, StopTraining
 
+# Commands import the package when they run, so that --help imports neither torch nor optuna.
 app = typer.Typer(
     name="nas-recalib",
-    help="Which cheap operator belongs in which block of a ResNet, under a hard budget.",
+    help="Search which cheap operator belongs in which block of a ResNet, under a hard budget.",
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # whose columns cut options off where the terminal is narrow
+    rich_markup_mode=None,  # Rich's columns cut options off in narrow terminals
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for command in (
-    search.search,
-    study.status,
-    study.show,
-    study.export,
-    measure.cost,
-    measure.tables,
-    measure.bench,
-    measure.latency,
-    correlate.correlate,
-):
+_study_commands = (search.search, study.status, study.show, study.export)
+_measuring_commands = (measure.cost, measure.tables, measure.bench, measure.latency, correlate.correlate)
+for command in (*_study_commands, *_measuring_commands, train.train):
     app.command()(command)
-app.command(short_help="Train an architecture at full size.")(train.train)
 app.add_typer(storage.storage, name="storage")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"nas-recalib {version('nas-recalib')}")
         raise typer.Exit
 
@@ -51,20 +50,20 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command line; exit status 0, 1 (failed), 2 (bad input), 130 (interrupted)."""
+    """Run the command line; exit with status 0 (success), 1 (failure), 2 (bad input) or 130 (interrupted)."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """As `main`, with the arguments given and the exit status returned."""
+    """Run the command line with the given arguments and return its exit status."""
     with standard_streams():
         try:
             status = _run(arguments)
             sys.stdout.flush()
         except OutputLost as error:
-            if error.reader_left:  # it has seen enough
+            if error.reader_left:
                 return 0
-            complain(f"error: {error}")
+            print_error(f"error: {error}")
             return 1
         return status
 
@@ -73,22 +72,22 @@ def _run(arguments: list[str]) -> int:
     try:
         with interrupted_by_sigterm(), notes():
             status = app(arguments or ["--help"], prog_name="nas-recalib", standalone_mode=False)
-        if status == 130:  # Typer's answer to an interruption
+        if status == 130:  # Typer's status of an interruption
             resumes = arguments[0] in ("search", "train", "latency", "correlate")
             say("interrupted" + (": run the same command again to resume" if resumes else ""))
         return status if isinstance(status, int) else 0
     except TyperException as error:
         message = error.format_message().strip().replace("\n", " ")
         if message:
-            complain(f"error: {message}")
+            print_error(f"error: {message}")
         return error.exit_code
     except InputError as error:
-        complain(f"error: {error}")
+        print_error(f"error: {error}")
         return 2
     except OtherProcessEnded as error:
         say(f"failed: {error}")
         return 1
     except (StopSearch, StopTraining, Diverged) as error:
-        for line in f"failed: {error}".splitlines():  # with the traceback of what failed
-            complain(line)
+        for line in f"failed: {error}".splitlines():  # may have a traceback
+            print_error(line)
         return 1

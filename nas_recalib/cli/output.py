@@ -1,4 +1,4 @@
-"""Standard output and error, interruptions, files that the user names, and the cache folder."""
+"""What all commands share: messages, broken pipes, interruption, output files, the cache folder."""
 
 import json
 import os
@@ -20,18 +20,18 @@ from nas_recalib.errors import EXISTS, SUBSTITUTE, FormatNote, InputError, in_on
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM, by which clusters take machines away, do what Ctrl-C does, once.
+    """Raise KeyboardInterrupt on the first SIGTERM, which clusters send before they take a machine away.
 
-    Nothing disturbs the clean-up that a signal has begun: not a second SIGTERM, nor under torchrun, which may
-    send on what its processes have received already, a second SIGINT; nor torch's handler of SIGCHLD, which
-    raises an error where the same signal has ended a process that decodes images.
+    Further signals are ignored, so that the clean-up is not interrupted: a second SIGTERM; under torchrun,
+    which forwards signals that its processes have received already, a second SIGINT; and SIGCHLD, for which
+    torch's handler raises an error if the same signal has ended a process that decodes images.
     """
-    if threading.current_thread() is not threading.main_thread():  # the others cannot handle signals
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot handle signals
         yield
         return
-    launched = "LOCAL_RANK" in os.environ
+    under_torchrun = "LOCAL_RANK" in os.environ
     handled = [signal.SIGTERM]
-    if launched and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if under_torchrun and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handled.append(signal.SIGINT)
     interrupted = False
 
@@ -47,24 +47,24 @@ def interrupted_by_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        if not (launched and interrupted):
+        if not (under_torchrun and interrupted):
             for number, handler in before.items():
-                if handler is not None:  # not set by Python, and so not to be set by it
+                if handler is not None:  # None was not set from Python, which cannot restore it
                     signal.signal(number, handler)
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing; Python complains of a signal that has arrived when SIG_IGN is set."""
+    """Do nothing: with SIG_IGN Python would report a signal that arrives while handlers are changed."""
 
 
-_LONGEST = 2000  # of what is said at once
+_LONGEST = 2000  # characters of an error message
 
 
 class OutputLost(Exception):
-    """Standard output takes no more.
+    """Failure to write to standard output.
 
     Attributes:
-        reader_left: Whether whoever read it has ended, as `head` does when it has seen enough.
+        reader_left: Whether the reader of the pipe has ended, as `head` does when it has seen enough.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -73,9 +73,13 @@ class OutputLost(Exception):
 
 
 class _Stream:
-    """A standard stream that is asked for everything but to write and to flush.
+    """Proxy of a standard stream that handles errors of writing and flushing.
 
-    From the first failure on it writes to nowhere, so that nothing fails again when Python ends.
+    After the first error it writes to the null device, so that nothing fails again when Python ends.
+
+    Args:
+        stream: Standard stream.
+        raises: Whether to raise OutputLost after an error.
     """
 
     def __init__(self, stream: TextIO, *, raises: bool) -> None:
@@ -96,31 +100,29 @@ class _Stream:
         try:
             call(*arguments)
         except OSError as error:
-            with suppress(OSError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
+            with suppress(OSError), Path(os.devnull).open("w") as null:
+                os.dup2(null.fileno(), self._stream.fileno())
             if self._raises:
                 raise OutputLost(error) from None
 
 
 @contextmanager
 def standard_streams() -> Iterator[None]:
-    """Prevent a character or a reader that has gone from ending a command while it works.
+    """Make standard output and error robust while the context lasts.
 
-    Characters that the encoding of a stream lacks are printed by a substitute. Where standard error takes no
-    more, progress messages are lost and the work continues; where standard output takes no more, `OutputLost`
-    is raised. A stream that was closed before the command began leads to the null device, so that no file
-    opened later takes its descriptor.
+    Characters that the encoding of a stream lacks are replaced. If standard error cannot be written to,
+    messages are lost and the command continues; if standard output cannot be, `OutputLost` is raised. A
+    stream that was closed before the command started is opened on the null device, so that no file opened
+    later gets its descriptor.
     """
     before = sys.stdout, sys.stderr
     for descriptor in range(3):
         with suppress(OSError):
             os.fstat(descriptor)
             continue
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free, which is this one
-    sys.stdout = _prepared(sys.stdout, raises=True)
-    sys.stderr = _prepared(sys.stderr, raises=False)
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
+    sys.stdout = _robust(sys.stdout, raises=True)
+    sys.stderr = _robust(sys.stderr, raises=False)
     try:
         yield
     finally:
@@ -129,16 +131,16 @@ def standard_streams() -> Iterator[None]:
 
 @contextmanager
 def notes() -> Iterator[None]:
-    """Print the package's own warnings as notes of one line, once each, and leave others as they are."""
-    said: set[str] = set()
+    """Print each of the package's own warnings once, as a note of one line; leave other warnings alone."""
+    printed: set[str] = set()
     with warnings.catch_warnings():
         before = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
             if not isinstance(message, FormatNote):
                 before(message, category, *where, **options)
-            elif str(message) not in said:
-                said.add(str(message))
+            elif str(message) not in printed:
+                printed.add(str(message))
                 say(f"note: {message}")
 
         warnings.showwarning = show
@@ -146,36 +148,40 @@ def notes() -> Iterator[None]:
         yield
 
 
-def _prepared(stream: TextIO | None, *, raises: bool) -> TextIO:
-    if stream is None:  # it was closed
-        stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+def _robust(stream: TextIO | None, *, raises: bool) -> TextIO:
+    if stream is None:  # closed before the command started
+        stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors=SUBSTITUTE)
     return cast(TextIO, _Stream(stream, raises=raises))
 
 
-def cache_folder(given: Path | None) -> Path:
+def cache_folder(option: Path | None) -> Path:
     """Return the folder for downloads and decoded images.
 
-    Where none is given it is `nas-recalib` in the user's cache folder. A user of a container or a cluster job
-    may have no home, or none to write to; a temporary folder takes its place then, which is said.
+    The default is `nas-recalib` in the user's cache folder. If the user has no home directory, or one that
+    cannot be written to (as in some containers and cluster jobs), it is a temporary folder, and a message
+    says so.
+
+    Args:
+        option: Value of --cache-dir.
 
     Raises:
         InputError: If there is no temporary folder either.
     """
-    if given is not None:
-        return given
+    if option is not None:
+        return option
     folder = _user_cache()
-    if folder and _can_be_had(folder):
+    if folder and _is_usable(folder):
         return folder
-    why = f"{folder} cannot be made" if folder else "no home directory is known"
-    temporary = _temporary_folder(f"cache-dir: {why}", "name a folder with --cache-dir")
-    say(f"{why}: downloads are kept in {temporary} (--cache-dir names another folder)")
+    problem = f"{folder} cannot be created" if folder else "no home directory is known"
+    temporary = _temporary_folder(f"cache-dir: {problem}", "name a folder with --cache-dir")
+    say(f"{problem}: downloads are kept in {temporary} (--cache-dir names another folder)")
     return temporary
 
 
 def provide_home() -> None:
-    """Give a user without a home a temporary one, which Ray looks for when it is imported.
+    """Set HOME to a temporary folder if the user has no home directory, which Ray needs when imported.
 
     Raises:
         InputError: If there is no temporary folder either.
@@ -187,59 +193,63 @@ def provide_home() -> None:
 
 
 def _user_cache() -> Path | None:
-    """Return the default folder, after the XDG base directory specification: a relative path is ignored."""
+    """Return the default cache folder by the XDG base directory specification; ignore a relative path."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     with suppress(RuntimeError):  # neither HOME nor a passwd entry
         base = base if base.is_absolute() else Path.home() / ".cache"
     return base / "nas-recalib" if base.is_absolute() else None
 
 
-def _can_be_had(folder: Path) -> bool:
-    """Return whether a folder is there, perhaps to be read alone, or could be made."""
+def _is_usable(folder: Path) -> bool:
+    """Return whether a folder exists (it may be read-only) or could be created."""
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    with suppress(OSError):  # a link into a folder of others
+    with suppress(OSError):  # a link into another user's folder
         return nearest.is_dir() and (nearest == folder or os.access(nearest, os.W_OK | os.X_OK))
     return False
 
 
-def _temporary_folder(why: str, instead: str) -> Path:
-    """Return a folder of this user's alone among the temporary files, or refuse with what to do instead."""
-    reason = "it is not a folder of this user's"
+def _temporary_folder(problem: str, advice: str) -> Path:
+    """Return a temporary folder that belongs to this user.
+
+    Raises:
+        InputError: If there is none; the message is the problem, the reason and the advice.
+    """
+    reason = "it belongs to another user"
     try:
         folder = Path(tempfile.gettempdir()) / f"nas-recalib-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()  # whoever else can write there could have put a link in its place
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+        status = folder.lstat()  # another user could have put a link there
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
             return folder
     except OSError as error:
         reason = error.strerror or str(error)
-    raise InputError(f"{why}, and there is no temporary folder ({reason}); {instead}")
+    raise InputError(f"{problem}, and there is no temporary folder ({reason}); {advice}")
 
 
 def say(line: str) -> None:
-    """To standard error, once however many processes torchrun started."""
+    """Print a message to standard error; under torchrun, only the main process prints."""
     if os.environ.get("RANK", "0") == "0":
         print(printable(line), file=sys.stderr, flush=True)
 
 
-def complain(line: str) -> None:
-    """To standard error, by every process: each may have a trouble of its own."""
+def print_error(line: str) -> None:
+    """Print an error to standard error; under torchrun every process does, as each may fail differently."""
     rank = os.environ.get("RANK", "0")
-    told = printable(line if rank == "0" else f"process {rank}: {line}")
-    if len(told) > _LONGEST:  # both ends tell something: where it is, and what is allowed
-        told = f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"
-    print(told, file=sys.stderr, flush=True)
+    text = printable(line if rank == "0" else f"process {rank}: {line}")
+    if len(text) > _LONGEST:  # keep both ends: the place of the error, and the advice
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    print(text, file=sys.stderr, flush=True)
 
 
 def require_output(path: Path | None, force: bool) -> None:
-    """Refuse, before long work, to write a file that is there already or cannot be written.
+    """Check before long work that an output file can be written.
 
     Args:
-        path: Name of the file, if the user gave one.
-        force: Whether it may be overwritten.
+        path: Path of the file; None if the user gave none.
+        force: Whether the file may be overwritten.
 
     Raises:
-        InputError: If it may not, or cannot be written.
+        InputError: If the file cannot be written, or exists and may not be overwritten.
     """
     from nas_recalib.files import require_writable
 
@@ -255,13 +265,13 @@ def print_json(content: object) -> None:
 
 
 def say_remarks(*remarks: str) -> None:
-    """Print what the user should know about the images, if there is anything."""
+    """Print remarks about the data to standard error; skip empty ones."""
     for remark in filter(None, remarks):
         say(f"data: {remark}")
 
 
 def say_skipped(skipped: Sequence[str], most: int = 10) -> None:
-    """Names images that were left out."""
+    """Print which images were skipped to standard error, and of many the first `most`."""
     for image in skipped[:most]:
         say(f"skipped {image}")
     if len(skipped) > most:

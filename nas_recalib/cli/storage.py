@@ -1,4 +1,4 @@
-"""Commands about where studies are kept: storage check, storage serve."""
+"""Commands `storage check` and `storage serve`, about where studies are stored."""
 
 from typing import Annotated
 
@@ -7,12 +7,12 @@ import typer
 from nas_recalib.cli.options import AsJson
 from nas_recalib.cli.output import print_json, say
 
-storage = typer.Typer(help="Test where studies are kept, or serve it to other machines.")
+storage = typer.Typer(help="Test a storage of studies, or serve one to other machines.")
 Url = Annotated[
     str,
     typer.Argument(
         help="sqlite:///PATH, postgresql://USER@HOST/NAME, journal:///PATH, grpc://HOST:PORT or another that "
-        "SQLAlchemy knows.",
+        "SQLAlchemy supports.",
         metavar="URL",
     ),
 ]
@@ -23,7 +23,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 def check(url: Url, as_json: AsJson = False) -> None:
     """Test a storage: write trials, read them back, delete them.
 
-    Says how fast it is and how many workers it bears. Exit status 1 if it does not do what it should.
+    Prints how fast it is and how many workers it can serve. Exit status 1 if it fails or loses what was
+    written.
     """
     import optuna
 
@@ -33,15 +34,15 @@ def check(url: Url, as_json: AsJson = False) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        found = check_storage(url)
+        report = check_storage(url)
     except StopSearch as problem:
         if as_json:
             print_json({"storage": hide_password(url), "problem": str(problem)})
         raise
     if as_json:
-        print_json(found.as_dict())
+        print_json(report.as_dict())
     else:
-        print(*found.lines(), sep="\n")
+        print(*report.lines(), sep="\n")
 
 
 @storage.command()
@@ -50,10 +51,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.", metavar="HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65_535, metavar="PORT")] = 13000,
 ) -> None:
-    """Serve a database by gRPC.
+    """Serve a database to other machines through a gRPC proxy.
 
-    Workers share this process's few connections to the database. They take
-    --storage grpc://HOST:PORT. The port asks for no password.
+    Workers share this process's few connections to the database. Start them
+    with --storage grpc://HOST:PORT. The port has no authentication.
     """
     import optuna
 
@@ -62,6 +63,8 @@ def serve(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if host not in _LOOPBACK:
-        say(f"note: {host}:{port} has no authentication: whoever can reach it can read, change and delete")
-        say("every study; let a firewall admit the workers alone, or listen on 127.0.0.1 and tunnel by ssh")
+        say(
+            f"warning: {host}:{port} has no authentication, and anyone who reaches it can read, change and "
+            "delete every study; admit only the workers by a firewall, or use --host 127.0.0.1 and ssh"
+        )
     serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))

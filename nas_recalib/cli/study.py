@@ -1,4 +1,4 @@
-"""Commands about a study: show, status, export."""
+"""Commands `show`, `status` and `export`, about a study."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +11,7 @@ from nas_recalib.cli.output import print_json, require_output, say
 
 def show(
     study: StudyName,
-    top: Annotated[int, typer.Option(help="Trials to list.", min=1, metavar="N")] = 20,
+    top: Annotated[int, typer.Option(help="Number of trials to list.", min=1, metavar="N")] = 20,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     page: Annotated[
@@ -23,8 +23,8 @@ def show(
 ) -> None:
     """Show the results of a study.
 
-    These are the best architecture, the trials, the front of accuracy against
-    MACs and the importance of blocks.
+    These are the best architecture, the trials, the Pareto front of accuracy and
+    MACs, and the importance of each block's choice.
     """
     from nas_recalib.files import write_atomically
     from nas_recalib.report.study import study_tables, verdict
@@ -32,7 +32,7 @@ def show(
     from nas_recalib.report.terminal import print_table
 
     require_output(page, force)
-    summary = summary_of(study, runs_dir, storage, plugin)
+    summary = _summary(study, runs_dir, storage, plugin)
     if page:
         write_atomically(page, study_page(summary))
         say(f"wrote {page}")
@@ -45,24 +45,24 @@ def show(
 def status(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Option(help="Show everything about the trial of this number.", metavar="N")
+        int | None, typer.Option(help="Show all details of the trial of this number.", metavar="N")
     ] = None,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a search is training, and what failed."""
+    """Show the progress of a search, and details of its trials."""
     from nas_recalib.report.study import status_tables, trial_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.study.status import find_trial, read_status
 
-    opened = opened_study(study, runs_dir, storage)
+    opened = _open(study, runs_dir, storage)
     if trial is None:
         status = read_status(opened)
         print_json(status.as_dict()) if as_json else print_table(status_tables(status))
     else:
-        told = find_trial(opened, trial)
-        print_json(told.as_dict()) if as_json else print_table(trial_tables(told))
+        details = find_trial(opened, trial)
+        print_json(details.as_dict()) if as_json else print_table(trial_tables(details))
 
 
 def export(
@@ -78,22 +78,22 @@ def export(
     storage: Storage = None,
     plugin: Plugins = None,
 ) -> None:
-    """Write the architecture that a study found to a file."""
+    """Write the best architecture of a study to a file."""
     from nas_recalib.export import export_architecture
     from nas_recalib.report.study import accuracy_text, timed_text
 
-    row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial, overwrite=force)
-    told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
-    say(f"wrote {output}: trial {row.number}, {told}")
+    row = export_architecture(_summary(study, runs_dir, storage, plugin), output, trial, overwrite=force)
+    figures = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
+    say(f"wrote {output}: trial {row.number}, {figures}")
 
 
-def summary_of(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:
+def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:
     from nas_recalib.study.summary import summarise
 
-    return summarise(opened_study(study, runs, storage), plugins or ())
+    return summarise(_open(study, runs, storage), plugins or ())
 
 
-def opened_study(study: str, runs: Path, storage: str | None) -> Any:
+def _open(study: str, runs: Path, storage: str | None) -> Any:
     import optuna
 
     from nas_recalib.study.location import StudyLocation, open_study

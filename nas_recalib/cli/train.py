@@ -1,4 +1,4 @@
-"""The command that trains at full size."""
+"""Command `train`, which trains an exported architecture at full size."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from nas_recalib.cli.output import cache_folder, say, say_remarks, say_skipped
 
 
 def train(
-    architecture: Annotated[Path, typer.Argument(help="An architecture file.", metavar="FILE")],
+    architecture: Annotated[Path, typer.Argument(help="Architecture file.", metavar="FILE")],
     data: Annotated[
         str,
         typer.Option(help="imagenet:PATH, folder:PATH, cifar10, cifar100, digits or auto.", metavar="DATA"),
@@ -29,10 +29,10 @@ def train(
         str, typer.Option(help="step100 or cosine120, the papers' schedules.", metavar="NAME")
     ] = "step100",
     epochs: Annotated[
-        int | None, typer.Option(help="Longer or shorter than the recipe.", min=1, max=MANY, metavar="N")
+        int | None, typer.Option(help="Epochs (default: the recipe's).", min=1, max=MANY, metavar="N")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images a step, over all processes.", min=1, max=MANY, metavar="N")
+        int | None, typer.Option(help="Batch size over all processes.", min=1, max=MANY, metavar="N")
     ] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
@@ -40,7 +40,7 @@ def train(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Decoding processes for each training process (default: one for each core, at most 4).",
+            help="Decoding processes per training process (default: one per core, at most 4).",
             min=0,
             max=1024,
             metavar="N",
@@ -52,7 +52,7 @@ def train(
     limit_batches: Annotated[
         int | None,
         typer.Option(
-            help="For a quick look: most training batches an epoch, then evaluate on as many images.",
+            help="For a quick test: most training batches per epoch, then evaluate on as many images.",
             min=1,
             max=MANY,
             metavar="N",
@@ -62,10 +62,11 @@ def train(
     cache_dir: CacheDir = None,
     plugin: Plugins = None,
 ) -> None:
-    """Train an architecture at full size: alone, or under torchrun with one process for each GPU.
+    """Train an architecture at full size.
 
-    Resumes from the last epoch that the output folder holds. The last epoch is
-    the result; held-out images select nothing.
+    Runs in one process, or under torchrun with one process per GPU. Resumes after
+    the last epoch whose checkpoint is in the output folder. The result is the last
+    epoch; held-out images are never used for selection.
     """
     from dataclasses import replace
 
@@ -78,19 +79,19 @@ def train(
     from nas_recalib.training.checkpoint import BEST, WEIGHTS
     from nas_recalib.training.distributed import join_world
 
-    chosen = get_recipe(recipe).with_epochs(epochs or get_recipe(recipe).epochs)
-    chosen = replace(chosen, batch_size=batch_size or chosen.batch_size)
+    chosen = get_recipe(recipe)
+    chosen = replace(chosen.with_epochs(epochs or chosen.epochs), batch_size=batch_size or chosen.batch_size)
     load_plugins(plugin or ())
     discovered = Architecture.load(architecture)
 
     def accuracy(result: EpochResult) -> str:
-        some = "" if result.images in (None, total) else f"{result.images:,} of "
-        return f"top-1 {result.top1:.4f}, top-5 {result.top5:.4f} on {some}{total:,} {part} images"
+        count = f"{total:,}" if result.images in (None, total) else f"{result.images:,} of {total:,}"
+        return f"top-1 {result.top1:.4f}, top-5 {result.top5:.4f} on {count} {part} images"
 
     def progress(result: EpochResult) -> None:
         say_skipped(result.skipped)
-        summary = f"loss {result.loss:.4f}, {accuracy(result)}"
-        say(f"epoch {result.epoch}/{chosen.epochs}: {summary}, {result.seconds:.0f} s")
+        figures = f"loss {result.loss:.4f}, {accuracy(result)}, {result.seconds:.0f} s"
+        say(f"epoch {result.epoch}/{chosen.epochs}: {figures}")
 
     keep_freed_memory()
     with join_world(pick_device(device)) as world:
@@ -114,7 +115,8 @@ def train(
             progress=progress,
         )
         if world.is_main:
-            best = max(history, key=lambda result: result.top1)
+            best, last = max(history, key=lambda result: result.top1), history[-1]
             if part == "validation":
-                print(f"{folder / BEST}: epoch {best.epoch}, selected by its top-1, {best.top1:.4f} (biased)")
-            print(f"{folder / WEIGHTS}: epoch {history[-1].epoch}, the last: {accuracy(history[-1])}")
+                figures = f"top-1 {best.top1:.4f}, biased upwards as it selected the epoch"
+                print(f"wrote {folder / BEST}: best epoch {best.epoch}, {figures}")
+            print(f"wrote {folder / WEIGHTS}: last epoch {last.epoch}, {accuracy(last)}")

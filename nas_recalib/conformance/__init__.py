@@ -1,4 +1,4 @@
-"""Whether an operator keeps what every operator owes its user, whatever it computes."""
+"""Conformance suite: checks that an operator meets the requirements on every operator."""
 
 from nas_recalib.conformance.suite import ConformanceError, Report, check_operator
 

@@ -1,4 +1,7 @@
-"""What an operator computes: each check returns if all is well, raises if not, NotRun where it cannot say."""
+"""Checks on what an operator computes. Every public function is a check; it raises if the operator fails.
+
+A check raises NotRun if it does not apply to the operator.
+"""
 
 import copy
 from collections.abc import Callable
@@ -23,11 +26,11 @@ from nas_recalib.conformance.subject import (
 from nas_recalib.costs.macs import Cost, count_cost
 from nas_recalib.errors import in_one_line
 
-_NEAR = 0.03  # of the norm: bfloat16 has 8 bits, and an operator a few layers
+_BFLOAT16_ERROR = 0.03  # relative: bfloat16 has 8 bits of precision, and an operator a few layers
 
 
 def shape(subject: Subject) -> None:
-    """Keeps a map, or divides its sides by the stride, for as many output channels as are asked for."""
+    """Check that output sides are input sides divided by the stride, with the required output channels."""
     forms = [subject.forms[0]]
     if subject.kind == "convolution":
         forms = [Form(*form) for form in product((subject.channels, 2 * subject.channels), (1, 2))]
@@ -36,17 +39,17 @@ def shape(subject: Subject) -> None:
 
 
 def groups(subject: Subject) -> None:
-    """Takes groups as nn.Conv2d does, or refuses them by a ValueError."""
+    """Check that groups work as in nn.Conv2d, or raise ValueError."""
     if subject.kind != "convolution":
         raise NotRun("only convolutions have groups")
-    for number in (2, subject.channels):
-        form = Form(subject.channels, 1, number)
+    for count in (2, subject.channels):
+        form = Form(subject.channels, groups=count)
         if subject.accepts(form):
             require_shape(subject, form, subject.build(form), subject.draw())
 
 
 def map_sizes(subject: Subject) -> None:
-    """One module takes maps of every size, odd ones too."""
+    """Check that one module accepts maps of every size, including odd ones."""
     size = subject.size
     for form in subject.forms:
         module = subject.build(form)
@@ -55,20 +58,20 @@ def map_sizes(subject: Subject) -> None:
 
 
 def small_maps(subject: Subject) -> None:
-    """Works on maps of 1 x 1 and 2 x 2 where told to clamp, as a twin does; else it may refuse, by name."""
+    """Check that maps of 1 x 1 and 2 x 2 work; without clamp=True a recalibration may raise ValueError."""
     for form, clamp, side in product(subject.forms, (True, False), (2, 1)):
         module = subject.build(form, clamp=clamp)
         try:
             require_shape(subject, form, module, subject.draw(2, side, side))
         except ValueError as error:
-            refusable = not clamp and subject.kind == "recalibration"
-            require(refusable, f"a {side}x{side} map is refused: {error}")
-            named = subject.part.name.startswith(str(error).split(":")[0])  # msar-multi is an msar
-            require(named, f"a refusal does not name the operator: {error}")
+            may_raise = not clamp and subject.kind == "recalibration"
+            require(may_raise, f"a {side}x{side} map is refused: {error}")
+            names_operator = subject.part.name.startswith(str(error).split(":")[0])  # msar-multi is an msar
+            require(names_operator, f"the ValueError does not name the operator: {error}")
 
 
 def one_image(subject: Subject) -> None:
-    """Training on a single image gives finite numbers or a ValueError."""
+    """Check that training on a single image gives finite numbers or a ValueError."""
     for form, side in product(subject.forms, (subject.size, 1)):
         module = subject.build(form, clamp=True).train()
         try:
@@ -79,7 +82,7 @@ def one_image(subject: Subject) -> None:
 
 
 def gradcheck(subject: Subject) -> None:
-    """Gradients of input and parameters are those of finite differences."""
+    """Check gradients with respect to input and parameters by finite differences."""
     for form, training in product(subject.forms, (False, True)):
         module = subject.build(form).train(training)
         x = subject.draw(3)
@@ -91,7 +94,7 @@ def gradcheck(subject: Subject) -> None:
 
 
 def autocast(subject: Subject) -> None:
-    """Under bfloat16 autocast the output is near that of float32, and every gradient is there and finite."""
+    """Check that bfloat16 autocast gives nearly the output of float32, and finite gradients everywhere."""
     for form, training in product(subject.forms, (False, True)):
         module = subject.build(form).float().train(training)
         x = subject.draw(4).float().requires_grad_()
@@ -99,7 +102,10 @@ def autocast(subject: Subject) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             y = call(module, x)
         error = ((y.detach() - exact).norm() / exact.norm()).item()
-        require(error < _NEAR, f"{mode(training)}: {error:.1%} from float32 ({_NEAR:.0%} is allowed)")
+        require(
+            error < _BFLOAT16_ERROR,
+            f"{mode(training)}: {error:.1%} from float32 ({_BFLOAT16_ERROR:.0%} is allowed)",
+        )
         y.float().sum().backward()
         for name, tensor in (("its input", x), *module.named_parameters()):
             if tensor.requires_grad:
@@ -109,7 +115,7 @@ def autocast(subject: Subject) -> None:
 
 
 def input_kept(subject: Subject) -> None:
-    """Leaves its input as it was."""
+    """Check that the input is not modified."""
     for form, training in product(subject.forms, (False, True)):
         x = subject.draw()
         call(subject.build(form).train(training), x)
@@ -117,28 +123,28 @@ def input_kept(subject: Subject) -> None:
 
 
 def channels(subject: Subject) -> None:
-    """Refuses images of other channels, naming their number, and an image that stands in no batch."""
+    """Check that a wrong number of channels and an image without batch dimension raise ValueError."""
     x = subject.draw()
     other = subject.channels + 1
     for form in subject.forms:
         module = subject.build(form)
-        for told, wrong in (
+        for case, wrong in (
             (f"{other} channels", torch.cat((x, x[:, :1]), dim=1)),
             ("an image without a batch", x[0]),
         ):
             try:
                 module(wrong)
             except ValueError as error:
-                named = str(wrong.shape[-3]) in str(error)
-                require(named, f"{told}: the ValueError does not name what came: {error}")
+                names_shape = str(wrong.shape[-3]) in str(error)
+                require(names_shape, f"{case}: the ValueError does not name the channels: {error}")
             except Exception as error:
-                raise AssertionError(f"{told}: {type(error).__name__} instead of ValueError") from error
+                raise AssertionError(f"{case}: {type(error).__name__} instead of ValueError") from error
             else:
-                raise AssertionError(f"{told}: nothing is refused")
+                raise AssertionError(f"{case}: no ValueError is raised")
 
 
 def costs(subject: Subject) -> None:
-    """Costs counted on meta tensors, as a budget counts them, are those of a real run."""
+    """Check that costs counted on meta tensors, as for a budget, equal those of a real run."""
     for form, side in product(subject.forms, (subject.size, subject.size + 1)):
         shape = (1, subject.channels, side, side)
         with torch.device("meta"):
@@ -151,7 +157,7 @@ def costs(subject: Subject) -> None:
 
 
 def repeatable(subject: Subject) -> None:
-    """Evaluation draws nothing, remembers nothing and gives the same numbers again."""
+    """Check that evaluation draws no random numbers, changes no state and is deterministic."""
     for form in subject.forms:
         module, x = subject.build(form), subject.draw()
         before = copy.deepcopy(module.state_dict())
@@ -164,15 +170,15 @@ def repeatable(subject: Subject) -> None:
 
 
 def images_apart(subject: Subject) -> None:
-    """In evaluation no image changes what another gives."""
+    """Check that in evaluation the output of an image does not depend on the others in its batch."""
     for form in subject.forms:
         module, x = subject.build(form), subject.draw(3)
         alone = torch.cat([module(image) for image in x.split(1)])
         require_same(alone, module(x), "images one by one")
 
 
-def _require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, what: str) -> None:
-    """Along a random direction, for random weights of the outputs: two numbers, however large the tensors."""
+def _require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, name: str) -> None:
+    """Check a directional derivative of a random weighted sum of the outputs by finite differences."""
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(at.shape, generator=generator, dtype=at.dtype)
 
@@ -184,7 +190,7 @@ def _require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, what: st
     try:
         torch.autograd.gradcheck(along, torch.zeros((), dtype=at.dtype, requires_grad=True))
     except RuntimeError as error:
-        raise AssertionError(f"{what}: {in_one_line(error)}") from error
+        raise AssertionError(f"{name}: {in_one_line(error)}") from error
 
 
 def _call_with(module: nn.Module, name: str, x: Tensor, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Operator under test, built as the blocks of a network build it, and assertions on it."""
+"""Operator under test: its configurations, built as the blocks of a network build it, and assertions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from nas_recalib.operators.catalog import Kind
 
 
 class NotRun(Exception):
-    """Why a check says nothing of an operator."""
+    """Reason why a check cannot be run on an operator."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a block asks of an operator; a recalibration has one form alone."""
+    """Shape arguments with which a block builds an operator; a recalibration has only one such form."""
 
     out_channels: int
     stride: int = 1
@@ -30,13 +30,13 @@ class Form:
 
 @dataclass(frozen=True)
 class Subject:
-    """An operator and the block that it is tried in.
+    """An operator under test.
 
     Attributes:
-        part: Which operator, with its arguments.
-        kind: Its place in a block.
-        channels: Of its input.
-        size: Side of the maps, in pixels.
+        part: Name and arguments of the operator.
+        kind: "convolution" or "recalibration".
+        channels: Number of input channels.
+        size: Side of the input maps in pixels.
     """
 
     part: Part
@@ -46,7 +46,7 @@ class Subject:
 
     @cached_property
     def forms(self) -> tuple[Form, ...]:
-        """The plainest form, and of a convolution also a depthwise and the richest, with groups if it can."""
+        """Simplest form; for a convolution also depthwise, and with stride and groups, as far as possible."""
         plain = Form(self.channels)
         if self.kind == "recalibration":
             return (plain,)
@@ -60,7 +60,7 @@ class Subject:
         return self.forms[-1]
 
     def accepts(self, form: Form) -> bool:
-        """Whether the operator can be built so; a ValueError is a refusal."""
+        """Return whether the operator can be built in a form: it may raise ValueError."""
         try:
             self.build(form)
         except ValueError:
@@ -68,7 +68,7 @@ class Subject:
         return True
 
     def build(self, form: Form, *, clamp: bool = False, seed: int = 0) -> nn.Module:
-        """In evaluation mode and double precision; weights follow from the seed and norms do something."""
+        """Return the operator in evaluation mode and double precision, with random weights and statistics."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if self.kind == "convolution":
@@ -76,31 +76,35 @@ class Subject:
                 module = build_convolution(self.part, *shape)
             elif takes_source(self.part):
                 channels = self.channels
-                module = _Sourced(
+                module = _WithSource(
                     build_recalibration(self.part, channels, clamp=clamp, source_channels=channels)
                 )
             else:
                 module = build_recalibration(self.part, self.channels, clamp=clamp)
             for norm in (m for m in module.modules() if isinstance(m, _BatchNorm)):
-                for tensor in (norm.running_mean, norm.bias):
-                    _spread(tensor, -0.5, 0.5)
-                for tensor in (norm.running_var, norm.weight):
-                    _spread(tensor, 0.5, 1.5)
+                for tensor, low in (
+                    (norm.running_mean, -0.5),
+                    (norm.bias, -0.5),
+                    (norm.running_var, 0.5),
+                    (norm.weight, 0.5),
+                ):
+                    if tensor is not None:
+                        nn.init.uniform_(tensor, low, low + 1)
         return module.double().eval()
 
     def draw(self, images: int = 2, height: int | None = None, width: int | None = None) -> Tensor:
-        """Normal images (images, channels, height, width), `size` where no side is given."""
+        """Return normally distributed images (images, channels, height, width); sides default to `size`."""
         shape = (images, self.channels, height or self.size, width or self.size)
         return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def shape_after(self, form: Form, x: Tensor) -> tuple[int, ...]:
-        """What the operator must make of an input's shape."""
+        """Return the output shape that is required for an input."""
         sides = (-(-side // form.stride) for side in x.shape[2:])
         return (x.shape[0], form.out_channels, *sides)
 
 
-class _Sourced(nn.Module):
-    """An operator whose weights come from another tensor: here the input's own channels, turned round."""
+class _WithSource(nn.Module):
+    """A recalibration computed from another tensor, here the input with its channels reversed."""
 
     def __init__(self, operator: nn.Module) -> None:
         super().__init__()
@@ -112,15 +116,10 @@ class _Sourced(nn.Module):
 
 
 def call(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Runs a module; what it may draw in training is the same every time."""
+    """Call a module with a fixed seed of the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return module(x)
-
-
-def _spread(tensor: Tensor | None, low: float, high: float) -> None:
-    if tensor is not None:
-        nn.init.uniform_(tensor, low, high)
 
 
 def require(condition: bool, message: str) -> None:
@@ -130,26 +129,20 @@ def require(condition: bool, message: str) -> None:
 
 def require_shape(subject: Subject, form: Form, module: nn.Module, x: Tensor) -> None:
     y, expected = module(x), subject.shape_after(form, x)
-    told = f" ({form})" if subject.kind == "convolution" else ""
-    same = isinstance(y, Tensor) and tuple(y.shape) == expected
-    require(same, f"{tuple(x.shape)} became {_shape(y)} instead of {expected}{told}")
-    require(bool(y.isfinite().all()), f"{tuple(x.shape)} became NaN or infinity{told}")
+    suffix = f" ({form})" if subject.kind == "convolution" else ""
+    found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+    require(found == expected, f"{tuple(x.shape)} became {found} instead of {expected}{suffix}")
+    require(bool(y.isfinite().all()), f"{tuple(x.shape)} became NaN or infinity{suffix}")
 
 
-def require_same(got: Tensor, expected: Tensor, what: str, tolerance: float | None = None) -> None:
-    """As torch.testing.assert_close, with its tolerances for the type of the numbers unless one is given."""
-    torch.testing.assert_close(
-        got,
-        expected,
-        rtol=tolerance,
-        atol=tolerance,
-        msg=lambda details: f"{what}: {' '.join(details.split())}",
-    )
+def require_same(actual: Tensor, expected: Tensor, name: str, tolerance: float | None = None) -> None:
+    """Assert that two tensors are close; the default tolerances are those of torch.testing.assert_close."""
+
+    def message(details: str) -> str:
+        return f"{name}: {' '.join(details.split())}"
+
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance, msg=message)
 
 
 def mode(training: bool) -> str:
     return "in training" if training else "in evaluation"
-
-
-def _shape(y: object) -> str:
-    return str(tuple(y.shape)) if isinstance(y, Tensor) else type(y).__name__

@@ -1,4 +1,4 @@
-"""All checks on one operator."""
+"""Conformance suite: runs all checks on one operator and reports the results."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -12,43 +12,22 @@ from nas_recalib.operators.catalog import kind_of, parse_part
 from nas_recalib.operators.choice import read_part
 from nas_recalib.plugins import load_installed
 
-CHECKS: dict[str, Callable[[Subject], None]] = {
-    check.__name__: check
-    for check in (
-        behaviour.shape,
-        behaviour.groups,
-        behaviour.map_sizes,
-        behaviour.small_maps,
-        behaviour.one_image,
-        behaviour.gradcheck,
-        behaviour.autocast,
-        behaviour.input_kept,
-        behaviour.channels,
-        behaviour.costs,
-        behaviour.repeatable,
-        behaviour.images_apart,
-        tooling.channels_last,
-        tooling.torch_compile,
-        tooling.torch_export,
-        tooling.export_sizes,
-        tooling.jit_trace,
-        tooling.fx_trace,
-        tooling.onnx_export,
-        tooling.onnx_torchscript,
-        tooling.copies,
-        tooling.state_dict,
-    )
+CHECKS: dict[str, Callable[[Subject], None]] = {  # the public functions of both modules
+    name: function
+    for module in (behaviour, tooling)
+    for name, function in vars(module).items()
+    if getattr(function, "__module__", "") == module.__name__ and not name.startswith("_")
 }
 
 _MOST = 10_000  # channels, and pixels of a side
 
 
 class ConformanceError(AssertionError):
-    """An operator fails checks.
+    """Failure of an operator in one or more checks.
 
     Attributes:
-        operator: As written in a choice.
-        failures: What is wrong, in one line, by name of the check.
+        operator: Operator as written in a choice.
+        failures: One line on the failure by name of the check.
     """
 
     def __init__(self, operator: str, failures: dict[str, str]) -> None:
@@ -60,12 +39,12 @@ class ConformanceError(AssertionError):
 
 @dataclass(frozen=True)
 class Report:
-    """What was found out about an operator that fails no check.
+    """Result of an operator that fails no check.
 
     Attributes:
-        operator: As written in a choice.
+        operator: Operator as written in a choice.
         passed: Names of the checks that it passed.
-        skipped: Why each of the others was not run.
+        skipped: Reason why a check was not run, by name of the check.
     """
 
     operator: str
@@ -78,25 +57,25 @@ class Report:
 
 
 def check_operator(choice: str, *, channels: int = 24, size: int = 8, skip: Collection[str] = ()) -> Report:
-    """Checks that an operator keeps what every operator owes its user, whatever it computes.
+    """Check that an operator meets the requirements on every operator, whatever it computes.
 
-    It is built as a block builds it, on the CPU. ONNX export is checked where onnx, onnxscript and
-    onnxruntime are installed. torch's global generator is left as it was; what torch.compile has compiled
-    before is forgotten.
+    The operator is built as a block builds it, on the CPU. ONNX export is checked if onnx, onnxscript and
+    onnxruntime are installed. torch's global generator is left unchanged; the cache of torch.compile is
+    cleared.
 
     Args:
         choice: One operator as in a search space, such as `psconv(pattern=1-2)` or a registered name.
-        channels: Channels of its input; a convolution is also tried with twice as many output channels.
-        size: Side of the maps that it must take, in pixels; at least 2.
-        skip: Names of checks not to run, such as `gradcheck` for what is not differentiable by design.
+        channels: Number of input channels; a convolution is also tested with twice as many output channels.
+        size: Side of the input maps in pixels; at least 2.
+        skip: Names of checks to skip, such as `gradcheck` for an operator that is not differentiable.
 
     Returns:
-        Which checks passed, and why the others were not run.
+        Names of the checks that passed, and reasons why the others were not run.
 
     Raises:
-        ConformanceError: If it fails any; all that it fails are named.
-        ValueError: If the choice is not one operator that fits the channels, a name to skip is no check, or a
-            number is out of range.
+        ConformanceError: If any check fails; the message names all that do.
+        ValueError: If the choice is not one operator that fits the channels, a name to skip is not a check,
+            or a number is out of range.
     """
     if not isinstance(choice, str):
         raise InputError(f"choice: {choice!r} is not an operator; write it like 'psconv(pattern=1-2)'")
@@ -110,9 +89,9 @@ def check_operator(choice: str, *, channels: int = 24, size: int = 8, skip: Coll
     load_installed()
     kind = kind_of(read_part(choice)[0])
     subject = Subject(parse_part(choice, kind), kind, channels, size)
-    subject.build(subject.forms[0])  # what does not fit the channels is refused here
+    subject.build(subject.forms[0])  # raises if the operator does not fit the channels
     passed, failures = [], {}
-    skipped = dict.fromkeys(skip, "as asked")
+    skipped = dict.fromkeys(skip, "as requested")
     with torch.random.fork_rng(devices=[]):
         for name, check in CHECKS.items():
             if name in skipped:
@@ -124,7 +103,7 @@ def check_operator(choice: str, *, channels: int = 24, size: int = 8, skip: Coll
                 skipped[name] = str(reason)
             except AssertionError as error:
                 failures[name] = str(error) or in_one_line(error)
-            except Exception as error:  # whatever an operator may do
+            except Exception as error:  # an operator may raise anything
                 failures[name] = in_one_line(error)
     if failures:
         raise ConformanceError(str(subject.part), failures)

@@ -1,4 +1,7 @@
-"""What tools make of an operator: memory formats, compilers, exporters, copies, files."""
+"""Checks on an operator under tools: memory formats, compilers, exporters, copies, state dictionaries.
+
+Every public function is a check; it raises if the operator fails, and NotRun if it cannot be run here.
+"""
 
 import copy
 import io
@@ -20,7 +23,7 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
 def channels_last(subject: Subject) -> None:
-    """The memory format changes no number, and the output keeps it."""
+    """Check that the channels_last memory format gives the same numbers and is kept in the output."""
     for form in subject.forms:
         module, x = subject.build(form), subject.draw()
         expected, last = module(x), x.to(memory_format=torch.channels_last)
@@ -32,7 +35,7 @@ def channels_last(subject: Subject) -> None:
 
 
 def torch_compile(subject: Subject) -> None:
-    """torch.compile makes one graph of it, in training and evaluation, and another of symbolic sizes."""
+    """Check that torch.compile makes one graph, in training and evaluation, for fixed and symbolic sizes."""
     for training in (False, True):
         torch.compiler.reset()
         module = subject.build(subject.richest).train(training)
@@ -44,7 +47,7 @@ def torch_compile(subject: Subject) -> None:
 
 
 def torch_export(subject: Subject) -> None:
-    """torch.export takes it, with any number of images."""
+    """Check that torch.export works with a dynamic batch size."""
     module = subject.build(subject.richest)
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
     exported = torch.export.export(module, (subject.draw(2),), dynamic_shapes=dynamic).module()
@@ -52,18 +55,21 @@ def torch_export(subject: Subject) -> None:
 
 
 def export_sizes(subject: Subject) -> None:
-    """torch.export takes it with any number of images and maps of any size."""
+    """Check that torch.export works with a dynamic batch size and dynamic map sizes."""
     module, size = subject.build(subject.richest), subject.size
     dynamic = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     example = subject.draw(2, size + 1, size + 2)
     exported = torch.export.export(module, (example,), dynamic_shapes=dynamic).module()
-    for height, width in ((size + 2, size + 4), (2 * size, size + 3)):  # sides of 1 are another program
+    for height, width in (
+        (size + 2, size + 4),
+        (2 * size, size + 3),
+    ):  # torch.export specialises on sides of 1
         x = subject.draw(3, height, width)
         require_same(exported(x), module(x), f"the exported program on a {height}x{width} map")
 
 
 def jit_trace(subject: Subject) -> None:
-    """torch.jit.trace records one program for any number of images, with gradients enabled and without."""
+    """Check that torch.jit.trace works for any batch size, with gradients enabled and disabled."""
     module = subject.build(subject.richest)
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
@@ -72,7 +78,7 @@ def jit_trace(subject: Subject) -> None:
 
 
 def fx_trace(subject: Subject) -> None:
-    """torch.fx traces a network that has it, for any number of images and maps of any size."""
+    """Check that torch.fx traces a network with the operator, for any batch size and map size."""
     network = nn.Sequential(subject.build(subject.richest))
     traced = symbolic_trace(network)
     for side in (subject.size, subject.size + 1):
@@ -80,26 +86,8 @@ def fx_trace(subject: Subject) -> None:
         require_same(traced(x), network(x), "the traced network")
 
 
-def onnx_torchscript(subject: Subject) -> None:
-    """The exporter that goes by way of TorchScript takes it, and ONNX Runtime computes the same."""
-    module, file = subject.build(subject.richest).float(), io.BytesIO()
-    runtime_of = _onnx_runtime()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch says so of the whole exporter
-        torch.onnx.export(
-            module,
-            (subject.draw(2).float(),),
-            file,  # type: ignore[arg-type]  # which this exporter writes to, too
-            dynamo=False,
-            input_names=["x"],
-            output_names=["y"],
-            dynamic_axes={"x": {0: "images"}, "y": {0: "images"}},
-        )
-    _require_same_in_onnx(runtime_of(file.getvalue()), module, subject.draw(3).float())
-
-
 def onnx_export(subject: Subject) -> None:
-    """ONNX export takes it with any number of images, and ONNX Runtime computes the same."""
+    """Check that ONNX export works with a dynamic batch size, and that ONNX Runtime computes the same."""
     runtime_of = _onnx_runtime()
     module = subject.build(subject.richest).float()
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
@@ -112,25 +100,26 @@ def onnx_export(subject: Subject) -> None:
     )
 
 
-def _onnx_runtime() -> Callable[[bytes], Any]:
-    """Return what makes a session of ONNX Runtime from a model."""
-    missing = [name for name in _ONNX if find_spec(name) is None]
-    if missing:
-        raise NotRun(f"{' and '.join(missing)} not installed")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal alone: the exception says what failed
-    return partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
-
-
-def _require_same_in_onnx(runtime: Any, module: nn.Module, x: Tensor) -> None:
-    (y,) = runtime.run(None, {runtime.get_inputs()[0].name: x.numpy()})
-    require_same(torch.from_numpy(y), module(x).detach(), "ONNX Runtime", tolerance=1e-4)
+def onnx_torchscript(subject: Subject) -> None:
+    """Check that the TorchScript-based ONNX exporter works, and that ONNX Runtime computes the same."""
+    module, file = subject.build(subject.richest).float(), io.BytesIO()
+    runtime_of = _onnx_runtime()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the whole exporter
+        torch.onnx.export(
+            module,
+            (subject.draw(2).float(),),
+            file,  # type: ignore[arg-type]  # this exporter can write to a buffer, too
+            dynamo=False,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": {0: "images"}, "y": {0: "images"}},
+        )
+    _require_same_in_onnx(runtime_of(file.getvalue()), module, subject.draw(3).float())
 
 
 def copies(subject: Subject) -> None:
-    """A deep copy, a pickled one, an averaged one and one with synchronised norms compute the same."""
+    """Check that deep copies, pickled and averaged copies and those with SyncBatchNorm compute the same."""
     for form in subject.forms:
         module, x = subject.build(form), subject.draw()
         expected = module(x)
@@ -144,7 +133,7 @@ def copies(subject: Subject) -> None:
 
 
 def state_dict(subject: Subject) -> None:
-    """The state dict, read with weights_only, is all that a fresh module needs to compute the same."""
+    """Check that a new module computes the same after loading the state dict with weights_only."""
     for form in subject.forms:
         module, fresh = subject.build(form).train(), subject.build(form, seed=1)
         call(module, subject.draw(4))
@@ -154,3 +143,20 @@ def state_dict(subject: Subject) -> None:
         fresh.load_state_dict(torch.load(file, weights_only=True))
         x = subject.draw()
         require_same(fresh(x), module.eval()(x), "a fresh module with its state dict")
+
+
+def _onnx_runtime() -> Callable[[bytes], Any]:
+    """Return a function that creates an ONNX Runtime session from a serialised model."""
+    missing = [name for name in _ONNX if find_spec(name) is None]
+    if missing:
+        raise NotRun(f"{' and '.join(missing)} not installed")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # only fatal errors: the exception says what failed
+    return partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def _require_same_in_onnx(runtime: Any, module: nn.Module, x: Tensor) -> None:
+    (y,) = runtime.run(None, {runtime.get_inputs()[0].name: x.numpy()})
+    require_same(torch.from_numpy(y), module(x).detach(), "ONNX Runtime", tolerance=1e-4)

@@ -185,7 +185,7 @@ def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
     images = Loader(plan.data, request.cache, plan.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
-    with locked_worker(location.folder, alone=True, advice="for several trainings at once take --jobs"):
+    with locked_worker(location.folder, exclusive=True, advice="for several trainings at once take --jobs"):
         study = create_study(location)
         with storage_failures(location, study):
             written = read_plan(study)

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from a cache folder, downloaded on first use."""
+"""CIFAR-10 and CIFAR-100: read from the cache folder, and downloaded if missing."""
 
 import contextlib
 import hashlib
@@ -19,38 +19,35 @@ _CHUNK = 1 << 20
 
 
 def cached(name: str, cache: Path) -> bool:
-    """Whether the set has been unpacked in the cache."""
+    """Return whether a data set has been unpacked in the cache folder."""
     return (cache / str(_dataset(name).base_folder)).is_dir()
 
 
 def load_cifar(
     name: str, cache: Path, seconds: float | None
 ) -> tuple[tuple[str, ...], tuple[Pixels, Pixels]]:
-    """Reads the set, downloading it first where the cache lacks it.
+    """Read a data set, and download it first if the cache folder lacks it.
 
     Args:
-        name: cifar10 or cifar100.
-        cache: Folder to look in, and to keep it in.
-        seconds: Give up when a download would take longer; None waits as long as data comes.
+        name: Name of the data set, cifar10 or cifar100.
+        cache: Cache folder.
+        seconds: Greatest expected duration of a download; None for any.
 
     Returns:
-        The classes, and pixels (N, 32, 32, 3) with labels (N,) of the training and the test images.
+        Names of the classes, and pixels (N, 32, 32, 3) with labels (N,) of the training and the test images.
 
     Raises:
-        InputError: If it cannot be had.
+        InputError: If the data set is damaged, or missing and cannot be downloaded.
     """
     dataset = _dataset(name)
     if not cached(name, cache):
         _download(name, dataset, cache, seconds)
     try:
-        # torchvision compares checksums before it reads anything.
-        parts = [
-            dataset(root=cache, train=train, download=not cached(name, cache)) for train in (True, False)
-        ]
+        # torchvision verifies checksums before it reads anything.
+        parts = [dataset(cache, train=train, download=not cached(name, cache)) for train in (True, False)]
     except (RuntimeError, OSError, EOFError) as error:
-        raise InputError(
-            f"data: {name} in {cache} is damaged; delete {cache / dataset.base_folder}"
-        ) from error
+        message = f"data: {name} in {cache} is damaged; delete {cache / dataset.base_folder}"
+        raise InputError(message) from error
     train, test = ((part.data, np.array(part.targets, dtype=np.int64)) for part in parts)
     return tuple(parts[0].classes), (train, test)
 
@@ -62,15 +59,15 @@ def _dataset(name: str) -> Any:
 
 
 def _download(name: str, dataset: Any, cache: Path, seconds: float | None) -> None:
-    """Fetches the archive unless a whole one is there, and unpacks it."""
+    """Download the archive unless the cache folder has it, and unpack it."""
     archive = cache / str(dataset.filename)
     partial = archive.with_suffix(".part")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        if not _is_whole(archive, dataset):
+        if not _is_complete(archive, dataset):
             _stream(str(dataset.url), partial, seconds)
-            if not _is_whole(partial, dataset):
-                raise OSError("what came is not the archive: its checksum is another")
+            if not _is_complete(partial, dataset):
+                raise OSError("the checksum of the downloaded archive is wrong")
             partial.replace(archive)
         dataset(root=cache, download=True)  # finds the archive and unpacks it
     except (OSError, RuntimeError, ValueError, HTTPException) as error:
@@ -81,7 +78,7 @@ def _download(name: str, dataset: Any, cache: Path, seconds: float | None) -> No
             partial.unlink(missing_ok=True)
 
 
-def _is_whole(archive: Path, dataset: Any) -> bool:
+def _is_complete(archive: Path, dataset: Any) -> bool:
     if not archive.is_file():
         return False
     with archive.open("rb") as file:
@@ -94,12 +91,12 @@ def _stream(url: str, target: Path, seconds: float | None) -> None:
     with urllib.request.urlopen(url, timeout=timeout) as response, target.open("wb") as file:
         size = int(response.headers.get("Content-Length", 0))
         done = 0
-        while chunk := response.read1(_CHUNK):  # as much as has come, not waiting for all of it
+        while chunk := response.read1(_CHUNK):  # returns as soon as there are any data
             file.write(chunk)
             done += len(chunk)
             elapsed = time.monotonic() - start
             expected = max(size, done) / done * elapsed if elapsed > 2 else elapsed
             if seconds and expected > seconds:
-                raise TimeoutError(f"it would take more than {seconds:.0f} s")
+                raise TimeoutError(f"the download would take more than {seconds:.0f} s")
         if done < size:
             raise OSError("the connection ended early")

@@ -1,4 +1,4 @@
-"""Pixels of images as a proxy sees them: decoded once, and kept in the cache where they come from files."""
+"""Decoding of images to squares of one size, with a cache on disk for image files."""
 
 import contextlib
 import hashlib
@@ -20,18 +20,18 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
 
 Bytes = NDArray[np.uint8]
-_WAY = f"rgb (2), bilinear by the shorter side, centre; Pillow {PIL.__version__}"
-_HASH = 32  # bytes of a SHA-256
-_WIDEST = 16  # times its shorter side, the longer side of an image that is scaled
+_METHOD = f"rgb (2), bilinear by the shorter side, centre; Pillow {PIL.__version__}"  # part of the cache key
+_HASH_BYTES = 32  # SHA-256
+_MAX_ASPECT = 16  # longer side over shorter side of an image that is scaled
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Images at one size.
+    """Square images of one size.
 
     Attributes:
-        pixels: (N, 3, S, S), uint8.
-        faults: Of those that could not be decoded, by their place among the N: what is wrong, by name.
+        pixels: Pixels (N, 3, S, S), uint8.
+        faults: Error message of each image that could not be decoded, by its position among the N.
     """
 
     pixels: Tensor
@@ -39,87 +39,90 @@ class Decoded:
 
 
 def decode(images: Images, indices: Sequence[int], side: int, cache: Path | None = None) -> Decoded:
-    """Decodes images and makes them squares, or reads what was kept of the last time.
+    """Decode images and scale them to squares, or read them from the cache.
 
-    What is kept is named by all that decides it (each file's path, size and times, the side, the way of
-    scaling) and hashed; what is torn or altered is decoded again. A cache that cannot be written to is
-    left alone.
+    The name of a cache file is a hash of everything that its content depends on (path, size and times of each
+    image file, the side, the scaling method). A damaged file is replaced, and errors of writing are ignored.
 
     Args:
-        images: Some of which are meant.
-        indices: Of the N images meant.
-        side: Of the squares, in pixels.
-        cache: Folder to keep pixels of files in.
+        images: Images that the indices refer to.
+        indices: Indices of the N images to decode.
+        side: Side of the squares in pixels.
+        cache: Cache folder, used for images that are files.
     """
-    place = _place(images, indices, side, cache)
-    kept = _read(place, len(indices), side) if place else None
-    whole = np.zeros(len(indices) * (1 + 3 * side * side), np.uint8) if kept is None else kept
-    done, pixels = whole[: len(indices)], whole[len(indices) :].reshape(-1, 3, side, side)
-    todo = np.flatnonzero(done == 0).tolist()
+    path = _cache_path(images, indices, side, cache)
+    cached = _read(path, len(indices), side) if path else None
+    content = np.zeros(len(indices) * (1 + 3 * side * side), np.uint8) if cached is None else cached
+    is_decoded, pixels = content[: len(indices)], content[len(indices) :].reshape(-1, 3, side, side)
+    missing = np.flatnonzero(is_decoded == 0).tolist()
+    faults: dict[int, str] = {}
 
-    def fill(position: int) -> str:
+    def decode_one(position: int) -> None:
         try:
             square = fit_square(images.open(indices[position]), side)
         except InputError as error:
-            return str(error)
+            faults[position] = str(error)
+            return
         pixels[position] = np.asarray(square).transpose(2, 0, 1)
-        done[position] = 1
-        return ""
+        is_decoded[position] = 1
 
     with ThreadPoolExecutor() as pool:
-        told = dict(zip(todo, pool.map(fill, todo), strict=True))
-    faults = {position: fault for position, fault in told.items() if fault}
-    if place and len(faults) < len(todo):
+        list(pool.map(decode_one, missing))
+    if path and len(faults) < len(missing):
         with contextlib.suppress(InputError, OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place, _digest(place, whole) + whole.tobytes())
-    return Decoded(torch.from_numpy(pixels), faults)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, _digest(path, content) + content.tobytes())
+    return Decoded(torch.from_numpy(pixels), dict(sorted(faults.items())))
 
 
 def fit_square(image: Image.Image, side: int) -> Image.Image:
-    """Return a square: the shorter side scaled to `side`, the longer one cut around its centre."""
+    """Return an image scaled by its shorter side to `side`, and cropped to a square around its centre."""
     if image.size == (side, side):
         return image
     image = limit_aspect(image)
     scale = side / min(image.size)
     width, height = (max(side, round(length * scale)) for length in image.size)
-    return _cut_centre(image.resize((width, height), Image.Resampling.BILINEAR), side, side)
+    return _crop_centre(image.resize((width, height), Image.Resampling.BILINEAR), side, side)
 
 
 def limit_aspect(image: Image.Image) -> Image.Image:
-    """Return an image cut to at most 16:1 around its centre, which fits in memory once it is enlarged."""
-    most = _WIDEST * min(image.size)
-    if max(image.size) <= most:
+    """Return an image cropped to an aspect ratio of at most 16:1, which fits in memory when enlarged."""
+    longest = _MAX_ASPECT * min(image.size)
+    if max(image.size) <= longest:
         return image
-    return _cut_centre(image, min(image.width, most), min(image.height, most))
+    return _crop_centre(image, min(image.width, longest), min(image.height, longest))
 
 
-def _cut_centre(image: Image.Image, width: int, height: int) -> Image.Image:
+def _crop_centre(image: Image.Image, width: int, height: int) -> Image.Image:
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 
 
-def _place(images: Images, indices: Sequence[int], side: int, cache: Path | None) -> Path | None:
+def _cache_path(images: Images, indices: Sequence[int], side: int, cache: Path | None) -> Path | None:
     if cache is None or not isinstance(images, FileImages):
         return None
-    digest = hashlib.sha256(f"{_WAY}\0{side}\0".encode())
+    digest = hashlib.sha256(f"{_METHOD}\0{side}\0".encode())
     for index in indices:
         digest.update(images.stamp(index))
     return cache / "decoded" / f"{digest.hexdigest()[:32]}-{side}px"
 
 
-def _read(place: Path, count: int, side: int) -> Bytes | None:
-    """For each image 1 if it could be decoded, then the pixels; None unless all is as it was written."""
+def _read(path: Path, count: int, side: int) -> Bytes | None:
+    """Return the content of a cache file: 1 for each image that was decoded, else 0; then the pixels.
+
+    Returns:
+        None if there is no such file, or it is damaged.
+    """
     try:
-        content = np.fromfile(place, np.uint8)
+        stored = np.fromfile(path, np.uint8)
     except OSError:
         return None
-    digest, whole = content[:_HASH], content[_HASH:]
-    as_written = len(whole) == count * (1 + 3 * side * side) and digest.tobytes() == _digest(place, whole)
-    return whole if as_written else None
+    digest, content = stored[:_HASH_BYTES], stored[_HASH_BYTES:]
+    intact = len(content) == count * (1 + 3 * side * side) and digest.tobytes() == _digest(path, content)
+    return content if intact else None
 
 
-def _digest(place: Path, whole: Bytes) -> bytes:
-    digest = hashlib.sha256(place.name.encode())
-    digest.update(whole.data)
+def _digest(path: Path, content: Bytes) -> bytes:
+    digest = hashlib.sha256(path.name.encode())
+    digest.update(content.data)
     return digest.digest()

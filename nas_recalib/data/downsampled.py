@@ -1,7 +1,7 @@
-"""Downsampled ImageNet (Chrabaszcz et al., 2017) from the files that it is published in.
+"""Downsampled ImageNet (Chrabaszcz et al., 2017), read from its published files without executing code.
 
-Nothing in a file is executed: arrays are read from .npz without pickle, and pickled batches by an unpickler
-that knows numbers, texts, lists, dictionaries and arrays of numbers, and nothing else.
+Arrays in .npz files are read without pickle, and pickled batches by an unpickler that is restricted to
+numbers, texts, lists, dictionaries and arrays of numbers.
 """
 
 import pickle
@@ -25,22 +25,22 @@ Pixels = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def load_downsampled(root: Path, side: int, classes: int = _CLASSES) -> tuple[Pixels, Pixels]:
-    """Reads ten training batches and the validation images, from the folder or folders in it.
+    """Read the ten training batches and the validation images from a folder or its subfolders.
 
     Args:
-        root: Where train_data_batch_1 to train_data_batch_10 and val_data are, pickled or as .npz.
-        side: Of the images, in pixels.
-        classes: How many are wanted, from the first: ImageNet16-120 of NAS-Bench-201 has 120 of 1,000.
+        root: Folder with train_data_batch_1 to train_data_batch_10 and val_data, pickled or as .npz.
+        side: Side of the images in pixels.
+        classes: Number of classes to read, from the first: ImageNet16-120 of NAS-Bench-201 has 120 of 1,000.
 
     Returns:
         Pixels (N, S, S, 3) with labels (N,) of the training and of the validation images.
 
     Raises:
-        InputError: If a file is missing or holds something else; it is named.
+        InputError: If a file is missing or has other content; the message names it.
     """
     if not 2 <= classes <= _CLASSES:
         raise InputError(f"data: {classes} classes of {root} are not from 2 to {_CLASSES}")
-    files = [_find(root, name) for name in (*_TRAIN, _VAL)]  # all, before any is read
+    files = [_find(root, name) for name in (*_TRAIN, _VAL)]  # find all before reading any
     *train, val = (_read(file, side, classes) for file in files)
     return _joined(train), _joined([val])
 
@@ -55,7 +55,7 @@ def _find(root: Path, name: str) -> Path:
 
 
 def _read(file: Path, side: int, classes: int) -> Pixels:
-    """Rows (N, 3 * S * S) and labels from 0 of the wanted classes."""
+    """Return rows (N, 3 * S * S) and labels from 0 of the first classes in a file."""
     content = _content(file)
     absent = [key for key in ("data", "labels") if key not in content]
     if absent:
@@ -67,14 +67,14 @@ def _read(file: Path, side: int, classes: int) -> Pixels:
     if labels is None or labels.shape != rows.shape[:1]:
         raise InputError(f"data: {file} has not one label for each of its {len(rows)} images")
     if len(labels) and (labels.min() < 1 or labels.max() > _CLASSES):
-        strange = labels[(labels < 1) | (labels > _CLASSES)][0]
-        raise InputError(f"data: {file} has the label {strange}, which is not from 1 to {_CLASSES}")
-    wanted = labels <= classes
-    return (rows if wanted.all() else rows[wanted]), labels[wanted].astype(np.int64) - 1
+        invalid = labels[(labels < 1) | (labels > _CLASSES)][0]
+        raise InputError(f"data: {file} has the label {invalid}, which is not from 1 to {_CLASSES}")
+    selected = labels <= classes
+    return (rows if selected.all() else rows[selected]), labels[selected].astype(np.int64) - 1
 
 
 def _joined(parts: list[Pixels]) -> Pixels:
-    """One array of all the images, giving back each part's memory once it is copied."""
+    """Return all images in one array (N, S, S, 3), and free each part once it is copied."""
     labels = np.concatenate([labels for _, labels in parts])
     side = round((parts[0][0].shape[1] / 3) ** 0.5)
     pixels = np.empty((len(labels), side, side, 3), np.uint8)
@@ -100,15 +100,15 @@ def _content(file: Path) -> dict[str, Any]:
         with file.open("rb") as opened:
             loaded = _NumbersUnpickler(opened, encoding="latin1").load()
         if not isinstance(loaded, dict):
-            raise ValueError("no dictionary")
+            raise ValueError("it has no dictionary")
         return {key: value.array if isinstance(value, _Array) else value for key, value in loaded.items()}
-    except Exception as error:  # a file that is not a pickle can end in any
+    except Exception as error:  # reading a file that is no pickle may raise anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"data: {file} is not a batch of images: {reason.splitlines()[0]}") from error
 
 
 class _DType:
-    """Stands for numpy.dtype, whose own state is not for strangers to set."""
+    """Replacement of numpy.dtype, which does not trust the state in the file."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self._code, self._order = code, "|"
@@ -116,25 +116,21 @@ class _DType:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self._order = state[1]
 
-    def checked(self) -> np.dtype[Any]:
+    def to_numpy(self) -> np.dtype[Any]:
         if not _NUMBERS.fullmatch(f"{self._order}{self._code}"):
             raise pickle.UnpicklingError(f"it has an array of {self._code!r}, not of numbers")
         return np.dtype(f"{self._order}{self._code}")
 
 
 class _Array:
-    """Stands for numpy.ndarray."""
+    """Replacement of numpy.ndarray."""
 
     array: NDArray[Any]
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _DType, bool, bytes | str]) -> None:
         _, shape, dtype, by_column, content = state
         raw = _latin1(content) if isinstance(content, str) else content  # as Python 2 wrote it
-        self.array = np.frombuffer(raw, dtype.checked()).reshape(shape, order="F" if by_column else "C")
-
-
-def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+        self.array = np.frombuffer(raw, dtype.to_numpy()).reshape(shape, order="F" if by_column else "C")
 
 
 def _from_buffer(content: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
@@ -145,17 +141,17 @@ def _from_buffer(content: bytes, dtype: _DType, shape: tuple[int, ...], order: s
 
 def _scalar(dtype: _DType, content: bytes | str) -> int:
     raw = _latin1(content) if isinstance(content, str) else content
-    return int(np.frombuffer(raw, dtype.checked())[0])
+    return int(np.frombuffer(raw, dtype.to_numpy())[0])
 
 
 def _latin1(text: str, *_: str) -> bytes:
     return text.encode("latin1")
 
 
-_KNOWN = {
+_ALLOWED = {
     "numpy.ndarray": _Array,
     "numpy.dtype": _DType,
-    "numpy._core.multiarray._reconstruct": _reconstruct,
+    "numpy._core.multiarray._reconstruct": lambda *_: _Array(),
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _from_buffer,
     "_codecs.encode": _latin1,
@@ -163,10 +159,10 @@ _KNOWN = {
 
 
 class _NumbersUnpickler(pickle.Unpickler):
-    """Builds nothing but what arrays of numbers need, out of this file's own stand-ins."""
+    """Unpickler of arrays of numbers, which it builds from the replacements in this file."""
 
     def find_class(self, module: str, name: str) -> Any:
-        asked = f"{module}.{name}".replace("numpy.core.", "numpy._core.")
-        if asked not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks to run {module}.{name}, and is not to be trusted")
-        return _KNOWN[asked]
+        qualified_name = f"{module}.{name}".replace("numpy.core.", "numpy._core.")
+        if qualified_name not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it would run {module}.{name}, and cannot be trusted")
+        return _ALLOWED[qualified_name]

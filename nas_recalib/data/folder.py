@@ -1,8 +1,8 @@
-"""Trees of image files, one folder a class, as ImageNet and most people's own images lie."""
+"""Data sets of image files with one folder per class, such as ImageNet and users' own images."""
 
 import os
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,21 @@ _HELD_OUT = {
     "imagenet": ("val", "valid", "validation", "test"),
     "folder": ("test", "val", "valid", "validation"),
 }
-_HIDDEN = frozenset(  # folders that systems keep for themselves, besides those that begin with a full stop
+_HIDDEN = frozenset(  # folders of operating systems, besides those whose names start with a full stop
     ("@eadir", "@recycle", "#recycle", "#snapshot", "__macosx", "lost+found", "$recycle.bin")
 )
-_SAMPLE = 8  # images that are looked at before any is needed
+_Ignored = defaultdict[str, list[str]]  # paths of ignored files and folders by reason
+_SAMPLE = 8  # images that are opened to look for dark 16-bit ones
 
 
 @dataclass(frozen=True, eq=False)
 class FileImages:
-    """Images in files."""
+    """Images in files.
+
+    Attributes:
+        paths: Path of each image.
+        labels: Label of each image, (N,).
+    """
 
     paths: tuple[Path, ...]
     labels: NDArray[np.int64]
@@ -45,7 +51,7 @@ class FileImages:
             yield f"{label}/{name}:{size}\n".encode(errors="surrogateescape")
 
     def stamp(self, index: int) -> bytes:
-        """What changes on this machine whenever the file does."""
+        """Return bytes that change on this machine whenever the file does."""
         path = os.fsencode(self.paths[index])
         try:
             status = self.paths[index].stat()
@@ -55,13 +61,13 @@ class FileImages:
 
 
 class Tree(NamedTuple):
-    """The image files of a data set.
+    """Image files of a data set.
 
     Attributes:
         classes: Names of the classes in the order of the labels, with accents composed (NFC).
-        train: Images to train on.
+        train: Training images.
         held_out: Images of the held-out part, if there are any.
-        remarks: Lines for the user on which files were ignored and which part is held out.
+        remarks: Sentences for the user on ignored files and on which part is held out.
     """
 
     classes: tuple[str, ...]
@@ -71,63 +77,53 @@ class Tree(NamedTuple):
 
 
 def read_folder(kind: str, root: Path) -> Tree:
-    """Find the images of a tree.
+    """Find the image files of a data set.
 
     Names are compared, sorted and hashed with composed accents, so that a copy from a file system that
     decomposes them is the same data set.
 
     Args:
         kind: "imagenet" or "folder", which differ in the order in which names of the held-out part are tried.
-        root: Folder with train/ and perhaps a held-out part in it.
+        root: Folder that contains train/ and possibly a held-out part.
 
     Raises:
-        InputError: If the tree has another form.
-        OSError: If the tree cannot be read.
+        InputError: If the folder has no such structure.
+        OSError: If a folder cannot be read.
     """
     if not root.is_dir():
         raise InputError(f"data: {root} is not a folder")
     part = _find_part(root, "train")
     if part is None:
-        raise InputError(f"data: {root} has no folder train/ with one folder a class in it")
-    ignored = _Ignored(root)
+        raise InputError(f"data: {root} has no folder train/ with one folder per class")
+    ignored: _Ignored = defaultdict(list)
     folders = _class_folders(part, ignored)
     classes = tuple(folders)
     train = _read_part(folders, classes, ignored)
     empty = sorted(set(range(len(classes))) - set(train.labels.tolist()))
-    besides = "".join(f"; {line}" for line in ignored.remarks())
+    ignored_files = "".join(f"; {remark}" for remark in _ignored_remarks(ignored, root))
     if not len(train.labels):
-        raise InputError(f"data: {part} has no images; expected train/CLASS/*.jpg and the like{besides}")
+        raise InputError(
+            f"data: {part} has no images; expected train/CLASS/*.jpg and the like{ignored_files}"
+        )
     if empty:
-        raise InputError(f"data: the class {classes[empty[0]]!r} of {part} has no images{besides}")
+        raise InputError(f"data: the class {classes[empty[0]]!r} of {part} has no images{ignored_files}")
     if len(classes) < 2:
         raise InputError(f"data: {part} has one class, {classes[0]!r}; at least 2 are needed")
     held_out, remark = _held_out(root, _HELD_OUT[kind], classes, ignored)
-    remarks = (*ignored.remarks(), remark, _depth_remark(train.paths))
+    remarks = (*_ignored_remarks(ignored, root), remark, _depth_remark(train.paths))
     return Tree(classes, train, held_out, tuple(filter(None, remarks)))
 
 
-class _Ignored:
-    """Files and folders of a tree that are left out, counted by the reason."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._counts: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
-
-    def add(self, reason: str, path: str) -> None:
-        self._counts[reason] += 1
-        self._first[reason] = min(path, self._first.get(reason, path))
-
-    def remarks(self) -> list[str]:
-        """Return a line for each reason."""
-        return [
-            f"ignored {reason}: {count}, such as {os.path.relpath(self._first[reason], self._root)}"
-            for reason, count in sorted(self._counts.items())
-        ]
+def _ignored_remarks(ignored: _Ignored, root: Path) -> list[str]:
+    """Return one sentence per reason why files were ignored."""
+    return [
+        f"ignored {reason}: {len(paths)}, such as {os.path.relpath(min(paths), root)}"
+        for reason, paths in sorted(ignored.items())
+    ]
 
 
 def _find_part(root: Path, name: str) -> Path | None:
-    """Return the folder of that name, or the first whose name differs from it in case only."""
+    """Return the folder of that name, or the first whose name differs from it only in case."""
     named = [path for path in root.iterdir() if path.name.lower() == name and path.is_dir()]
     return min(named, key=lambda path: (path.name != name, path.name), default=None)
 
@@ -135,13 +131,13 @@ def _find_part(root: Path, name: str) -> Path | None:
 def _held_out(
     root: Path, names: Sequence[str], classes: Sequence[str], ignored: _Ignored
 ) -> tuple[FileImages | None, str]:
-    """Return the first part with labelled images (ILSVRC's test/ has none) and a remark on which it is."""
+    """Return the first part with labelled images (ILSVRC's test/ has none), and a remark that names it."""
     parts = [part for part in (_find_part(root, name) for name in names) if part]
     for part in parts:
         folders = _class_folders(part, ignored)
-        strange = sorted(set(folders) - set(classes))
-        if strange:
-            raise InputError(f"data: {part} has the class {strange[0]!r}, which train/ has not")
+        unknown = sorted(set(folders) - set(classes))
+        if unknown:
+            raise InputError(f"data: {part} has the class {unknown[0]!r}, which train/ lacks")
         images = _read_part(folders, classes, ignored)
         if len(images.labels):
             others = " and ".join(f"{other.name}/" for other in parts if other != part)
@@ -155,7 +151,7 @@ def _class_folders(part: Path, ignored: _Ignored) -> dict[str, Path]:
     """Return the folders of the classes by their names, sorted.
 
     Raises:
-        InputError: If two folders are one class, or one folder would be two.
+        InputError: If two folders are the same class, or one folder would be two classes.
     """
     folders: dict[str, Path] = {}
     real = Path(os.path.realpath(part))
@@ -164,27 +160,29 @@ def _class_folders(part: Path, ignored: _Ignored) -> dict[str, Path]:
         name = _composed(path.name)
         if name in folders:
             raise InputError(
-                f"data: {part} has two folders of the class {name!r}, whose names differ in how accents are "
-                "encoded; make them one"
+                f"data: {part} has two folders of the class {name!r}, whose names differ in the encoding of "
+                "accents; merge them"
             )
         other = aliases.setdefault(os.path.realpath(path), path)
         if other != path:
-            raise InputError(f"data: {path} and {other} are one folder, whose images would be of two classes")
+            raise InputError(
+                f"data: {path} and {other} are the same folder; its images would have two classes"
+            )
         folders[name] = path
     return dict(sorted(folders.items()))
 
 
 def _scan(part: Path, ignored: _Ignored) -> Iterator[str]:
-    """Return the folders in a part but hidden ones; images beside them are of no class, and ignored."""
+    """Yield the folders in a part except hidden ones; images beside them have no class and are ignored."""
     with os.scandir(part) as entries:
         for entry in entries:
-            if _is_folder(entry):
+            if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():  # noqa: PTH112 - fast
                 if is_hidden(entry.name):
-                    ignored.add("hidden files and folders", entry.path)
+                    ignored["hidden files and folders"].append(entry.path)
                 else:
                     yield entry.path
             elif _suffix(entry.name) in SUFFIXES and not is_hidden(entry.name):
-                ignored.add("images outside the folders of the classes", entry.path)
+                ignored["images outside the folders of the classes"].append(entry.path)
 
 
 def _read_part(folders: Mapping[str, Path], classes: Sequence[str], ignored: _Ignored) -> FileImages:
@@ -198,31 +196,31 @@ def _read_part(folders: Mapping[str, Path], classes: Sequence[str], ignored: _Ig
 
 
 def _image_files(folder: str | Path, ignored: _Ignored) -> Iterator[str]:
-    """Return the image files of a folder and the folders in it; no file is asked for more than its name."""
+    """Yield the image files of a folder and its subfolders, judged by their names alone."""
     with os.scandir(folder) as entries:
         for entry in entries:
             suffix, link = _suffix(entry.name), entry.is_symlink()
             if entry.is_dir(follow_symlinks=False):
                 if is_hidden(entry.name):
-                    ignored.add("hidden files and folders", entry.path)
+                    ignored["hidden files and folders"].append(entry.path)
                 else:
                     yield from _image_files(entry.path, ignored)
-            elif link and os.path.isdir(entry.path):  # noqa: PTH112 - which leads round in circles at times
-                ignored.add("links to folders inside the classes", entry.path)
+            elif link and os.path.isdir(entry.path):  # noqa: PTH112 - may lead back here
+                ignored["links to folders inside the classes"].append(entry.path)
             elif suffix not in SUFFIXES and suffix not in UNREAD_SUFFIXES:
                 continue
             elif is_hidden(entry.name):
-                ignored.add("hidden files and folders", entry.path)
+                ignored["hidden files and folders"].append(entry.path)
             elif suffix in UNREAD_SUFFIXES:
-                ignored.add(f"{suffix} files, which are not read", entry.path)
+                ignored[f"{suffix} files, which are not read"].append(entry.path)
             elif os.path.isfile(entry.path) if link else entry.is_file():  # noqa: PTH113
                 yield entry.path
             else:
-                ignored.add("broken links and special files", entry.path)
+                ignored["broken links and special files"].append(entry.path)
 
 
 def _depth_remark(paths: Sequence[Path]) -> str:
-    """Return a remark if images spread over all classes have 16 bits and yet are nearly black."""
+    """Return a remark if a sample of the images has 16 bits and is nearly black."""
     deep = [path for path in paths if path.suffix.lower() in (".tif", ".tiff", ".png")]
     spread = np.linspace(0, len(deep) - 1, min(_SAMPLE, len(deep))).astype(int)
     found = [(dark, deep[i]) for i in spread if (dark := is_nearly_black(deep[i])) is not None]
@@ -230,7 +228,7 @@ def _depth_remark(paths: Sequence[Path]) -> str:
         return ""
     return (
         f"16-bit images such as {found[0][1]} have no value above 4095 and will be nearly black; if they "
-        "hold 12 bits, set the TIFF tag MaxSampleValue to 4095 or convert them to 8 bits"
+        "have 12 bits, set the TIFF tag MaxSampleValue to 4095 or convert them to 8 bits"
     )
 
 
@@ -238,12 +236,8 @@ def _sorting_key(path: str) -> tuple[list[str], str]:
     return _composed(path).split(os.sep), path  # noqa: PTH206 - fast
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # noqa: PTH112 - fast
-
-
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of that name is some program's own, and no part of a data set."""
+    """Return whether a file or folder of that name belongs to a program or system, not to a data set."""
     return name.startswith(".") or name.lower() in _HIDDEN
 
 

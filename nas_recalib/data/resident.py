@@ -1,9 +1,10 @@
-"""Images as tensors on a device, for proxy training: decoded once, split once, never copied again."""
+"""Training and validation images as tensors on a device, for proxy training: split and decoded once."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from nas_recalib.data.decoded import Decoded, decode
 from nas_recalib.data.sources import Labels, Source
 from nas_recalib.errors import InputError
 
-CORRUPT = ("refuse", "skip")
+CORRUPT = ("refuse", "skip")  # treatments of images that cannot be decoded
 Indices = NDArray[np.int64]
 
 
@@ -23,17 +24,17 @@ class Resident:
     """Training and validation images, uint8 on one device.
 
     Attributes:
-        train_images: (N, 3, R, R).
-        train_labels: (N,).
-        val_images: (M, 3, R, R), from the training part of the source; test images are never here.
-        val_labels: (M,).
-        num_classes: Classes.
-        mean: Of each channel over the training images, 0 to 255, (3,).
-        std: Likewise.
-        flips: Whether mirror images may be trained on.
-        split: A hash of which images of the source are where.
-        skipped: Images that were left out, each by name with what is wrong.
-        remarks: Lines for the user on what else was left out or may not be as expected.
+        train_images: Training images (N, 3, R, R).
+        train_labels: Labels of the training images (N,).
+        val_images: Validation images (M, 3, R, R), split from the training part of the source.
+        val_labels: Labels of the validation images (M,).
+        num_classes: Number of classes.
+        mean: Mean of each channel over the training images, 0 to 255, (3,).
+        std: Standard deviation of each channel over the training images, (3,).
+        flips: Whether horizontal flips may be used as augmentation.
+        split: Hash of the indices of the training and the validation images.
+        skipped: Names of images that could not be decoded, each with the reason.
+        remarks: Sentences for the user about the source.
     """
 
     train_images: Tensor
@@ -53,10 +54,9 @@ class Resident:
         return self.train_images.shape[-1]
 
     def to(self, device: torch.device) -> "Resident":
-        """The same on another device."""
-        tensors = {
-            name: getattr(self, name).to(device)
-            for name in ("train_images", "train_labels", "val_images", "val_labels", "mean", "std")
+        """Return a copy on another device."""
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
 
@@ -64,31 +64,31 @@ class Resident:
 def split_indices(
     labels: Labels, images: int | None, validation: int, seed: int, classes: Sequence[str] = ()
 ) -> tuple[Indices, Indices]:
-    """Draws validation images, then training images from the rest.
+    """Draw a stratified random sample of validation images, then one of training images from the rest.
 
-    Each class is drawn from in proportion to its size, but one image at least is drawn for either part.
+    Both parts have at least one image of each class.
 
     Args:
-        labels: Of all images.
-        images: How many to train on; None takes the rest.
-        validation: How many to validate on.
-        seed: Of the draw.
-        classes: Their names, if they have any.
+        labels: Labels of all images.
+        images: Number of training images; None for the rest.
+        validation: Number of validation images.
+        seed: Seed of the sample.
+        classes: Names of the classes for error messages, if they have names.
 
     Returns:
-        Indices of the training and of the validation images, sorted.
+        Sorted indices of the training and of the validation images.
 
     Raises:
-        InputError: If there are not enough images, or not enough of some class.
+        InputError: If there are too few images, or too few of some class.
     """
     counts = np.bincount(labels, minlength=len(classes))
     _refuse_too_few(counts, images, validation, classes)
-    for_validation = _proportional(counts, validation, counts - 1)
-    left = counts - for_validation
-    for_training = left if images is None else _proportional(left, images, left)
+    val_counts = _proportional(counts, validation, counts - 1)
+    remaining = counts - val_counts
+    train_counts = remaining if images is None else _proportional(remaining, images, remaining)
     random = np.random.default_rng(seed)
     train, val = [], []
-    for label, (n_val, n_train) in enumerate(zip(for_validation, for_training, strict=True)):
+    for label, (n_val, n_train) in enumerate(zip(val_counts, train_counts, strict=True)):
         drawn = random.permutation(np.flatnonzero(labels == label))
         val.append(drawn[:n_val])
         train.append(drawn[n_val : n_val + n_train])
@@ -105,23 +105,22 @@ def load_resident(
     cache: Path | None = None,
     corrupt: str = "refuse",
 ) -> Resident:
-    """Decodes what a proxy needs of a source, at its resolution.
+    """Split the training images of a source and decode both parts at one resolution.
 
     Args:
-        source: Where images come from.
+        source: Data set.
         resolution: Side of the square images; others are scaled to it by the shorter side and cropped.
-        images: How many to train on; None takes all but the validation images.
-        validation: How many to validate on.
-        seed: Of the split.
-        cache: Folder that decoded pixels of files are kept in.
-        corrupt: What to do about images that cannot be decoded: "refuse" them, or "skip" them, which leaves
-            them out of the split and changes nothing else in it.
+        images: Number of training images; None for all but the validation images.
+        validation: Number of validation images.
+        seed: Seed of the split.
+        cache: Cache folder for decoded image files.
+        corrupt: Treatment of images that cannot be decoded: "refuse" raises InputError, "skip" removes them
+            from the split, which is otherwise unchanged.
 
     Raises:
         InputError: If an image cannot be decoded (it is named) or there are too few.
     """
-    if corrupt not in CORRUPT:
-        raise InputError(f"corrupt-images: unknown {corrupt!r}; allowed: {', '.join(CORRUPT)}")
+    require_corrupt(corrupt)
     split = split_indices(source.train.labels, images, validation, seed, source.classes)
     decoded = [decode(source.train, part.tolist(), resolution, cache) for part in split]
     faults = tuple(fault for part in decoded for fault in part.faults.values())
@@ -129,7 +128,7 @@ def load_resident(
         others = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise InputError(f"{faults[0]}{others}; --corrupt-images skip leaves such images out")
     (train_images, train_labels), (val_images, val_labels) = (
-        _sound(part, source.train.labels[indices], source.classes, purpose)
+        _decodable(part, source.train.labels[indices], source.classes, purpose)
         for part, indices, purpose in zip(decoded, split, ("train", "validate"), strict=True)
     )
     pixels = train_images.transpose(0, 1).flatten(1).float()
@@ -148,43 +147,51 @@ def load_resident(
     )
 
 
-def _sound(decoded: Decoded, labels: Labels, classes: Sequence[str], purpose: str) -> tuple[Tensor, Labels]:
-    """The images that could be decoded, with their labels; raises InputError if a class has none."""
+def require_corrupt(corrupt: str) -> None:
+    """Raise InputError unless a treatment of corrupt images is one of `CORRUPT`."""
+    if corrupt not in CORRUPT:
+        raise InputError(f"corrupt-images: unknown {corrupt!r}; allowed: {', '.join(CORRUPT)}")
+
+
+def _decodable(
+    decoded: Decoded, labels: Labels, classes: Sequence[str], purpose: str
+) -> tuple[Tensor, Labels]:
+    """Return the images that could be decoded and their labels; raise InputError if a class has none."""
     if not decoded.faults:
         return decoded.pixels, labels
-    sound = np.delete(np.arange(len(labels)), list(decoded.faults))
-    absent = set(range(len(classes))) - set(labels[sound].tolist())
+    kept = np.delete(np.arange(len(labels)), list(decoded.faults))
+    absent = set(range(len(classes))) - set(labels[kept].tolist())
     if absent:
         name = classes[min(absent)]
-        raise InputError(f"data: of the class {name!r} no image to {purpose} on can be decoded")
-    return decoded.pixels[torch.from_numpy(sound)], labels[sound]
+        raise InputError(f"data: no image of the class {name!r} to {purpose} on can be decoded")
+    return decoded.pixels[torch.from_numpy(kept)], labels[kept]
 
 
 def _refuse_too_few(counts: Indices, images: int | None, validation: int, classes: Sequence[str]) -> None:
-    """Raises InputError unless every class can have an image in either part."""
+    """Raise InputError unless every class can have an image in both parts."""
     total, smallest = int(counts.sum()), int(counts.argmin())
     if counts[smallest] < 2:
         name = repr(classes[smallest]) if len(classes) else smallest
         raise InputError(
             f"data: too few images of the class {name}: it has {counts[smallest]} and needs 2, one to train "
-            "on and one to validate on; add some or leave the class out"
+            "on and one to validate on; add images or remove the class"
         )
-    left = max(0, total - validation)
-    if images is not None and images > left:
-        raise InputError(
-            f"images: {images} is more than the {left} that are left beside {validation} for validation"
-        )
+    remaining = max(0, total - validation)
+    if images is not None and images > remaining:
+        raise InputError(f"images: {images} is more than the {remaining} besides {validation} for validation")
     each = f"too few for one of each of the {len(counts)} classes"
     if validation < len(counts):
         raise InputError(f"validation: {validation} images are {each}")
-    if images is None and left < len(counts):
-        raise InputError(f"validation: {validation} of the {total} images leave {left} to train on, {each}")
+    if images is None and remaining < len(counts):
+        raise InputError(
+            f"validation: {validation} of the {total} images leave {remaining} to train on, {each}"
+        )
     if images is not None and images < len(counts):
         raise InputError(f"images: {images} are {each}")
 
 
 def _proportional(counts: Indices, total: int, most: Indices) -> Indices:
-    """Splits `total` in proportion to counts by largest remainder, each share between 1 and `most`."""
+    """Divide `total` in proportion to counts by the largest remainder method, each share from 1 to `most`."""
     exact = counts * total / counts.sum()
     shares: Indices = np.floor(exact).astype(np.int64).clip(1, most)
     while shares.sum() < total:

@@ -1,10 +1,10 @@
-"""Labelled images by name: built in, downloaded, or in folders of the user's own."""
+"""Data sets by name (`--data`): digits, CIFAR, downsampled ImageNet, folders of image files."""
 
 import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Protocol
 
@@ -25,27 +25,27 @@ SPECS = (
 
 
 class Images(Protocol):
-    """Images with their labels, opened one at a time."""
+    """Labelled images, opened one at a time."""
 
     @property
     def labels(self) -> Labels: ...
 
     def open(self, index: int) -> Image.Image:
-        """The image, in RGB.
+        """Return an image in RGB.
 
         Raises:
-            InputError: If it cannot be decoded; it is named.
+            InputError: If the image cannot be decoded; it is named.
         """
         ...
 
     def describe(self) -> Iterable[bytes]:
-        """What tells these images from others."""
+        """Yield bytes that identify the images and their labels, for a hash."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images in memory, (N, H, W, 3) or (N, H, W)."""
+    """Images in memory, pixels (N, H, W, 3) or (N, H, W)."""
 
     pixels: NDArray[np.uint8]
     labels: Labels
@@ -54,7 +54,7 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index]).convert("RGB")
 
     def describe(self) -> Iterable[bytes]:
-        parts = max(1, self.pixels.nbytes >> 26)  # not all copied at once
+        parts = max(1, self.pixels.nbytes >> 26)  # copy at most 64 MiB at once
         yield from (part.tobytes() for part in np.array_split(self.pixels, parts))
         yield self.labels.tobytes()
 
@@ -64,14 +64,14 @@ class Source:
     """A data set.
 
     Attributes:
-        spec: How it was asked for; `auto` is replaced by what it became.
-        classes: Names, in the order of the labels.
-        train: Images to train on, and to take validation images from.
-        held_out: Test images, never seen by a search; None where the set has none.
-        native_size: Side of the images in pixels, where all have one.
-        flips: Whether an image and its mirror image mean the same.
-        note: One line on how it was chosen.
-        remarks: Lines for the user on what was left out or may not be as expected.
+        spec: Name of the data set as for `--data`; never `auto`.
+        classes: Names of the classes in the order of the labels.
+        train: Training images, from which validation images are split.
+        held_out: Test images, never used by a search; None if the data set has none.
+        native_size: Side of the images in pixels, if all have the same.
+        flips: Whether horizontal flips keep the meaning of an image.
+        note: Sentence on how `auto` chose the data set.
+        remarks: Sentences for the user on ignored files and other peculiarities.
     """
 
     spec: str
@@ -84,7 +84,7 @@ class Source:
     remarks: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """A hash that changes when the training images do; files are told by class, name and size."""
+        """Return a hash of the training images; image files are identified by class, name and size."""
         digest = hashlib.sha256("\n".join(self.classes).encode(errors="surrogateescape"))
         for piece in self.train.describe():
             digest.update(piece)
@@ -92,12 +92,12 @@ class Source:
 
 
 def open_source(spec: str, cache: Path) -> Source:
-    """Opens a data set by name.
+    """Open a data set by name.
 
     Args:
-        spec: One of `SPECS`. `auto` takes CIFAR-10 if it is on disk or can be had within a few seconds, and
-            the digits otherwise; its `note` says which.
-        cache: Folder that downloads are kept in.
+        spec: One of `SPECS`. `auto` is CIFAR-10 if it is on disk or can be downloaded within 20 seconds, else
+            the digits.
+        cache: Folder for downloads.
 
     Raises:
         InputError: If the name is unknown or the data cannot be used; the message says why.
@@ -110,7 +110,7 @@ def open_source(spec: str, cache: Path) -> Source:
             return _downsampled(small, root) if small else _folder(kind, root)
         except InputError:
             raise
-        except (OSError, RuntimeError, ValueError) as error:  # ValueError: what no path can hold
+        except (OSError, RuntimeError, ValueError) as error:  # ValueError: characters that no path may have
             raise InputError(f"data: {path} cannot be read: {error}") from error
     if spec == "auto":
         return _auto(cache)
@@ -122,14 +122,12 @@ def open_source(spec: str, cache: Path) -> Source:
 
 
 def _digits() -> Source:
-    """scikit-learn's 1,797 handwritten digits; every fifth of each class is held out.
+    """Return scikit-learn's 1,797 handwritten digits, of which every fifth of each class is held out.
 
-    Its file is read without it, whose import takes longer than a small training.
+    Their file is read without importing scikit-learn, which takes longer than a small training.
     """
-    spec = find_spec("sklearn")
-    assert spec is not None
-    assert spec.origin is not None
-    table = np.loadtxt(Path(spec.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    table = np.loadtxt(str(path), delimiter=",")
     pixels = (table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).round().astype(np.uint8)
     labels = table[:, -1].astype(np.int64)
     rank = np.zeros(len(labels), dtype=np.int64)
@@ -146,13 +144,12 @@ def _cifar(name: str, cache: Path, seconds: float | None = None) -> Source:
 
 
 def _auto(cache: Path) -> Source:
-    found = cached("cifar10", cache)
+    origin = "found" if cached("cifar10", cache) else "downloaded"
     try:
         source = _cifar("cifar10", cache, seconds=20)
     except InputError as error:
-        note = f"auto chose digits: {str(error).removeprefix('data: ')}"
-        return replace(_digits(), note=note)
-    return replace(source, note=f"auto chose cifar10, {'found' if found else 'downloaded'} in {cache}")
+        return replace(_digits(), note=f"auto chose digits: {str(error).removeprefix('data: ')}")
+    return replace(source, note=f"auto chose cifar10, {origin} in {cache}")
 
 
 def _folder(kind: str, root: Path) -> Source:
@@ -161,7 +158,7 @@ def _folder(kind: str, root: Path) -> Source:
 
 
 def _downsampled(kind: re.Match[str], root: Path) -> Source:
-    """Classes are told by their numbers, from 1, which are not in the order of ImageNet's folders."""
+    """Return downsampled ImageNet; classes are named by its own numbers, unlike ImageNet's folders."""
     side, count = int(kind[1]), int(kind[2] or 1000)
     train, held_out = load_downsampled(root, side, count)
     classes = tuple(str(number + 1) for number in range(count))

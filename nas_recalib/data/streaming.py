@@ -1,7 +1,7 @@
-"""Images decoded as they are needed, for training at full size.
+"""Batches of images decoded on the fly, for full-size training.
 
-Which images meet in a batch, and how each is cropped and flipped, follows from the seed, the epoch and the
-image alone: not from the number of workers or processes, and not from whether the training was interrupted.
+The images of a batch, their crops and flips depend only on the seed, the epoch and the image: neither on the
+number of workers or processes, nor on whether the training was interrupted.
 """
 
 import os
@@ -18,29 +18,29 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import v2
 
 from nas_recalib.data.decoded import limit_aspect
-from nas_recalib.data.resident import CORRUPT, Indices, split_indices
+from nas_recalib.data.resident import Indices, require_corrupt, split_indices
 from nas_recalib.data.sources import Images, Labels, Source
 from nas_recalib.errors import InputError, StopTraining
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's channels, as every published network takes them
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's channels, as used by published networks
 STD = (0.229, 0.224, 0.225)
 
 Batch = tuple[Tensor, Tensor]
-Key = tuple[int, int]  # which image, and the seed of its augmentation
-Fault = tuple[str, int]  # what an image is for, "train on" or "evaluate on", and its index
+Key = tuple[int, int]  # index of an image, and seed of its augmentation
+Fault = tuple[str, int]  # purpose of an image, "train on" or "evaluate on", and its index
 _Example = tuple[Tensor | None, int, dict[int, str]]
 _Transform = Callable[[Image.Image], Tensor]
-_MOST_WORKERS = 4  # processes that decode by default, for each process that trains
-_SUBSTITUTES = 100  # images drawn in place of one that cannot be decoded
+_MOST_WORKERS = 4  # default limit of decoding processes per training process
+_SUBSTITUTES = 100  # attempts to replace an image that cannot be decoded
 
 
 class EpochOrder(Sampler[Key]):
-    """One process's share of an epoch's images in random order; every process has equally many.
+    """One process's share of an epoch's images in random order; all shares have the same size.
 
     Args:
         indices: Indices of the images, (N,).
-        seed: Seed that decides, with the epoch, the order and every image's own seed.
-        rank: Number of this process.
+        seed: Seed that determines, with the epoch, the order and the seed of each image's augmentation.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -51,7 +51,7 @@ class EpochOrder(Sampler[Key]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next pass is."""
+        """Set the epoch of the next iteration."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[Key]:
@@ -66,14 +66,14 @@ class EpochOrder(Sampler[Key]):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images that are trained on or evaluated on.
+    """Training part or evaluation part of a data set.
 
     Attributes:
-        purpose: What the images are for, "train on" or "evaluate on".
-        images: Images that the indices are those of.
+        purpose: Purpose of the images in error messages, "train on" or "evaluate on".
+        images: Images that the indices refer to.
         indices: Indices of the part's images, over all processes.
-        loader: Loader of this process's share of them.
-        faults: What is wrong with each image that this process skipped so far, by index.
+        loader: Data loader of this process's share.
+        faults: Error message of each image that this process skipped so far, by index.
     """
 
     purpose: str
@@ -83,24 +83,24 @@ class Part:
     faults: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Return the number of batches of this process in an epoch."""
+        """Return the number of batches of this process per epoch."""
         return len(self.loader)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield batches, none of them empty, and note which images were skipped."""
+        """Yield non-empty batches, and record which images were skipped."""
         try:
             for images, labels, faults in self.loader:
                 self.faults.update(faults)
                 if len(images):
                     yield images, labels
-        except InputError as error:  # from a worker it comes wrapped in that worker's traceback
+        except InputError as error:  # the message from a worker contains its traceback
             raise InputError(str(error).rsplit("InputError: ", 1)[-1].strip()) from error
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
             raise StopTraining(
-                "a process that decodes images was killed, perhaps for want of memory or of shared memory "
-                "(/dev/shm); run the same command again to resume, with fewer --workers"
+                "a process that decodes images was killed, probably as memory or shared memory (/dev/shm) "
+                "ran out; run the same command again with fewer --workers to resume"
             ) from error
 
 
@@ -111,9 +111,9 @@ class Stream:
     A batch is images (N, 3, S, S), uint8, and labels (N,).
 
     Attributes:
-        train: Training images; a last partial batch is left for another epoch.
-        held_out: Evaluation images, none of them twice.
-        order: Order of the training images.
+        train: Training part; the last partial batch of an epoch is dropped.
+        held_out: Evaluation part, each image once.
+        order: Sampler of the training images.
     """
 
     train: Part
@@ -130,28 +130,28 @@ class Stream:
         return self.held_out.batches()
 
     def faults(self) -> dict[Fault, str]:
-        """Return what is wrong with each image that this process skipped so far."""
+        """Return the error message of each image that this process skipped so far."""
         parts = (self.train, self.held_out)
         return {(part.purpose, index): fault for part in parts for index, fault in part.faults.items()}
 
     def refuse_lost_classes(self, faults: Mapping[Fault, str], classes: Sequence[str]) -> None:
-        """Refuse to continue where every image of a class was skipped.
+        """Check that each class still has images.
 
         Args:
-            faults: What is wrong with the images that any process skipped.
+            faults: Error messages of the images that any process skipped.
             classes: Names of the classes.
 
         Raises:
-            InputError: If a class has no image left to train on, or none to evaluate on.
+            InputError: If all training images or all evaluation images of a class were skipped.
         """
         for part in (self.train, self.held_out):
             skipped = [index for purpose, index in faults if purpose == part.purpose]
             lost = np.bincount(part.images.labels[skipped], minlength=len(classes))
-            there = np.bincount(part.images.labels[part.indices], minlength=len(classes))
-            gone = np.flatnonzero((lost >= there) & (there > 0))
-            if len(gone):
-                name = classes[gone[0]]
-                raise InputError(f"data: of the class {name!r} no image to {part.purpose} can be decoded")
+            total = np.bincount(part.images.labels[part.indices], minlength=len(classes))
+            empty = np.flatnonzero((lost >= total) & (total > 0))
+            if len(empty):
+                name = classes[empty[0]]
+                raise InputError(f"data: no image of the class {name!r} to {part.purpose} can be decoded")
 
 
 def open_stream(
@@ -167,41 +167,39 @@ def open_stream(
     corrupt: str = "refuse",
     most_evaluated: int | None = None,
 ) -> Stream:
-    """Open a source for one of the processes that train on it.
+    """Return the batches of a source for one of the processes that train on it.
 
     Args:
-        source: Where images come from. If it has no held-out part, a tenth of the training images is.
-        input_size: Side of the images the network sees, in pixels.
-        batch_size: Images a step, of this process.
-        seed: Seed of the order, the augmentation and, where one is made, the split.
-        workers: Processes that decode; 0 decodes in this one.
-        rank: Number of this process.
-        world_size: Processes that share every batch.
-        pin_memory: Whether batches wait in page-locked memory, for a GPU.
-        corrupt: What to do about images that cannot be decoded: "refuse" them, or "skip" them. Another image,
-            drawn from all of them, then takes the place of a training image, so that every process has as
-            many batches as before; an evaluation image is not counted.
-        most_evaluated: Most evaluation images over all processes; of more images, each class gives a sample
-            in proportion to its size.
+        source: Data set. If it has no held-out part, a tenth of the training images is split off.
+        input_size: Side of the images that the network receives, in pixels.
+        batch_size: Batch size of this process.
+        seed: Seed of the order, the augmentation and, if needed, the split.
+        workers: Number of processes that decode; 0 decodes in this process.
+        rank: Rank of this process.
+        world_size: Number of processes that share every batch.
+        pin_memory: Whether batches are put in page-locked memory, for a GPU.
+        corrupt: Treatment of images that cannot be decoded: "refuse" raises InputError; "skip" replaces a
+            training image by another one, so that every process still has the same number of batches, and
+            does not count an evaluation image.
+        most_evaluated: Greatest number of evaluation images over all processes; more are reduced to a
+            stratified sample.
 
     Raises:
         InputError: If there are too few images, or `corrupt` is unknown.
     """
-    if corrupt not in CORRUPT:
-        raise InputError(f"corrupt-images: unknown {corrupt!r}; allowed: {', '.join(CORRUPT)}")
+    require_corrupt(corrupt)
     train, held_out, images = divide(source, seed)
     if len(train) < batch_size * world_size:
-        raise InputError(
-            f"batch_size: {batch_size * world_size} is more than the {len(train)} training images"
-        )
+        total = batch_size * world_size
+        raise InputError(f"batch_size: {total} is more than the {len(train)} training images")
     order = EpochOrder(train, seed, rank, world_size)
     evaluated = held_out
     if most_evaluated is not None and most_evaluated < len(held_out):
-        evaluated = held_out[_stratified(images.labels[held_out], most_evaluated, seed)]
+        evaluated = held_out[_stratified_sample(images.labels[held_out], most_evaluated, seed)]
 
     def loader(views: _Views, sampler: Sampler[Key] | list[Key], drop_last: bool) -> DataLoader[_Example]:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # as many as asked for
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # many workers
             return DataLoader(
                 views,
                 batch_size,
@@ -226,36 +224,34 @@ def open_stream(
 
 
 def default_workers() -> int:
-    """Return how many processes decode for this one: its share of the cores it may use, at most four."""
+    """Return the default number of decoding processes: this process's share of the cores, at most four."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    sharing = os.environ.get("LOCAL_WORLD_SIZE", "1")  # processes that torchrun started on this machine
-    return min(_MOST_WORKERS, max(1, cores // max(1, int(sharing) if sharing.isdecimal() else 1)))
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # started by torchrun on this machine
+    return min(_MOST_WORKERS, max(1, cores // max(1, int(processes) if processes.isdecimal() else 1)))
 
 
 def divide(source: Source, seed: int) -> tuple[Indices, Indices, Images]:
-    """Return the indices to train on and to evaluate on, and the images that the latter are indices of.
+    """Return training indices, evaluation indices, and the images that the evaluation indices refer to.
 
     Raises:
-        InputError: If the held-out part is empty, or there are too few images to hold some out.
+        InputError: If the held-out part is empty, or there are too few images to split off validation images.
     """
     if source.held_out is None:
-        count = len(source.train.labels)
-        train, held_out = split_indices(
-            source.train.labels, None, max(len(source.classes), count // 10), seed, source.classes
-        )
-        return train, held_out, source.train
+        labels = source.train.labels
+        validation = max(len(source.classes), len(labels) // 10)
+        return *split_indices(labels, None, validation, seed, source.classes), source.train
     if not len(source.held_out.labels):
         raise InputError(f"data: the held-out part of {source.spec} has no images")
     return np.arange(len(source.train.labels)), np.arange(len(source.held_out.labels)), source.held_out
 
 
 def evaluated_part(source: Source) -> str:
-    """Return what evaluation images are called: held-out, or validation if split from those to train on."""
+    """Return "held-out", or "validation" if the evaluation images are split from the training images."""
     return "validation" if source.held_out is None else "held-out"
 
 
 def training_transform(source: Source, input_size: int) -> _Transform:
-    """Return a random flip and crop: any part of a large image, a small one moved by up to an eighth."""
+    """Return the augmentation: random flips, and random resized crops or, for small images, padded crops."""
     flip = [v2.RandomHorizontalFlip()] if source.flips else []
     if source.native_size is None:
         return _chain(v2.RandomResizedCrop(input_size), *flip)
@@ -265,26 +261,26 @@ def training_transform(source: Source, input_size: int) -> _Transform:
 
 
 def evaluation_transform(source: Source, input_size: int) -> _Transform:
-    """Return a crop of a large image's centre, seven eighths of its shorter side; keep a small one whole."""
+    """Return the evaluation transform: a centre crop of 7/8 of the shorter side, or none for small images."""
     if source.native_size is None:
         return _chain(v2.Resize(round(input_size * 256 / 224)), v2.CenterCrop(input_size))
     return _chain(*_scale(source.native_size, input_size))
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Scale uint8 images (N, 3, H, W) to about zero mean and unit deviation a channel, as float32."""
+    """Normalise uint8 images (N, 3, H, W) to float32 by the channel mean and deviation of ImageNet."""
     mean, std = _statistics(images.device)
     return (images - mean) / std
 
 
 class _Views(Dataset[_Example]):
-    """Images as the network sees them; the same key gives the same pixels, in whichever process.
+    """Transformed images; the same key gives the same pixels in every process.
 
     Args:
-        images: All images of the source that the keys are indices of.
-        transform: What turns an image into pixels.
-        skip: Whether to leave out images that cannot be decoded, and not refuse them.
-        substitutes: Indices of the images to draw from in place of a skipped one; None puts nothing there.
+        images: Images that the keys refer to.
+        transform: Transform from an image to its pixels.
+        skip: Whether to skip images that cannot be decoded instead of raising InputError.
+        substitutes: Indices of images that may replace a skipped one; None if it is not replaced.
     """
 
     def __init__(
@@ -306,32 +302,30 @@ class _Views(Dataset[_Example]):
                     raise InputError(f"{error}; --corrupt-images skip leaves such images out") from error
                 faults[candidate] = str(error)
                 continue
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # torchvision's transforms draw from the global generator only
-                torch.default_generator.manual_seed(seed)
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)  # the only generator of torchvision's transforms
                 return self._transform(image), int(self._images.labels[candidate]), faults
         if self._substitutes is None:
             return None, 0, faults
         raise InputError(f"data: too many images cannot be decoded, among them {faults[index]}")
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:
-        """Yield the image that is meant, then those that may stand in its place."""
+        """Yield the index of the image, then those of its substitutes."""
         yield index
         if self._substitutes is not None:
             yield from np.random.default_rng(seed).choice(self._substitutes, _SUBSTITUTES).tolist()
 
 
 def _collate(examples: list[_Example]) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """Return a batch of what could be decoded, and what is wrong with the rest."""
+    """Return a batch of the decoded images, and the error messages of the others by index."""
     faults = {index: fault for *_, found in examples for index, fault in found.items()}
     views = [(image, label) for image, label, _ in examples if image is not None]
     images, labels = default_collate(views) if views else (torch.empty(0), torch.empty(0))
     return images, labels, faults
 
 
-def _stratified(labels: Labels, count: int, seed: int) -> Indices:
-    """Return the sorted positions of `count` labels, of each class in proportion to its size."""
+def _stratified_sample(labels: Labels, count: int, seed: int) -> Indices:
+    """Return the sorted positions of a random sample of labels, each class in proportion to its size."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     rank = np.empty(len(labels))

@@ -1,4 +1,4 @@
-"""How a discovered architecture leaves the study."""
+"""Export of the best architecture of a study to a file."""
 
 from nas_recalib.export.architecture_file import export_architecture
 

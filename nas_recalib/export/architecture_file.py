@@ -1,4 +1,4 @@
-"""The winner of a study as one plain file."""
+"""Export of a trial's architecture to a YAML file, with the study, trial and accuracy it comes from."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,60 +7,52 @@ from typing import Any
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import EXISTS, InputError
 from nas_recalib.files import require_writable, write_atomically
-from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.summary import Summary, TrialRow
-
-
-def _latency(row: TrialRow, config: SearchConfig) -> dict[str, Any]:
-    if row.latency_ms is None or config.latencies is None:
-        return {}
-    conditions = {key: config.latencies["conditions"][key] for key in ("device", "batch", "dtype")}
-    return {"latency": {"predicted_ms": row.latency_ms, "measured_ms": row.measured_ms, **conditions}}
-
-
-def _confirmation(row: TrialRow) -> dict[str, Any]:
-    found = row.confirmation
-    if found is None:
-        return {}
-    return {"confirmed": {**asdict(found), "diverged": list(found.diverged)}}
 
 
 def export_architecture(
     summary: Summary, path: Path, number: int | None = None, *, overwrite: bool = True
 ) -> TrialRow:
-    """Writes a trial's architecture, with where it came from.
+    """Write the architecture of a trial and its origin to a file.
 
     Args:
-        summary: Of the study.
-        path: Where to.
-        number: Which trial (default: the best).
+        summary: Summary of the study.
+        path: Path of the file.
+        number: Number of the trial (default: the best).
         overwrite: Whether a file with other content may be replaced.
 
     Returns:
-        The trial.
+        The exported trial.
 
     Raises:
-        InputError: If there is no such trained trial, or the file cannot be written or may not be replaced.
+        InputError: If no trained trial has that number, or the file cannot be written or may not be replaced.
     """
-    row = (
-        summary.best if number is None else next((row for row in summary.rows if row.number == number), None)
-    )
+    rows = {row.number: row for row in summary.rows}
+    row = summary.best if number is None else rows.get(number)
     if row is None:
-        numbers = ", ".join(str(row.number) for row in summary.rows)
+        numbers = ", ".join(map(str, rows))
         raise InputError(f"trial: {number} is not a trained trial of {summary.study}; there are {numbers}")
-    config = summary.config
-    origin = {
-        "study": summary.study,
-        "trial": row.number,
-        "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
-        "accuracy": round(row.accuracy, 6),
-        **_confirmation(row),
-        **_latency(row, config),
-        **({"plugins": config.plugins} if config.plugins else {}),
-    }
-    text = Architecture.parse(row.architecture).to_yaml(origin)
+    text = Architecture.parse(row.architecture).to_yaml(_origin(summary, row))
     require_writable(path)
     if not overwrite and path.exists() and path.read_bytes() != text.encode():
         raise InputError(f"{path}: {EXISTS}")
     write_atomically(path, text)
     return row
+
+
+def _origin(summary: Summary, row: TrialRow) -> dict[str, Any]:
+    config = summary.config
+    origin: dict[str, Any] = {
+        "study": summary.study,
+        "trial": row.number,
+        "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
+        "accuracy": round(row.accuracy, 6),
+    }
+    if row.confirmation:
+        origin["confirmed"] = {**asdict(row.confirmation), "diverged": list(row.confirmation.diverged)}
+    if row.latency_ms is not None and config.latencies is not None:
+        conditions = {key: config.latencies["conditions"][key] for key in ("device", "batch", "dtype")}
+        origin["latency"] = {"predicted_ms": row.latency_ms, "measured_ms": row.measured_ms, **conditions}
+    if config.plugins:
+        origin["plugins"] = config.plugins
+    return origin

@@ -9,11 +9,11 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.errors import printable
 from nas_recalib.report.terminal import PlainTable, duration
-from nas_recalib.study.statistics import FEWEST
+from nas_recalib.study.statistics import MIN_VALUES
 from nas_recalib.study.status import RunningTrial, StudyStatus, TrialDetails
-from nas_recalib.study.summary import ENOUGH_FOR_IMPORTANCE, Summary, TrialRow, conflicting, leaders
+from nas_recalib.study.summary import ENOUGH_FOR_IMPORTANCE, Summary, TrialRow, leaders, pareto_objectives
 
-_MORE = f"add --confirm {FEWEST} or more"
+_MORE = f"add --confirm {MIN_VALUES} or more"
 
 
 def verdict(summary: Summary) -> str:
@@ -47,9 +47,11 @@ def confirmation_text(row: TrialRow) -> str:
 def accuracy_text(row: TrialRow) -> str:
     """What is known of a trial's accuracy, in a line of text; what was confirmed comes first."""
     if row.confirmation is None:
-        return f"accuracy {row.accuracy:.4f} ± {row.error:.4f}"
+        return f"accuracy {row.accuracy:.4f} ± {row.standard_error:.4f}"
     if row.diverged:
-        return f"accuracy {row.accuracy:.4f} ± {row.error:.4f} in the search, {confirmation_text(row)}"
+        return (
+            f"accuracy {row.accuracy:.4f} ± {row.standard_error:.4f} in the search, {confirmation_text(row)}"
+        )
     return f"accuracy {confirmation_text(row)} over new seeds, {row.accuracy:.4f} in the search"
 
 
@@ -60,7 +62,9 @@ def _of_the_leaders(summary: Summary) -> str:
             "the best value comes from one training per network and is biased upwards; "
             "add --confirm 5 to re-train the leaders with new seeds"
         )
-    rivals = [row for row in summary.rows if row.confirmed is not None and not row.over and row is not best]
+    rivals = [
+        row for row in summary.rows if row.confirmed is not None and not row.over_limit and row is not best
+    ]
     tied = [row for row in rivals if row.number in summary.tied]
     count = _seeds([best, *(tied or rivals)])
     if not rivals:
@@ -110,7 +114,7 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
         _trials("Trials", summary.rows[:top]),
         Text(),
         _trials(
-            f"Front of {' against '.join(conflicting(summary.config))}{_volume(summary)}",
+            f"Front of {' against '.join(pareto_objectives(summary.config))}{_volume(summary)}",
             [row for number in summary.front for row in summary.rows if row.number == number],
         ),
         Text(),
@@ -131,7 +135,7 @@ def _headline(summary: Summary) -> str:
     failed = "".join(f", {n} {kind}" for kind, n in summary.failures.items())
     return (
         f"{summary.study}: {summary.counts} ({pruned} pruned), "
-        f"{summary.replayed} duplicates answered from cache{failed}\n"
+        f"{summary.cached} duplicates answered from cache{failed}\n"
         f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
         f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
@@ -146,7 +150,7 @@ def timed_text(row: TrialRow) -> str:
     if row.latency_ms is None:
         return ""
     measured = "not measured" if row.measured_ms is None else f"{row.measured_ms:.3f} ms measured"
-    over = ", OVER THE LIMIT" if row.over else ""
+    over = ", OVER THE LIMIT" if row.over_limit else ""
     return f", {row.latency_ms:.3f} ms predicted, {measured}{over}"
 
 
@@ -160,7 +164,7 @@ def _trials(title: str, rows: Sequence[TrialRow]) -> PlainTable:
         (
             str(row.number),
             *((confirmation_text(row),) if confirmed else ()),
-            f"{row.accuracy:.4f} ± {row.error:.4f}",
+            f"{row.accuracy:.4f} ± {row.standard_error:.4f}",
             format_quantity(row.macs),
             format_quantity(row.params),
             *(_latency(row) if timed else ()),
@@ -177,7 +181,7 @@ def _latency(row: TrialRow) -> tuple[str, str]:
     predicted, measured = (
         "" if value is None else f"{value:.3f}" for value in (row.latency_ms, row.measured_ms)
     )
-    return predicted, f"{measured} over" if row.over else measured
+    return predicted, f"{measured} over" if row.over_limit else measured
 
 
 def _blocks(row: TrialRow) -> PlainTable:
@@ -224,16 +228,16 @@ def status_tables(status: StudyStatus) -> RenderableType:
 
 def trial_tables(details: TrialDetails) -> RenderableType:
     """Everything about a trial, line by line."""
-    lines = [f"trial {details.number}: {details.state}, begun {details.begun}, ended {details.ended}"]
-    if details.continued_by is not None:
-        lines.append(f"resumed by trial {details.continued_by}")
+    lines = [f"trial {details.number}: {details.state}, begun {details.started}, ended {details.finished}"]
+    if details.resumed_by is not None:
+        lines.append(f"resumed by trial {details.resumed_by}")
     lines.append("accuracies: " + (" ".join(f"{value:.4f}" for value in details.curve) or "none"))
     lines += [printable(f"{name}: {value}") for name, value in details.attributes.items()]
     return Text("\n".join([*lines, *map(printable, details.traceback.splitlines())]))
 
 
 def _running(status: StudyStatus) -> PlainTable:
-    beating = any(one.silent is not None for one in status.running)
+    beating = any(one.heartbeat_age is not None for one in status.running)
     heartbeat = ("heartbeat",) if beating else ()  # a search that has its storage to itself needs none
     rows = [
         (
@@ -252,4 +256,4 @@ def _running(status: StudyStatus) -> PlainTable:
 
 
 def _heartbeat(one: RunningTrial) -> str:
-    return "none" if one.silent is None else f"{duration(max(0.0, one.silent))} ago"
+    return "none" if one.heartbeat_age is None else f"{duration(max(0.0, one.heartbeat_age))} ago"

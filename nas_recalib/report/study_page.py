@@ -11,7 +11,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import format_quantity
 from nas_recalib.report.study import accuracy_text, confirmation_text, verdict
 from nas_recalib.study.statistics import Confirmation
-from nas_recalib.study.summary import Summary, TrialRow, conflicting
+from nas_recalib.study.summary import Summary, TrialRow, pareto_objectives
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
@@ -73,7 +73,7 @@ def _scatter(summary: Summary) -> go.Figure:
         figure.add_scatter(
             x=[row.macs for row in rows],
             y=[row.accuracy for row in rows],
-            error_y={"array": [row.error for row in rows], "thickness": 1},
+            error_y={"array": [row.standard_error for row in rows], "thickness": 1},
             mode="markers",
             name=name,
             text=[f"trial {row.number}: {row.operators()}" for row in rows],
@@ -141,7 +141,7 @@ def _volume(summary: Summary) -> go.Figure:
     numbers, volumes = zip(*summary.hypervolumes, strict=True) if summary.hypervolumes else ((), ())
     figure.add_scatter(x=numbers, y=volumes, mode="lines", line_shape="hv")
     figure.update_layout(
-        title=f"Hypervolume of the front of {' against '.join(conflicting(summary.config))}",
+        title=f"Hypervolume of the front of {' against '.join(pareto_objectives(summary.config))}",
         xaxis_title="trial",
         yaxis_title="hypervolume (fraction of the reference box)",
     )
@@ -168,7 +168,7 @@ def _table(summary: Summary) -> str:
     heading = "".join(f"<th>{name}</th>" for name in headings)
     lines = [
         f"<tr><td class=n>{row.number}</td><td class=n>{confirmation_text(row)}</td>"
-        f"<td class=n>{row.accuracy:.4f} ± {row.error:.4f}</td>"
+        f"<td class=n>{row.accuracy:.4f} ± {row.standard_error:.4f}</td>"
         f"<td class=n>{row.macs:,}</td><td class=n>{row.params:,}</td><td class=n>{row.epochs}</td>"
         f"<td>{html.escape(row.operators())}</td></tr>"
         for row in summary.rows

@@ -17,7 +17,7 @@ from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.report.terminal import duration
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.location import read_config
-from nas_recalib.study.statistics import keep_confirmation
+from nas_recalib.study.statistics import write_confirmation
 from nas_recalib.study.summary import TrialRow, leaders, trial_rows
 from nas_recalib.study.trials import MEASURED
 
@@ -47,7 +47,7 @@ def confirm_leaders(
     while waiting:
         row, seed = waiting[0]
         result = _trained_again(row, replace(proxy, seed=seed))
-        keep_confirmation(study, row.number, seed, result)
+        write_confirmation(study, row.number, seed, result)
         told = result["failure"] if "failure" in result else f"accuracy {result['accuracy']:.4f}"
         waiting = _missing(study, config, seeds)
         say(f"trial {row.number}, seed {seed}: {told}, {result['seconds']:.0f} s, {len(waiting)} left")
@@ -132,7 +132,7 @@ def _on_its_device(latencies: Latencies) -> Measure:
 
 def _next(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
     """The leaders that have not been measured; none once enough are within the limit."""
-    within = [row for row in trial_rows(study, config) if not row.pruned and not row.over][:FINALISTS]
+    within = [row for row in trial_rows(study, config) if not row.pruned and not row.over_limit][:FINALISTS]
     return [row for row in within if row.measured_ms is None]
 
 

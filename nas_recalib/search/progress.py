@@ -104,7 +104,8 @@ class Progress:
         self.lengths[trial.number] = length
         if trial.state == TrialState.FAIL:
             failure, message = trial.user_attrs.get("failure", "failed"), trial.user_attrs.get("message", "")
-            self.console.print(printable(f"trial {trial.number}: {failure}: {message}"), markup=False)
+            reason = failure if message == failure else f"{failure}: {message}"
+            self.console.print(printable(f"trial {trial.number}: {reason}"), markup=False)
             return
         if not taken:
             self.done += before not in self.counted

@@ -65,7 +65,7 @@ def prepared(
     resolved = _resolve(request, device, trains)
     location, config = resolved.location, resolved.config
     checkpoints = Checkpoints(_checkpoints_place(request.checkpoints or config.checkpoints, location))
-    with locked_worker(location.folder, alone=not location.shared, advice=_SEVERAL) as worker:
+    with locked_worker(location.folder, exclusive=not location.shared, advice=_SEVERAL) as worker:
         checkpoints.require_writable()
         study = create_study(location, config.objectives)
         device_name = trains.with_threads(config.threads)

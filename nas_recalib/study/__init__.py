@@ -1,1 +1,1 @@
-"""Studies: where they are kept, what they are about, and what they found."""
+"""Studies: storage, location, configuration, stored trials, status and summary of a search."""

@@ -1,4 +1,4 @@
-"""Location of a study, a path or a storage URL: opened, created and read."""
+"""Location of a study (a folder or a storage URL), and how a study is found, opened and created there."""
 
 import re
 import shlex
@@ -14,28 +14,28 @@ from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.storage import (
     connect,
-    file_of,
+    describe_error,
     hide_password,
-    in_memory,
+    is_in_memory,
     raised_by_storage,
-    reason,
     sqlite_url,
     storage_errors,
+    storage_file,
 )
 from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-CORRELATION = "correlation"  # a study's attribute that says that it is not a search
+CORRELATION = "correlation"  # user attribute of a study that `correlate` wrote, which is not a search
 
 
 @dataclass(frozen=True)
 class StudyLocation:
-    """Where a study lives.
+    """Location of a study: its name, its folder and its storage.
 
     Attributes:
-        name: Of the study.
-        folder: runs/<study>.
-        storage: URL of another storage than the folder's own study.db; see nas_recalib.study.storage.
+        name: Name of the study.
+        folder: Folder of the study, runs/<study>.
+        storage: Storage URL that replaces study.db in the folder; see nas_recalib.study.storage.
     """
 
     name: str
@@ -44,20 +44,20 @@ class StudyLocation:
 
     @classmethod
     def of(cls, name: str, runs: Path, storage: str | None = None) -> "StudyLocation":
-        """A study's place by name.
+        """Return the location of a study in a folder of studies.
 
         Raises:
-            InputError: If the name could not be that of a folder, or the storage cannot be one.
+            InputError: If the name cannot name a folder, or the storage URL cannot be used.
         """
         if not _NAME.fullmatch(name):
             raise InputError(f"study: {name!r} is not a name; use up to 100 letters, digits, '.', '_', '-'")
-        if storage and in_memory(storage):
-            raise InputError(f"storage: {storage} is gone when the search ends; name a file or a server")
+        if storage and is_in_memory(storage):
+            raise InputError(f"storage: {storage} is in memory and lost at the end; name a file or a server")
         return cls(name, runs / name, storage)
 
     @property
     def shared(self) -> bool:
-        """Whether others may write to it besides who works in the folder."""
+        """Whether workers in other folders or on other machines may write to the study."""
         return self.storage is not None
 
     @property
@@ -69,132 +69,120 @@ class StudyLocation:
         return self.storage or sqlite_url(self.database.resolve())
 
     @property
-    def shown(self) -> str:
-        """The storage without its password."""
+    def display_name(self) -> str:
+        """Storage as messages name it: its URL without the password, or the path of study.db."""
         return hide_password(self.storage) if self.storage else str(self.database)
-
-    def reason(self, error: Exception) -> str:
-        """What a storage said, in one line and without the password."""
-        return reason(error, self.url)
 
 
 def find_study(location: StudyLocation) -> optuna.Study | None:
-    """Opens a study, or gives None where there is none.
+    """Open a study; return None if it does not exist.
 
     Raises:
         InputError: If its storage cannot be reached, or its folder contains another study, as a copy does.
     """
-    with storage_errors(location.url, location.shown):
-        file = file_of(location.url)
-        if file and not file.is_file():  # looking would make it
+    with storage_errors(location.url, location.display_name):
+        file = storage_file(location.url)
+        if file and not file.is_file():  # connecting would create it
             return None
         storage = connect(location.url)
         with suppress(KeyError):
             return optuna.load_study(study_name=location.name, storage=storage)
-        if not location.shared:
-            _refuse_another(location, optuna.get_all_study_names(storage))
+        others = [] if location.shared else optuna.get_all_study_names(storage)
+        if others:
+            name = shlex.quote(others[0])
+            raise InputError(
+                f"study: {location.folder} contains the study {others[0]!r}, not {location.name!r}; rename "
+                f"it to {name} (a copy: in another folder, which --runs-dir then names), or read it by: "
+                f"nas-recalib show {name} --storage {location.url}"
+            )
         return None
 
 
-def _refuse_another(location: StudyLocation, contained: Sequence[str]) -> None:
-    """Raise InputError where a study's own file contains studies, none of them of its name."""
-    if contained:
-        name = shlex.quote(contained[0])
-        raise InputError(
-            f"study: {location.folder} contains the study {contained[0]!r}, not {location.name!r}; rename it to "
-            f"{name} (a copy: in another folder, which --runs-dir then names), or read it by: "
-            f"nas-recalib show {name} --storage {location.url}"
-        )
-
-
 def open_study(location: StudyLocation) -> optuna.Study:
-    """Opens a study that exists.
+    """Open a study that exists.
 
     Raises:
         InputError: If there is none, or its storage cannot be reached.
     """
     study = find_study(location)
     if study is None:
-        known = sorted(path.parent.name for path in location.folder.parent.glob("*/study.db"))
-        there = (
-            f"; in {location.folder.parent} there are: {', '.join(known) or 'none'}"
-            if not location.storage
-            else ""
-        )
-        raise InputError(f"study: there is no {location.name!r} in {location.shown}{there}")
+        existing = ""
+        if not location.storage:
+            runs = location.folder.parent
+            names = sorted(path.parent.name for path in runs.glob("*/study.db"))
+            existing = f"; in {runs} there are: {', '.join(names) or 'none'}"
+        raise InputError(f"study: there is no {location.name!r} in {location.display_name}{existing}")
     return study
 
 
 def create_study(location: StudyLocation, objectives: Sequence[str] = (ACCURACY,)) -> optuna.Study:
-    """Opens a study, making it where it is missing.
+    """Open a study, and create it if it does not exist.
 
     Args:
-        location: Where.
-        objectives: Accuracy, then the costs that are to be low besides.
+        location: Location of the study.
+        objectives: Accuracy, then the costs that are minimised besides it.
 
     Raises:
-        InputError: If its storage cannot be reached, or the study is not one of ours.
+        InputError: If its storage cannot be reached, or the study was not made by this package.
     """
     directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * (len(objectives) - 1)]
-    with storage_errors(location.url, location.shown):
+    name = location.name
+    with storage_errors(location.url, location.display_name):
+        storage = connect(location.url)
         study = optuna.create_study(
-            study_name=location.name,
-            storage=connect(location.url),
-            directions=directions,
-            load_if_exists=True,
+            storage=storage, study_name=name, directions=directions, load_if_exists=True
         )
     if study.directions != directions:
-        raise InputError(f"study: {location.name!r} in {location.shown} was not made by nas-recalib")
+        raise InputError(f"study: {name!r} in {location.display_name} was not made by nas-recalib")
     return study
 
 
 @contextmanager
 def storage_failures(location: StudyLocation, study: optuna.Study) -> Iterator[None]:
-    """Raise StopSearch with one line for whatever an open study's storage fails with inside.
+    """Raise StopSearch with one line if the storage of an open study fails inside the context.
 
     Args:
         location: Location of the study.
         study: The open study.
 
     Raises:
-        StopSearch: In place of an exception of the storage; where the study was deleted, it says so.
+        StopSearch: In place of an exception of the storage, or if the study was deleted meanwhile.
     """
     try:
         yield
     except Exception as error:
-        refused = isinstance(error, InputError | StopSearch)  # in one line already
-        if isinstance(error.__cause__ if refused else error, KeyError) and _is_gone(location, study):
-            raise StopSearch(
-                f"study: {location.name!r} was deleted from {location.shown} while the command ran"
-            ) from error
-        if refused or not raised_by_storage(error):
+        has_message = isinstance(error, InputError | StopSearch)  # in one line already
+        storage = location.display_name
+        if isinstance(error.__cause__ if has_message else error, KeyError) and _was_deleted(location, study):
+            message = f"study: {location.name!r} was deleted from {storage} while the command ran"
+            raise StopSearch(message) from error
+        if has_message or not raised_by_storage(error):
             raise
-        raise StopSearch(f"storage: {location.shown} failed: {location.reason(error)}") from error
+        message = f"storage: {storage} failed: {describe_error(error, location.url)}"
+        raise StopSearch(message) from error
 
 
-def _is_gone(location: StudyLocation, study: optuna.Study) -> bool:
+def _was_deleted(location: StudyLocation, study: optuna.Study) -> bool:
     try:
         return study._storage.get_study_id_from_name(location.name) != study._study_id
     except KeyError:
         return True
-    except Exception:  # of a storage that does not answer nothing is known
+    except Exception:  # the storage does not answer
         return False
 
 
 def read_config(study: optuna.Study) -> SearchConfig | None:
-    """What the study is about, or None where nothing has been written yet.
+    """Return the stored configuration of a search; None if none has been written yet.
 
     Raises:
-        InputError: If it was written by something else.
+        InputError: If the study was not made by `search`, or by another version of this package.
     """
-    content = study.user_attrs.get("config")
-    if content is None and CORRELATION in study.user_attrs:
-        raise InputError(f"study: {study.study_name!r} is one of 'nas-recalib correlate', not a search")
+    name, content = study.study_name, study.user_attrs.get("config")
     if content is None:
+        if CORRELATION in study.user_attrs:
+            raise InputError(f"study: {name!r} was made by 'nas-recalib correlate' and is not a search")
         return None
     try:
         return SearchConfig.from_dict(content)
     except (TypeError, KeyError) as error:
-        raise InputError(
-            f"study: {study.study_name!r} was not made by this version of nas-recalib"
-        ) from error
+        raise InputError(f"study: {name!r} was not made by this version of nas-recalib") from error

@@ -1,20 +1,20 @@
-"""Storage that repeats calls after transient database errors."""
+"""Retrying storage: repeats a call to a database server or gRPC proxy after a transient error."""
 
+import abc
 import logging
 import random
 import re
 import sys
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
+from functools import partial, wraps
 from typing import Any, TypeVar
 
-from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy
-from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 _T = TypeVar("_T")
@@ -26,232 +26,189 @@ _FULL = re.compile("too many (clients|connections)|connection slots|read-only|ho
 _MYSQL_LOST = {1040, 1053, 2002, 2003, 2006, 2013}
 
 
-class Trouble(Enum):
-    """What kind of failure an exception tells of."""
+class StorageFailure(Enum):
+    """Kinds of storage failures; of several in one chain of exceptions the first listed here counts."""
 
-    LOST = "the server is not there, or went away meanwhile"
-    BUSY = "the server is there, and takes nothing now"
-    REFUSED = "no connection, though the server takes connections"
-    OTHER = "anything else that a storage fails with"
-
-
-def trouble(error: BaseException) -> Trouble | None:
-    """What an exception of a storage tells of; None for one that is its answer (no such study, say)."""
-    if _is_grpc(error):
-        code = error.code().name if hasattr(error, "code") else ""
-        return Trouble.LOST if code in ("UNAVAILABLE", "CANCELLED") else Trouble.OTHER
-    if isinstance(error, OSError):
-        return Trouble.OTHER
-    if not isinstance(error, SQLAlchemyError | StorageInternalError):
-        return None
-    told = [_database_trouble(cause) for cause in _causes(error) if isinstance(cause, DBAPIError)]
-    return next((kind for kind in Trouble if kind in told), Trouble.OTHER)
+    LOST = "the server is unreachable, or the connection broke"
+    BUSY = "the server is reachable and accepts no requests now"
+    REFUSED = "the connection was refused although the server accepts connections"
+    PERMANENT = "any other failure of a storage"
 
 
 class RetryingStorage(BaseStorage):
-    """Optuna's storage of a server, each call of which is tried again while the server is not there.
+    """Optuna storage on a server, each call of which is repeated while the server is unreachable.
 
-    A call whose connection broke may or may not have taken effect, and is made once more:
+    A call whose connection broke may or may not have taken effect, and is repeated:
 
-    * Attributes, parameters and intermediate values are written under a key; twice is once.
-    * To finish a trial, or to delete a study, that already is as asked is a success.
-    * A new trial may be there twice, the first of them running for ever under nobody's hands.
-    * A waiting trial that was taken may be answered for as another's (False): nobody then runs it, which is
-      better than two.
+    * Attributes, parameters and intermediate values are written under a key, so writing twice is harmless.
+    * Finishing a trial that is already finished with the same state and values succeeds, and so does
+      deleting a study that is already deleted.
+    * A new trial may be created twice; the first of them then stays in the state RUNNING without a worker.
+    * Starting a waiting trial may return False (another worker has it) although this call started it. No
+      worker then trains it, which is better than two.
+
+    The methods that are not defined here are generated below from those of BaseStorage.
 
     Args:
-        make: Connects to the storage.
-        name: Of the storage, in what is said while waiting.
-        reason: What an exception says, in one line that may be shown.
-        patience: Seconds to go on trying once it has been connected to.
+        make: Function that connects to the storage.
+        name: Name of the storage in messages.
+        describe_error: Function that returns one line on an exception, without passwords.
+        patience: Seconds for which a call is repeated, once the storage has been connected to.
 
     Raises:
-        StorageInternalError: By each method, with a line that may be shown, where a storage fails for good.
+        StorageInternalError: By each method if the storage fails permanently; the message is one line
+            without passwords.
     """
 
     def __init__(
         self,
         make: Callable[[], BaseStorage],
         name: str,
-        reason: Callable[[BaseException], str],
+        describe_error: Callable[[BaseException], str],
         patience: float,
     ) -> None:
-        self._name, self._reason, self._patience = name, reason, patience
-        self.storage = self._retry(make, first=True)
+        self._name, self._describe_error, self._patience = name, describe_error, patience
+        self.storage = self._retry(make, connecting=True)
 
     def _retry(
-        self, call: Callable[[], _T], again: Callable[[], _T] | None = None, first: bool = False
+        self, call: Callable[[], _T], repeat: Callable[[], _T] | None = None, connecting: bool = False
     ) -> _T:
-        """Calls until there is an answer.
+        """Call a function until it returns, or fails permanently.
 
         Args:
-            call: What to do.
-            again: What to do instead after a connection broke in the middle of it.
-            first: Whether nothing has been heard of the server yet: if it is not there now, its name is wrong
-                rather than it away.
+            call: Function to call first.
+            repeat: Function to call instead after a failure (default: the same one).
+            connecting: Whether this is the first connection. An unreachable server then fails at once, as its
+                name is probably wrong.
         """
-        begun, pause, refused, said = time.monotonic(), _FIRST_PAUSE, False, False
+        start, pause, refused, announced = time.monotonic(), _FIRST_PAUSE, False, False
         while True:
             try:
                 result = call()
             except Exception as error:
-                kind, told = trouble(error), self._reason(error)
-                if kind is None:
+                failure, message = classify_error(error), self._describe_error(error)
+                if failure is None:
                     raise
-                left = self._patience - (time.monotonic() - begun)
-                hopeless = kind is Trouble.OTHER or (kind is Trouble.REFUSED and refused)
-                if hopeless or left <= 0 or (kind is Trouble.LOST and first):
-                    raise StorageInternalError(told) from None
-                refused = kind is Trouble.REFUSED  # perhaps it came up in between: once more
+                remaining = self._patience - (time.monotonic() - start)
+                permanent = failure is StorageFailure.PERMANENT or (
+                    failure is StorageFailure.REFUSED and refused
+                )
+                if permanent or remaining <= 0 or (failure is StorageFailure.LOST and connecting):
+                    raise StorageInternalError(message) from None
+                refused = failure is StorageFailure.REFUSED  # the server may have just started: repeat once
             else:
-                if said:
+                if announced:
                     _log.warning("storage: %s answers again", self._name)
                 return result
-            call = again or call
+            call = repeat or call
             if refused:
                 continue
-            if not said:
-                _log.warning("storage: %s: %s; trying for %.0f s", self._name, told, self._patience)
-                said = True
-            time.sleep(min(left, pause * random.uniform(0.5, 1.5)))  # hundreds come back at once otherwise
+            if not announced:
+                _log.warning("storage: %s: %s; retrying for %.0f s", self._name, message, self._patience)
+                announced = True
+            time.sleep(min(remaining, pause * random.uniform(0.5, 1.5)))  # spread over hundreds of workers
             pause = min(2 * pause, _LONGEST_PAUSE)
-            _renew(getattr(self, "storage", None))
-
-    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        return self._retry(lambda: self.storage.create_new_study(directions, study_name))
+            _renew_channel(getattr(self, "storage", None))
 
     def delete_study(self, study_id: int) -> None:
-        def again() -> None:
-            try:
+        def repeat() -> None:
+            with suppress(KeyError):
                 self.storage.delete_study(study_id)
-            except KeyError:
-                return
 
-        self._retry(lambda: self.storage.delete_study(study_id), again)
-
-    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._retry(lambda: self.storage.set_study_user_attr(study_id, key, value))
-
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        self._retry(lambda: self.storage.set_study_system_attr(study_id, key, value))
-
-    def get_study_id_from_name(self, study_name: str) -> int:
-        return self._retry(lambda: self.storage.get_study_id_from_name(study_name))
-
-    def get_study_name_from_id(self, study_id: int) -> str:
-        return self._retry(lambda: self.storage.get_study_name_from_id(study_id))
-
-    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        return self._retry(lambda: self.storage.get_study_directions(study_id))
-
-    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._retry(lambda: self.storage.get_study_user_attrs(study_id))
-
-    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._retry(lambda: self.storage.get_study_system_attrs(study_id))
-
-    def get_all_studies(self) -> list[FrozenStudy]:
-        return self._retry(self.storage.get_all_studies)
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        return self._retry(lambda: self.storage.create_new_trial(study_id, template_trial))
-
-    def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
-    ) -> None:
-        self._retry(
-            lambda: self.storage.set_trial_param(trial_id, param_name, param_value_internal, distribution)
-        )
-
-    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
-        return self._retry(
-            lambda: self.storage.get_trial_id_from_study_id_trial_number(study_id, trial_number)
-        )
+        self._retry(lambda: self.storage.delete_study(study_id), repeat)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        def once() -> bool:
+        def call() -> bool:
             return self.storage.set_trial_state_values(trial_id, state, values)
 
-        def again() -> bool:
+        def repeat() -> bool:
             try:
-                return once()
+                return call()
             except UpdateFinishedTrialError:
                 trial = self.storage.get_trial(trial_id)
                 if trial.state == state and (values is None or list(values) == trial.values):
                     return True
                 raise
 
-        return self._retry(once, again)
-
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        self._retry(lambda: self.storage.set_trial_intermediate_value(trial_id, step, intermediate_value))
-
-    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._retry(lambda: self.storage.set_trial_user_attr(trial_id, key, value))
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        self._retry(lambda: self.storage.set_trial_system_attr(trial_id, key, value))
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._retry(lambda: self.storage.get_trial(trial_id))
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        return self._retry(lambda: self.storage.get_all_trials(study_id, deepcopy, states))
-
-    def get_best_trial(self, study_id: int) -> FrozenTrial:
-        return self._retry(lambda: self.storage.get_best_trial(study_id))
+        return self._retry(call, repeat)
 
     def remove_session(self) -> None:
         self.storage.remove_session()
 
 
-def _renew(storage: BaseStorage | None) -> None:
-    """Gives a gRPC proxy's client a new channel: an old one looks ever more seldom, up to 2 minutes apart."""
-    if isinstance(storage, GrpcStorageProxy):
-        storage.__setstate__(storage.__getstate__())
+def _retrying_method(name: str) -> Callable[..., Any]:
+    """Return a method that calls the method of the same name of the inner storage, with retries."""
+
+    @wraps(getattr(BaseStorage, name), updated=())  # not its mark as abstract
+    def method(self: RetryingStorage, *args: Any, **kwargs: Any) -> Any:
+        return self._retry(partial(getattr(self.storage, name), *args, **kwargs))
+
+    return method
 
 
-def _causes(error: BaseException | None) -> list[BaseException]:
-    """An exception and what it came of; Optuna answers a broken query with another, which fails too."""
-    chain: list[BaseException] = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
+for _name in RetryingStorage.__abstractmethods__ | {
+    "get_best_trial",
+    "get_trial_id_from_study_id_trial_number",
+}:
+    setattr(RetryingStorage, _name, _retrying_method(_name))
+abc.update_abstractmethods(RetryingStorage)  # type: ignore[type-abstract]
 
 
-def _is_grpc(error: BaseException) -> bool:
+def classify_error(error: BaseException) -> StorageFailure | None:
+    """Return the kind of failure of an exception; None if it is an answer of the storage (KeyError, say)."""
+    if _is_grpc_error(error):
+        code = error.code().name if hasattr(error, "code") else ""
+        return StorageFailure.LOST if code in ("UNAVAILABLE", "CANCELLED") else StorageFailure.PERMANENT
+    if isinstance(error, OSError):
+        return StorageFailure.PERMANENT
+    if not isinstance(error, SQLAlchemyError | StorageInternalError):
+        return None
+    kinds = set()
+    cause: BaseException | None = error
+    while cause is not None:  # Optuna answers a broken query with another, which fails too
+        if isinstance(cause, DBAPIError):
+            kinds.add(_classify_database_error(cause))
+        cause = cause.__cause__ or cause.__context__
+    return next((kind for kind in StorageFailure if kind in kinds), StorageFailure.PERMANENT)
+
+
+def _is_grpc_error(error: BaseException) -> bool:
     grpc = sys.modules.get("grpc")
     return grpc is not None and isinstance(error, grpc.RpcError)
 
 
-def _database_trouble(error: DBAPIError) -> Trouble:
-    driver: Any = error.orig
-    if error.connection_invalidated or (driver.args and driver.args[0] in _MYSQL_LOST):
-        return Trouble.LOST
-    state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
+def _classify_database_error(error: DBAPIError) -> StorageFailure:
+    driver_error: Any = error.orig
+    if error.connection_invalidated or (driver_error.args and driver_error.args[0] in _MYSQL_LOST):
+        return StorageFailure.LOST
+    state = getattr(driver_error, "sqlstate", None) or getattr(driver_error, "pgcode", None)
     if state:
-        return Trouble.BUSY if _BUSY.fullmatch(state) else Trouble.OTHER
-    module = type(driver).__module__.partition(".")[0]
-    if module != "psycopg" or type(driver).__name__ != "OperationalError":
-        return Trouble.OTHER
-    return _unconnected(driver)
+        return StorageFailure.BUSY if _BUSY.fullmatch(state) else StorageFailure.PERMANENT
+    kind = type(driver_error)
+    if kind.__module__.partition(".")[0] != "psycopg" or kind.__name__ != "OperationalError":
+        return StorageFailure.PERMANENT
+    return _classify_connection_error(driver_error)
 
 
-def _unconnected(error: Any) -> Trouble:
-    """Why psycopg got no connection: there is no SQLSTATE then, and servers speak many languages."""
+def _classify_connection_error(error: Any) -> StorageFailure:
+    """Return why psycopg got no connection: it has no SQLSTATE then, and its messages are translated."""
     from psycopg.conninfo import make_conninfo
     from psycopg.pq import PGconn, Ping
 
     connection = error.pgconn
-    if connection is None:  # its host has no address
-        return Trouble.LOST
+    if connection is None:  # the host name has no address
+        return StorageFailure.LOST
     if _FULL.search(str(error)):
-        return Trouble.BUSY
+        return StorageFailure.BUSY
     host, port = connection.host.decode(), connection.port.decode()
-    answer = PGconn.ping(make_conninfo(host=host, port=port, connect_timeout=5).encode())
-    return {Ping.OK: Trouble.REFUSED, Ping.REJECT: Trouble.BUSY}.get(Ping(answer), Trouble.LOST)
+    answer = Ping(PGconn.ping(make_conninfo(host=host, port=port, connect_timeout=5).encode()))
+    by_answer = {Ping.OK: StorageFailure.REFUSED, Ping.REJECT: StorageFailure.BUSY}
+    return by_answer.get(answer, StorageFailure.LOST)
+
+
+def _renew_channel(storage: BaseStorage | None) -> None:
+    """Give a gRPC proxy's client a new channel: an old one reconnects ever more rarely, up to 2 min apart."""
+    if isinstance(storage, GrpcStorageProxy):
+        storage.__setstate__(storage.__getstate__())

@@ -1,167 +1,148 @@
-"""Statistics of a study's results: intervals over seeds, confirmations, Pareto front and hypervolume."""
+"""Statistics of results: intervals and paired comparisons over seeds, Pareto front, hypervolume."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean
 from typing import Any
 
 import optuna
 
-SHARE = 0.95
-FEWEST = 3  # values of an interval; Student's quantile is 12.7 for two, 4.3 for three
-_HALVINGS = 60
+CONFIDENCE = 0.95
+MIN_VALUES = 3  # values of an interval; Student's quantile is 12.7 for two, 4.3 for three
 
 
-def half_width(values: Sequence[float], finest: float = 0.0) -> float | None:
-    """Half the width of Student's 95% interval around the mean; None for fewer than three values.
-
-    Two values give an interval of 12.7 standard errors, wider than any difference worth telling.
+def half_width(values: Sequence[float], resolution: float = 0.0) -> float | None:
+    """Return half the width of Student's 95% confidence interval of the mean.
 
     Args:
-        values: Independent draws.
-        finest: Step in which values come, as 1 / images is for a share of images. They are not taken to
-            spread less than rounding to it does by itself, so that equal values are no certainty.
+        values: Independent values.
+        resolution: Smallest step between values, such as 1 / images for accuracies. The standard deviation
+            is taken to be at least that of rounding to such steps, so that equal values give no interval of
+            width 0.
+
+    Returns:
+        Half the width; None for fewer than three values, as two would give 12.7 standard errors.
     """
-    if len(values) < FEWEST:
+    from scipy.special import stdtrit  # here, as the import takes long
+
+    if len(values) < MIN_VALUES:
         return None
-    quantile = student_quantile(SHARE, len(values) - 1)
-    return quantile * _deviation(values, finest / math.sqrt(12)) / math.sqrt(len(values))
+    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
+    return quantile * _deviation(values, resolution / math.sqrt(12)) / math.sqrt(len(values))
 
 
-def distinguishable(
-    values: Mapping[int, Mapping[int, float]], finest: float = 0.0
+def distinguishable_pairs(
+    values: Mapping[int, Mapping[int, float]], resolution: float = 0.0
 ) -> frozenset[frozenset[int]]:
-    """The pairs whose means differ beyond what their seeds explain, by Holm's step-down procedure at 95%.
+    """Return the pairs whose means differ significantly, by Holm's step-down procedure at 95%.
 
-    Two are compared by a t-test of their differences with equal seeds, since a seed draws the same batches
-    for both. All pairs are corrected for, not only those with the best: the best is picked by
-    the same values, and any could have been it.
+    Each pair is compared by a t-test of its differences with equal seeds, since a seed draws the same batches
+    for both. All pairs are corrected for, not only those with the best, since the best is selected by the
+    same values.
 
     Args:
-        values: Of each competitor by seed.
-        finest: See `half_width`.
+        values: Values by seed, by number of the competitor.
+        resolution: Smallest step between values; see `half_width`.
     """
-    chances = {
-        frozenset(pair): _chance_of_equality(values[pair[0]], values[pair[1]], finest)
+    p_values = {
+        frozenset(pair): _p_value(values[pair[0]], values[pair[1]], resolution)
         for pair in combinations(values, 2)
     }
-    apart: set[frozenset[int]] = set()
-    for pair in sorted(chances, key=lambda pair: chances[pair]):
-        if chances[pair] * (len(chances) - len(apart)) > 1 - SHARE:
+    distinguishable: set[frozenset[int]] = set()
+    for pair, p_value in sorted(p_values.items(), key=lambda item: item[1]):
+        if p_value * (len(p_values) - len(distinguishable)) > 1 - CONFIDENCE:
             break
-        apart.add(pair)
-    return frozenset(apart)
+        distinguishable.add(pair)
+    return frozenset(distinguishable)
 
 
-def student_share(t: float, freedom: int) -> float:
-    """How much of Student's distribution is within -t and t (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    return _share_within(math.atan(t / math.sqrt(freedom)), freedom)
+def _p_value(first: Mapping[int, float], second: Mapping[int, float], resolution: float) -> float:
+    """Return the two-sided p-value of a paired t-test; 1 for fewer than three common seeds."""
+    from scipy.special import stdtr
 
-
-def student_quantile(share: float, freedom: int) -> float:
-    """The t within whose -t and t that share of Student's distribution is."""
-    low, high = 0.0, math.pi / 2
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _share_within(middle, freedom) < share else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _share_within(angle: float, freedom: int) -> float:
-    odd = freedom % 2
-    term, total = math.cos(angle) ** odd, 0.0
-    for power in range(odd, freedom - 1, 2):
-        total += term
-        term *= (power + 1) / (power + 2) * math.cos(angle) ** 2
-    total *= math.sin(angle)
-    return 2 / math.pi * (angle + total) if odd else total
-
-
-def _chance_of_equality(first: Mapping[int, float], second: Mapping[int, float], finest: float) -> float:
-    """The two-sided p-value; 1 where fewer than three seeds are common, which tells nothing."""
     differences = [first[seed] - second[seed] for seed in first if seed in second]
-    if len(differences) < FEWEST:
+    if len(differences) < MIN_VALUES:
         return 1.0
     mean = abs(statistics.fmean(differences))
-    error = _deviation(differences, finest / math.sqrt(6)) / math.sqrt(len(differences))
+    error = _deviation(differences, resolution / math.sqrt(6)) / math.sqrt(len(differences))
     if error == 0:
         return float(mean == 0)
-    return 1 - student_share(mean / error, len(differences) - 1)
+    return float(2 * stdtr(len(differences) - 1, -mean / error))
 
 
 def _deviation(values: Sequence[float], least: float) -> float:
     return max(statistics.stdev(values), least)
 
 
-Point = tuple[float, ...]  # all to be as great as possible
+Point = tuple[float, ...]  # every coordinate is maximised
 
 
-def front(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other is at least as good as in everything; of equals the first."""
+def pareto_front(points: Sequence[Point]) -> list[int]:
+    """Return the indices of the points that no other point dominates; of equal points the first."""
     return [
         index
         for index, point in enumerate(points)
         if not any(
-            (other != point and _covers(other, point)) or (other == point and before < index)
-            for before, other in enumerate(points)
+            _covers(other, point) and (other != point or other_index < index)
+            for other_index, other in enumerate(points)
         )
     ]
 
 
 def hypervolume(points: Sequence[Point]) -> float:
-    """Of everything between the origin and any of the points; what is below the origin counts as on it."""
-    inside = [tuple(max(0.0, value) for value in point) for point in points]
-    return _volume(inside) if inside else 0.0
+    """Return the volume that points dominate above the origin; negative coordinates count as 0."""
+    clipped = [tuple(max(0.0, value) for value in point) for point in points]
+    return _volume(clipped) if clipped else 0.0
 
 
 def hypervolumes(points: Sequence[Point]) -> list[float]:
-    """The hypervolume of the first point, of the first two, and so on."""
+    """Return the hypervolumes of the first point, of the first two, and so on."""
     volumes: list[float] = []
-    leading: list[Point] = []
+    front: list[Point] = []
     for point in points:
-        if any(_covers(other, point) for other in leading):
+        if any(_covers(other, point) for other in front):
             volumes.append(volumes[-1])
             continue
-        leading = [other for other in leading if not _covers(point, other)] + [point]
-        volumes.append(hypervolume(leading))
+        front = [other for other in front if not _covers(point, other)] + [point]
+        volumes.append(hypervolume(front))
     return volumes
 
 
-def _covers(one: Point, other: Point) -> bool:
-    return all(a >= b for a, b in zip(one, other, strict=True))
+def _covers(point: Point, other: Point) -> bool:
+    """Return whether a point dominates another or equals it."""
+    return all(a >= b for a, b in zip(point, other, strict=True))
 
 
 def _volume(points: Sequence[Point]) -> float:
-    """Slice by slice along the last coordinate, each with the volume of what reaches into it."""
+    """Return the dominated volume as a sum of slices along the last coordinate."""
     if len(points[0]) == 1:
         return max(point[0] for point in points)
     ordered = sorted(points, key=lambda point: -point[-1])
-    lower = [point[-1] for point in ordered[1:]] + [0.0]
+    lower_bounds = [point[-1] for point in ordered[1:]] + [0.0]
     return sum(
-        (point[-1] - below) * _volume([one[:-1] for one in ordered[: index + 1]])
-        for index, (point, below) in enumerate(zip(ordered, lower, strict=True))
-        if point[-1] > below
+        (point[-1] - lower) * _volume([other[:-1] for other in ordered[: index + 1]])
+        for index, (point, lower) in enumerate(zip(ordered, lower_bounds, strict=True))
+        if point[-1] > lower
     )
 
 
-PREFIX = "confirmed "
+PREFIX = "confirmed "  # of the user attributes that hold confirmations
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A trial trained again with seeds that had no part in making it a leader.
+    """Results of training a trial's architecture again with new seeds.
 
-    The search's own value is not among them: a leader was picked by it, so luck is in it more than in others.
+    The accuracy in the search is not among them: leaders were selected by it, so it is biased upwards.
 
     Attributes:
-        mean: Of the accuracies; None where there are none.
-        half_width: Of the mean's 95% interval over seeds, on the same validation images; None for fewer than
-            three accuracies.
-        accuracies: By seed.
-        diverged: Seeds with which it diverged.
+        mean: Mean of the accuracies; None if there are none.
+        half_width: Half the width of the mean's 95% interval over seeds, on the same validation images; None
+            for fewer than three accuracies.
+        accuracies: Accuracies by seed.
+        diverged: Seeds with which the training diverged.
     """
 
     mean: float | None
@@ -171,36 +152,41 @@ class Confirmation:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Ends of the mean's 95% interval, which an accuracy keeps within 0 and 1."""
+        """Ends of the mean's 95% interval, cut to the range from 0 to 1."""
         if self.mean is None or self.half_width is None:
             return None
         return max(0.0, self.mean - self.half_width), min(1.0, self.mean + self.half_width)
 
     @classmethod
     def of(cls, results: Mapping[int, Mapping[str, Any]], images: int) -> "Confirmation":
-        """From what was kept of each seed.
+        """Return the confirmation that stored results amount to.
 
         Args:
             results: `{"accuracy": ...}` or `{"failure": "diverged"}` by seed.
-            images: How many validation images the accuracies are shares of.
+            images: Number of validation images.
         """
         accuracies = {seed: result["accuracy"] for seed, result in results.items() if "accuracy" in result}
         values = list(accuracies.values())
         return cls(
-            mean=fmean(values) if values else None,
+            mean=statistics.fmean(values) if values else None,
             half_width=half_width(values, 1 / images),
             accuracies=accuracies,
             diverged=tuple(seed for seed, result in results.items() if "failure" in result),
         )
 
 
-def keep_confirmation(study: optuna.Study, number: int, seed: int, result: Mapping[str, Any]) -> None:
-    """Keeps one training's result as an attribute of its own, which no other process writes over."""
+def write_confirmation(study: optuna.Study, number: int, seed: int, result: Mapping[str, Any]) -> None:
+    """Store the result of one training in its own user attribute, which no other process overwrites."""
     study.set_user_attr(f"{PREFIX}{number}/{seed}", dict(result))
 
 
 def read_confirmations(study: optuna.Study, images: int) -> dict[int, Confirmation]:
-    """Those of a study by their trials' numbers; `images` are those that validate."""
+    """Return the confirmations of a study by number of the trial.
+
+    Args:
+        study: Study of the search.
+        images: Number of validation images.
+    """
     results: dict[int, dict[int, Any]] = {}
     for key, result in study.user_attrs.items():
         if key.startswith(PREFIX):

@@ -1,10 +1,11 @@
-"""Status of a running study and details of one trial, from any machine that reaches its storage."""
+"""Status of a study and details of one trial, as `nas-recalib status` shows them."""
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -26,21 +27,29 @@ from nas_recalib.study.trials import (
     validate_study,
 )
 
+_JSON_KEYS = {  # keys of the JSON output that differ from the names of the fields
+    "heartbeat_age": "silent",
+    "to_resume": "owed",
+    "started": "begun",
+    "finished": "ended",
+    "resumed_by": "continued_by",
+}
+
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial that is being trained, or that a dead worker has left so.
+    """A trial in the state RUNNING: it is being trained, or its worker died.
 
     Attributes:
-        number: Optuna's.
-        worker: The machine and the process.
-        architecture: In its canonical form.
+        number: Number of the trial.
+        worker: Host and token of the worker.
+        architecture: Architecture as text.
         operators: How many blocks take each operator.
-        epochs: Reported so far.
-        accuracy: At the last of them.
-        seconds: Since it was begun.
-        silent: Seconds since its worker's last heartbeat, by this machine's clock; None where there is none,
-            as of a search that has its storage to itself.
+        epochs: Number of epochs reported so far.
+        accuracy: Accuracy at the last reported epoch; None before the first.
+        seconds: Seconds since the trial was started.
+        heartbeat_age: Seconds since the worker's last heartbeat, by this machine's clock; None if there is
+            none, as in a search with a single process.
     """
 
     number: int
@@ -50,24 +59,24 @@ class RunningTrial:
     epochs: int
     accuracy: float | None
     seconds: float
-    silent: float | None
+    heartbeat_age: float | None
 
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """A search in short.
+    """Progress of a search.
 
     Attributes:
-        study: Its name.
-        trained: Number of architectures trained, to the end or until they were given up or left.
-        transferred: Number of architectures whose training was begun in another study.
-        epochs: Of a whole training.
-        best: Number and accuracy of the best trial that ran to the end.
-        per_hour: Trials ended in the last hour.
-        running: What is being trained.
-        waiting: Trials that someone enqueued.
-        to_resume: Trials that were broken off and not gone on with yet.
-        failures: How many trials failed, by kind.
+        study: Name of the study.
+        trained: Number of architectures trained, including pruned ones.
+        transferred: Number of architectures whose training was started in another study.
+        epochs: Number of epochs of a complete training.
+        best: Number and accuracy of the most accurate complete trial; None if there is none.
+        per_hour: Number of trials that finished in the last hour.
+        running: Trials in the state RUNNING.
+        waiting: Number of enqueued trials.
+        to_resume: Number of interrupted trials that are to be resumed.
+        failures: Number of failed trials by kind of failure.
     """
 
     study: str
@@ -82,42 +91,42 @@ class StudyStatus:
     failures: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self, dict_factory=_with_json_keys)
 
 
 @dataclass(frozen=True)
 class TrialDetails:
-    """All that a study knows of a trial.
+    """Everything that a study stores about one trial.
 
     Attributes:
-        number: Optuna's.
-        state: running, complete, pruned, fail or waiting.
-        begun: When, in the storage's time.
-        ended: When.
-        curve: Accuracies after each epoch.
-        attributes: Everything else that is kept with it.
-        traceback: Of the error that it ended in.
-        continued_by: Number of the trial that went on with it.
+        number: Number of the trial.
+        state: State of the trial: running, complete, pruned, fail or waiting.
+        started: Date and time of the start, by the clock of its worker.
+        finished: Date and time of the end, by the clock of its worker.
+        curve: Accuracy after each epoch.
+        attributes: All other user attributes.
+        traceback: Traceback of the error that ended the trial; empty if none did.
+        resumed_by: Number of the trial that resumed it, if any.
     """
 
     number: int
     state: str
-    begun: str | None
-    ended: str | None
+    started: str | None
+    finished: str | None
     curve: tuple[float, ...]
     attributes: dict[str, Any]
     traceback: str
-    continued_by: int | None
+    resumed_by: int | None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self, dict_factory=_with_json_keys)
 
 
 def read_status(study: optuna.Study) -> StudyStatus:
-    """Reads a study.
+    """Read the status of a search from its study.
 
     Raises:
-        InputError: If it was not made by this package.
+        InputError: If the study was not made by this package.
     """
     config = read_config(study)
     if config is None:
@@ -125,55 +134,62 @@ def read_status(study: optuna.Study) -> StudyStatus:
     validate_study(study)
     trials = study.get_trials(deepcopy=False)
     done, here = finished_of(trials), trained_here_of(trials)
-    complete = [(accuracy_of(one), -one.number) for one in done if one.state == TrialState.COMPLETE]
+    complete = [trial for trial in done if trial.state == TrialState.COMPLETE]
+    best = max(complete, key=lambda trial: (accuracy_of(trial), -trial.number), default=None)
     now = datetime.now()
-    hour = timedelta(hours=1)
-    recent = [one for one in done if one.datetime_complete and now - one.datetime_complete < hour]
-    kinds = map(failure_of, trials)
+    hour_ago = now - timedelta(hours=1)
     return StudyStatus(
         study=study.study_name,
         trained=len(here),
         transferred=len(done) - len(here),
         epochs=int(config.fidelity["epochs"]),
-        best=(-max(complete)[1], max(complete)[0]) if complete else None,
-        per_hour=len(recent),
-        running=tuple(_running(one, now) for one in trials if one.state == TrialState.RUNNING),
-        waiting=sum(one.state == TrialState.WAITING for one in trials),
+        best=None if best is None else (best.number, accuracy_of(best)),
+        per_hour=sum(
+            trial.datetime_complete is not None and trial.datetime_complete > hour_ago for trial in done
+        ),
+        running=tuple(_running(trial, now) for trial in trials if trial.state == TrialState.RUNNING),
+        waiting=sum(trial.state == TrialState.WAITING for trial in trials),
         to_resume=len(to_resume(trials)),
-        failures=dict(Counter(kind for kind in kinds if kind not in (None, WITHDRAWN))),
+        failures=count_failures(trials),
     )
 
 
+def count_failures(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Return the number of failed trials by kind of failure, without withdrawn duplicates."""
+    return dict(Counter(kind for kind in map(failure_of, trials) if kind not in (None, WITHDRAWN)))
+
+
 def find_trial(study: optuna.Study, number: int) -> TrialDetails:
-    """Everything about one trial.
+    """Return everything that a study stores about one trial.
 
     Raises:
-        InputError: If there is none of that number.
+        InputError: If there is no trial of that number.
     """
     validate_study(study)
     trials = study.get_trials(deepcopy=False)
-    trial = next((one for one in trials if one.number == number), None)
+    trial = next((trial for trial in trials if trial.number == number), None)
     if trial is None:
-        there = f"0 to {len(trials) - 1}" if trials else "none yet"
-        raise InputError(f"trial: {number} is not in study {study.study_name!r}; there are {there}")
+        existing = f"0 to {len(trials) - 1}" if trials else "none yet"
+        raise InputError(f"trial: {number} is not in study {study.study_name!r}; there are {existing}")
     attributes = dict(trial.user_attrs)
-    resumed_attributes = (one.number for one in trials if one.user_attrs.get(CONTINUES) == number)
+    resuming = (other.number for other in trials if other.user_attrs.get(CONTINUES) == number)
     return TrialDetails(
         number=number,
         state=trial.state.name.lower(),
-        begun=_told(trial.datetime_start),
-        ended=_told(trial.datetime_complete),
+        started=_format_time(trial.datetime_start),
+        finished=_format_time(trial.datetime_complete),
         curve=tuple(curve_of(trial)),
         traceback=str(attributes.pop("traceback", "")),
         attributes=attributes,
-        continued_by=next(resumed_attributes, None),
+        resumed_by=next(resuming, None),
     )
 
 
 def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
     curve = curve_of(trial)
     architecture = str(trial.user_attrs.get("architecture", ""))
-    sign = trial.system_attrs.get(BEAT)
+    heartbeat: Any = trial.system_attrs.get(BEAT)
+    valid = isinstance(heartbeat, list) and len(heartbeat) == 2 and is_number(heartbeat[1])
     return RunningTrial(
         number=trial.number,
         worker=str(trial.user_attrs.get("worker", "")),
@@ -182,12 +198,12 @@ def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
         epochs=len(curve),
         accuracy=curve[-1] if curve else None,
         seconds=(now - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0,
-        silent=time.time() - sign[1] if _is_sign(sign) else None,
+        heartbeat_age=time.time() - heartbeat[1] if valid else None,
     )
 
 
 def _operators(architecture: str) -> str:
-    """Return how many blocks take each operator; by whole choices where some are not loaded."""
+    """Return how many blocks take each operator, or each block choice if a plugin is not loaded."""
     try:
         return Architecture.parse(architecture).operators()
     except ValueError:
@@ -195,9 +211,9 @@ def _operators(architecture: str) -> str:
         return ", ".join(f"{count} {choice}" for choice, count in Counter(choices).most_common())
 
 
-def _is_sign(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list) and len(value) == 2 and is_number(value[1])
-
-
-def _told(when: datetime | None) -> str | None:
+def _format_time(when: datetime | None) -> str | None:
     return when.isoformat(sep=" ", timespec="seconds") if when else None
+
+
+def _with_json_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_JSON_KEYS.get(key, key): value for key, value in items}

@@ -1,4 +1,4 @@
-"""Storage of studies: a file, a database server, a shared disk or a gRPC proxy; passwords stay hidden."""
+"""Optuna storages by URL (SQLite, database servers, journals, gRPC proxies), and how passwords are hidden."""
 
 import os
 import re
@@ -16,7 +16,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
-from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from nas_recalib.errors import InputError
@@ -25,63 +25,57 @@ from nas_recalib.study.retrying_storage import RetryingStorage
 _FILE = re.compile(r"(sqlite[\w+]*|journal):(?!//[^/])")
 _USER = re.compile(r"(?<=://)([^:@/?#]*):([^@/?#]*)@")
 _QUERY = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token)[^=&#]*)=([^&#]*)", re.IGNORECASE)
-_LOOSE = re.compile(r"://[^:/]*:(.*)@", re.DOTALL)  # in a URL whose password should have been encoded
-_HIDDEN = "***"
-_UNSHOWN = "the given URL"
-_SHORT = 4  # letters; a shorter password is part of too many words
+_UNENCODED = re.compile(r"://[^:/]*:(.*)@", re.DOTALL)  # a password that should have been percent-encoded
+_MASK = "***"
+_WHOLE_URL_HIDDEN = "the given URL"
+_SHORT = 4  # characters; a shorter password is part of too many words
 
 
-def ambiguous(url: str) -> bool:
-    """Whether a server's URL has an '@' that may as well be its password's as the end of it."""
+def has_ambiguous_password(url: str) -> bool:
+    """Return whether a server's URL has an '@' that may be part of its password or the end of it."""
     rest = url.partition("://")[2]
     signs = rest.count("@")
     return not _FILE.match(url) and signs > 0 and (signs > 1 or "@" not in re.split("[/?#]", rest)[0])
 
 
 def hide_password(url: str) -> str:
-    """A storage's URL to show, or 'the given URL' where its password cannot be told from the rest."""
+    """Return a storage URL with *** for its password, or 'the given URL' if the password is ambiguous."""
     if _FILE.match(url):
         return url
-    if ambiguous(url):
-        return _UNSHOWN
-    return _QUERY.sub(rf"\1={_HIDDEN}", _USER.sub(rf"\1:{_HIDDEN}@", url))
+    if has_ambiguous_password(url):
+        return _WHOLE_URL_HIDDEN
+    return _QUERY.sub(rf"\1={_MASK}", _USER.sub(rf"\1:{_MASK}@", url))
 
 
-def lacks_password(shown: str) -> bool:
-    """Return whether `hide_password` left out what a URL needs."""
-    return shown == _UNSHOWN or ("://" in shown and _HIDDEN in shown)
+def lacks_password(url: str) -> bool:
+    """Return whether a URL cannot be used because `hide_password` removed its password."""
+    return url == _WHOLE_URL_HIDDEN or ("://" in url and _MASK in url)
 
 
 def scrub(text: str, url: str) -> str:
-    """A text with a URL's passwords as ***, in each form that a library might write them in.
+    """Return a text with *** for a URL's passwords, in each encoding that a library might write them in.
 
-    A password of fewer than four characters is replaced only where it stands as a value (`:a@`,
-    `password=a`, `"a"`): every other word holds it too.
+    A password of fewer than four characters is replaced only after `:` or `=` or between quotes (`:a@`,
+    `password=a`, `"a"`), as it is part of ordinary words too.
     """
-    forms = {form for password in _passwords(url) for form in _forms(password)}
+    if _FILE.match(url):
+        return text
+    passwords = {match[2] for pattern in (_USER, _QUERY) for match in pattern.finditer(url)}
+    if has_ambiguous_password(url):
+        passwords |= {match[1] for match in _UNENCODED.finditer(url)}
+    decoded = {form for text in passwords for form in (text, unquote(text), unquote_plus(text))} - {""}
+    encoded = {form for text in decoded for form in (text, quote(text, safe=""), quote_plus(text))}
+    forms = encoded | {repr(form)[1:-1] for form in encoded}
     patterns = [
         re.escape(form) if len(form) >= _SHORT else rf"(?<=[:='\"`]){re.escape(form)}(?=[@&;'\"`\s]|$)"
         for form in sorted(forms, key=len, reverse=True)
     ]
-    return re.sub("|".join(patterns), _HIDDEN, text) if patterns else text
-
-
-def _passwords(url: str) -> set[str]:
-    if _FILE.match(url):
-        return set()
-    loose = [match[1] for match in _LOOSE.finditer(url)] if ambiguous(url) else []
-    return {match[2] for pattern in (_USER, _QUERY) for match in pattern.finditer(url)}.union(loose) - {""}
-
-
-def _forms(password: str) -> set[str]:
-    plain = {password, unquote(password), unquote_plus(password)}
-    encoded = {encode for text in plain for encode in (text, quote(text, safe=""), quote_plus(text))}
-    return encoded | {repr(text)[1:-1] for text in encoded}
+    return re.sub("|".join(patterns), _MASK, text) if patterns else text
 
 
 PATIENCE = 300.0  # seconds
 GRPC_PORT = 13000
-_KEPT_ALIVE = {  # of PostgreSQL's connections: a server that is gone is noticed within a minute
+_KEEPALIVE = {  # options of PostgreSQL connections: an unreachable server is noticed within a minute
     "connect_timeout": 10,
     "keepalives": 1,
     "keepalives_idle": 30,
@@ -89,109 +83,83 @@ _KEPT_ALIVE = {  # of PostgreSQL's connections: a server that is gone is noticed
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-_STORAGES_RAISE = (
-    SQLAlchemyError,
-    StorageInternalError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
-# SQLSTATE or SQLite's words where another process made that table, or a row in it, meanwhile.
-_RACED = re.compile("42P07|42710|23505|table .* already exists|UNIQUE constraint failed: .*")
+# SQLSTATEs and SQLite messages of a table, or a row in it, that another process has just created.
+_CREATED_MEANWHILE = re.compile("42P07|42710|23505|table .* already exists|UNIQUE constraint failed: .*")
 
 
-def kind_of(url: str) -> str:
-    """What a storage's URL names: sqlite, postgresql, mysql, ..., journal or grpc.
+def storage_kind(url: str) -> str:
+    """Return what a storage URL names: sqlite, postgresql, mysql, ..., journal or grpc.
 
     Raises:
-        InputError: If it names nothing that could be used.
+        InputError: If the URL cannot be used.
     """
     scheme = url.partition(":")[0]
-    if ambiguous(url):
+    if has_ambiguous_password(url):
         raise InputError("storage: write each of @ / ? # in the URL's user and password as %40 %2F %3F %23")
     if scheme == "journal":
-        journal_path(url)
-        return scheme
-    if scheme == "grpc":
-        _grpc_place(url)
-        return scheme
-    return _database_url(url).get_backend_name()
-
-
-def shared(url: str) -> bool:
-    """Whether several processes may write to a storage at once: all but SQLite.
-
-    Raises:
-        InputError: If the URL names nothing that could be used.
-    """
-    return kind_of(url) != "sqlite"
+        _journal_path(url)
+    elif scheme == "grpc":
+        _grpc_address(url)
+    else:
+        return _database_url(url).get_backend_name()
+    return scheme
 
 
 def connect(url: str, patience: float = PATIENCE) -> BaseStorage:
-    """Connects to a storage; to a server once in a process, however often it is asked for.
+    """Connect to a storage; a process connects to each server only once.
 
     Args:
-        url: Of the storage.
-        patience: Seconds that each call goes on trying while a shared storage's server is not there. The
-            first connection is not waited for unless the server says that it is starting up or full.
+        url: URL of the storage.
+        patience: Seconds for which each call is repeated while the server of a shared storage is
+            unreachable. The first connection is repeated only if the server is starting up or full.
 
     Raises:
-        InputError: If the URL names nothing that could be used, or its driver is not installed.
+        InputError: If the URL cannot be used, or its driver is not installed.
         StorageInternalError: If a shared storage cannot be connected to.
         SQLAlchemyError: If an SQLite database cannot be opened.
     """
-    if kind_of(url) in ("sqlite", "journal"):
+    if storage_kind(url) in ("sqlite", "journal"):
         return open_storage(url, patience)
-    return _server(url, patience, os.getpid())
+    return _cached_storage(url, patience, os.getpid())
 
 
 def open_storage(url: str, patience: float = PATIENCE) -> BaseStorage:
-    """As `connect`, by a connection of its own."""
-    kind = kind_of(url)
+    """Connect to a storage as `connect` does, by a new connection."""
+    kind = storage_kind(url)
     make = {"journal": _journal, "grpc": _grpc}.get(kind, _database)
     if kind == "sqlite":
         return make(url)
-    return RetryingStorage(lambda: make(url), hide_password(url), lambda error: reason(error, url), patience)
+    return RetryingStorage(  # type: ignore[abstract]  # its methods are generated
+        lambda: make(url), hide_password(url), lambda error: describe_error(error, url), patience
+    )
 
 
-_server = lru_cache(maxsize=8)(lambda url, patience, _process: open_storage(url, patience))
+_cached_storage = lru_cache(maxsize=8)(lambda url, patience, _process: open_storage(url, patience))
 
 
-def engine_of(storage: BaseStorage) -> Engine | None:
-    """SQLAlchemy's engine of a storage that is a database's."""
-    inner = getattr(storage, "storage", storage)
-    return getattr(getattr(inner, "_backend", None), "engine", None)
-
-
-def in_memory(url: str) -> bool:
-    """Whether a storage is gone with the process."""
-    return kind_of(url) == "sqlite" and _sqlite_file(url) in ("", ":memory:")
+def is_in_memory(url: str) -> bool:
+    """Return whether a storage is lost when the process ends."""
+    return storage_kind(url) == "sqlite" and _sqlite_path(url) in ("", ":memory:")
 
 
 def sqlite_url(path: Path) -> str:
     """Return the URL by which SQLAlchemy opens an SQLite file, whatever characters its path has.
 
-    The URL needs no quotes in a shell, and no braces are left in it, which Optuna would format.
+    The URL needs no quotes in a shell, and has no braces, which Optuna would format.
     """
     return "sqlite:///" + "".join(quote(sign) if sign.isascii() else sign for sign in str(path))
 
 
-def file_of(url: str) -> Path | None:
-    """Return the file that a storage is, or None where it is a server or in memory."""
-    kind = kind_of(url)
+def storage_file(url: str) -> Path | None:
+    """Return the file of a storage; None if the storage is a server or in memory."""
+    kind = storage_kind(url)
     if kind == "journal":
-        return journal_path(url)
-    return Path(_sqlite_file(url)) if kind == "sqlite" and not in_memory(url) else None
+        return _journal_path(url)
+    return Path(_sqlite_path(url)) if kind == "sqlite" and not is_in_memory(url) else None
 
 
-def journal_path(url: str) -> Path:
-    """The file of journal:///PATH or journal:PATH.
-
-    Raises:
-        InputError: If there is none.
-    """
+def _journal_path(url: str) -> Path:
+    """Return the path in journal:///PATH or journal:PATH; raise InputError if there is none."""
     path = url.removeprefix("journal:")
     if path.startswith("//"):
         path = path[2:]
@@ -202,38 +170,43 @@ def journal_path(url: str) -> Path:
     return Path(path).absolute()
 
 
-def reason(error: BaseException, url: str) -> str:
-    """What a storage said, in one line and without the password."""
-    source: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
-    said: Any = getattr(source, "orig", None) or source or error
-    if callable(getattr(said, "details", None)):  # gRPC's
-        said = said.details() or said.code().name
-    lines = scrub(str(said), url).strip().splitlines()
+def describe_error(error: BaseException, url: str) -> str:
+    """Return the first line of the message of a storage's exception, without passwords."""
+    message: Any = _driver_error(error) or error
+    if callable(getattr(message, "details", None)):  # an error of gRPC
+        message = message.details() or message.code().name
+    lines = scrub(str(message), url).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _driver_error(error: BaseException) -> Any:
+    """Return the exception of the database driver that Optuna and SQLAlchemy wrapped, as far as they did."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return getattr(cause, "orig", None) or cause
 
 
 @contextmanager
 def storage_errors(url: str, name: str) -> Iterator[None]:
-    """Has what a storage fails with refused in one line.
+    """Raise InputError with one line for any error of a storage.
 
     Args:
-        url: Of the storage.
-        name: What it is called before the user.
+        url: URL of the storage.
+        name: Name of the storage in the message.
 
     Raises:
-        InputError: In place of what the storage raised; nothing that it raised is chained, for it may hold
-            the password.
+        InputError: In place of the storage's exception, which is not chained as it may hold the password.
     """
+    database_errors = (SQLAlchemyError, StorageInternalError, ImportError, LookupError, OSError)
     try:
         yield
     except InputError:
         raise
-    except _STORAGES_RAISE as error:
-        raise InputError(f"storage: {name} cannot be used: {reason(error, url)}") from None
+    except (*database_errors, RuntimeError, ValueError) as error:
+        raise InputError(f"storage: {name} cannot be used: {describe_error(error, url)}") from None
 
 
 def raised_by_storage(error: BaseException) -> bool:
-    """Return whether an exception comes out of a storage: by its type, or by what its traceback passes."""
+    """Return whether a storage raised an exception, judged by its type or the modules in its traceback."""
     if isinstance(error, SQLAlchemyError | StorageInternalError):
         return True
     modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
@@ -246,8 +219,8 @@ def _database_url(url: str) -> URL:
         parsed.get_dialect()
     except (SQLAlchemyError, ValueError, ImportError):
         raise InputError(
-            "storage: the given URL cannot be used; there are sqlite:///PATH, postgresql://USER@HOST/NAME, "
-            "journal:///PATH, grpc://HOST:PORT and what else SQLAlchemy has a dialect for"
+            "storage: the given URL cannot be used; expected sqlite:///PATH, postgresql://USER@HOST/NAME, "
+            "journal:///PATH, grpc://HOST:PORT or another URL that SQLAlchemy has a dialect for"
         ) from None
     if parsed.get_backend_name() == "sqlite" and url.partition("?")[2] and not parsed.query:
         raise InputError("storage: write a ? in the path of an SQLite file as %3F; an option is NAME=VALUE")
@@ -260,14 +233,15 @@ def _with_driver(url: str) -> str:
     return re.sub("^postgres(ql)?:", "postgresql+psycopg:", url)
 
 
-def _sqlite_file(url: str) -> str:
-    """Return the path that SQLite opens; empty or ":memory:" where it keeps a database in memory.
+def _sqlite_path(url: str) -> str:
+    """Return the path that SQLite opens; empty or ":memory:" for a database in memory.
 
-    With the option `uri` SQLite reads what SQLAlchemy gives it as a URL once more: file:PATH?mode=ro.
+    With the option `uri`, SQLite parses the path that SQLAlchemy passes to it as a URL: file:PATH?mode=ro.
     """
     parsed = _database_url(url)
     database, options = parsed.database or "", parsed.query
-    if not _is_true(options.get("uri")) or not database.startswith("file:"):
+    is_uri = str(options.get("uri")).lower() in ("true", "t", "yes", "y", "on", "1")
+    if not is_uri or not database.startswith("file:"):
         return database
     if options.get("mode") == "memory":
         return ":memory:"
@@ -275,68 +249,64 @@ def _sqlite_file(url: str) -> str:
     return unquote(re.sub("^//[^/]*", "", path))
 
 
-def _is_true(option: object) -> bool:
-    return str(option).lower() in ("true", "t", "yes", "y", "on", "1")
-
-
 def _database(url: str) -> BaseStorage:
     parsed = _database_url(url)
     formatted = _with_driver(url).replace("{", "{{").replace("}", "}}")  # Optuna formats it
     try:
-        storage = _after_the_race(lambda: RDBStorage(formatted, engine_kwargs=_engine_options(parsed)))
+        storage = _create_tables(lambda: RDBStorage(formatted, engine_kwargs=_engine_options(parsed)))
     except ImportError:
         driver = parsed.drivername
-        named = "pip install 'nas-recalib[postgresql]'" if driver == "postgresql+psycopg" else "install it"
-        raise InputError(f"storage: the driver of {driver} is not installed: {named}") from None
-    except (ArgumentError, ValueError) as error:  # SQLAlchemy or the driver cannot make sense of it
-        raise InputError(f"storage: {hide_password(url)} cannot be used: {reason(error, url)}") from None
+        advice = "pip install 'nas-recalib[postgresql]'" if driver == "postgresql+psycopg" else "install it"
+        raise InputError(f"storage: the driver of {driver} is not installed: {advice}") from None
+    except (ArgumentError, ValueError) as error:  # SQLAlchemy or the driver cannot parse the URL
+        message = describe_error(error, url)
+        raise InputError(f"storage: {hide_password(url)} cannot be used: {message}") from None
     return optuna.storages.get_storage(storage)
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
-    """Of SQLAlchemy's engine; a process has at most two connections to a server, for hundreds share it."""
+    """Return options of SQLAlchemy's engine: at most two connections, as many processes share a server."""
     if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": 30}, "pool_events": [(_keep_journal, "connect")]}
+        return {"connect_args": {"timeout": 30}, "pool_events": [(_truncate_journal, "connect")]}
     pool = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 1}
     if url.drivername != "postgresql+psycopg":
         return pool
-    return pool | {"connect_args": {key: value for key, value in _KEPT_ALIVE.items() if key not in url.query}}
+    return pool | {"connect_args": {key: value for key, value in _KEEPALIVE.items() if key not in url.query}}
 
 
-def _keep_journal(connection: Any, _: object) -> None:
-    """Has SQLite empty its journal after every commit; to delete it takes twice as long."""
+def _truncate_journal(connection: Any, _: object) -> None:
+    """Let SQLite truncate its journal after every commit; deleting it takes twice as long."""
     if connection.execute("PRAGMA journal_mode").fetchone() == ("delete",):
         connection.execute("PRAGMA journal_mode=TRUNCATE").close()
 
 
-def _after_the_race(make: Callable[[], RDBStorage]) -> RDBStorage:
-    """A database's tables are made by whoever comes first; who came second finds them when it looks again."""
+def _create_tables(make: Callable[[], RDBStorage]) -> RDBStorage:
+    """Open a database, repeatedly if another process creates the same tables at the same time."""
     for _ in range(4):
         try:
             return make()
         except (SQLAlchemyError, StorageInternalError) as error:
-            source: Any = error.__cause__ if isinstance(error, StorageInternalError) else error
-            told = getattr(source, "orig", None)
-            if not _RACED.fullmatch(getattr(told, "sqlstate", None) or str(told)):
+            cause = _driver_error(error)
+            if not _CREATED_MEANWHILE.fullmatch(getattr(cause, "sqlstate", None) or str(cause)):
                 raise
         time.sleep(0.2)
     return make()
 
 
 def _journal(url: str) -> BaseStorage:
-    """Optuna's journal, locked by a file that only one process can create (O_EXCL).
+    """Return Optuna's journal storage, locked by a file that only one process can create (O_EXCL).
 
-    That works on local disks and on NFS from version 3 on, where a request that is sent again after a lost
-    answer is known for the same one; Optuna's other lock, a symbolic link, is for NFS 2 and would then wait
-    half a minute for itself. A lock whose holder was killed is broken after 30 seconds.
+    This lock works on local disks and on NFS from version 3 on, which recognises a repeated request. Optuna's
+    other lock, a symbolic link, is for NFS 2 and would wait half a minute for itself after a repeated
+    request. A lock whose holder was killed is broken after 30 seconds.
     """
-    path = str(journal_path(url))
+    path = str(_journal_path(url))
     return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
 
 
 def _grpc(url: str) -> BaseStorage:
-    host, port = _grpc_place(url)
-    # gRPC's handlers of forks can hang a child; it is read when gRPC is imported.
+    host, port = _grpc_address(url)
+    # gRPC's fork handlers can hang a child process; the variable is read when gRPC is imported.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         with warnings.catch_warnings():
@@ -345,16 +315,16 @@ def _grpc(url: str) -> BaseStorage:
     except ImportError:
         raise InputError("storage: gRPC is not installed: pip install 'nas-recalib[grpc]'") from None
     with suppress(KeyError):
-        proxy.get_study_id_from_name("")  # the first call is the first to connect
+        proxy.get_study_id_from_name("")  # connect now: creating the proxy does not
     return proxy
 
 
-def _grpc_place(url: str) -> tuple[str, int]:
+def _grpc_address(url: str) -> tuple[str, int]:
     try:
         parsed = urlsplit(url)
         host, port = parsed.hostname, parsed.port or GRPC_PORT
     except ValueError:
         host, port = None, 0
     if not host or "@" in url or parsed.path.strip("/") or parsed.query or parsed.fragment:
-        raise InputError("storage: a gRPC proxy is named by grpc://HOST:PORT; it has no users or passwords")
+        raise InputError("storage: a gRPC proxy is named by grpc://HOST:PORT, without user, password or path")
     return f"[{host}]" if ":" in host else host, port

@@ -1,8 +1,7 @@
-"""What a study found, computed from the study alone."""
+"""Summary of a search: its trials ranked, Pareto front, hypervolume, failures and parameter importance."""
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,19 +17,18 @@ from nas_recalib.study.location import read_config
 from nas_recalib.study.statistics import (
     Confirmation,
     Point,
-    distinguishable,
-    front,
+    distinguishable_pairs,
     hypervolumes,
+    pareto_front,
     read_confirmations,
 )
+from nas_recalib.study.status import count_failures
 from nas_recalib.study.trials import (
     ACCURACY,
     MEASURED,
     REPLAYED,
-    WITHDRAWN,
     accuracy_of,
     curve_of,
-    failure_of,
     finished,
     finished_of,
     trained_here_of,
@@ -38,9 +36,10 @@ from nas_recalib.study.trials import (
 )
 
 LEADERS = 4
-ENOUGH_FOR_IMPORTANCE = 10  # trials trained to the end
-_COSTS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}  # of a row
-_BEYOND = 1.1  # of the greatest cost, so that the dearest trial covers something, too
+ENOUGH_FOR_IMPORTANCE = 10  # complete trials
+_COST_FIELDS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}
+_REFERENCE_COST = 1.1  # times the greatest cost, so that the most expensive trial has a hypervolume too
+_JSON_KEYS = {"standard_error": "error", "over_limit": "over", "cached": "replayed"}  # in as_dict
 
 
 @dataclass(frozen=True)
@@ -48,32 +47,32 @@ class TrialRow:
     """One trained trial.
 
     Attributes:
-        number: Optuna's.
-        accuracy: On the validation images at the last epoch trained, 0 to 1.
-        error: Standard error of the accuracy that comes from the number of validation images alone.
+        number: Number of the trial.
+        accuracy: Accuracy on the validation images at the last epoch trained, 0 to 1.
+        standard_error: Standard error of the accuracy due to the number of validation images alone.
         macs: Multiply-accumulates of the full-size network.
         params: Parameters of the full-size network.
-        latency_ms: Of the full-size network as the study's table predicts it, if it has one.
-        measured_ms: The same, measured.
-        memory: Peak bytes of the full-size network's activations, where they are limited.
-        over: Whether what was measured is over the limit.
-        architecture: In its canonical form.
-        baseline: Name of the single operator that it takes everywhere, if it does so by design.
-        pruned: Whether it was ended early.
-        epochs: Trained.
-        seconds: Taken.
-        confirmation: What new trainings of it with other seeds say, where there are any.
+        latency_ms: Latency of the full-size network as predicted by the study's table, if it has one.
+        measured_ms: Measured latency of the full-size network, if it was measured.
+        memory: Peak bytes of the full-size network's activations, if the budget limits them.
+        over_limit: Whether the measured latency exceeds the budget.
+        architecture: Architecture as text.
+        baseline: Name of the single operator that a baseline takes in every block; None for others.
+        pruned: Whether the training was pruned.
+        epochs: Number of epochs trained.
+        seconds: Duration of the training.
+        confirmation: Results of training it again with new seeds, if it was.
     """
 
     number: int
     accuracy: float
-    error: float
+    standard_error: float
     macs: int
     params: int
     latency_ms: float | None
     measured_ms: float | None
     memory: int | None
-    over: bool
+    over_limit: bool
     architecture: str
     baseline: str | None
     pruned: bool
@@ -83,16 +82,16 @@ class TrialRow:
 
     @property
     def diverged(self) -> bool:
-        """Whether it diverged with another seed."""
+        """Whether it diverged with a new seed."""
         return self.confirmation is not None and bool(self.confirmation.diverged)
 
     @property
     def confirmed(self) -> float | None:
-        """Mean accuracy over new seeds, if it was trained with such and diverged with none."""
+        """Mean accuracy over new seeds; None if it was not trained with any, or diverged with one."""
         return None if self.confirmation is None or self.diverged else self.confirmation.mean
 
     def operators(self) -> str:
-        """How often each operator is taken, as in `9 scconv, 7 psconv; 10 none, 6 ab`, or `all scconv`."""
+        """Return how many blocks take each operator: `9 scconv, 7 psconv; 10 none, 6 ab` or `all scconv`."""
         if self.baseline:
             return f"all {self.baseline}"
         return Architecture.parse(self.architecture).operators()
@@ -100,24 +99,24 @@ class TrialRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """A study in short.
+    """Results of a search.
 
     Attributes:
-        study: Its name.
-        config: What it is about.
-        rows: Trained trials, the best first: confirmed ones by their mean over new seeds, then by the
-            search's own accuracy those that were not, those that diverged with a new seed, those that turned
-            out to be over the limit when their latency was measured, and pruned ones.
-        tied: Numbers of the confirmed trials that cannot be told apart from the best, in the order of `rows`.
-        front: Numbers of the trials that no other beats in all that is conflicting, the cheapest first.
-        hypervolumes: After each trial that was trained to the end the share that the front covers of
-            everything between nothing at a tenth more than the greatest cost of any trial and perfection for
-            free.
-        failures: How many trials failed, by kind.
-        replayed: How many proposals were answered from what was known.
-        importance: Share of the spread in accuracy that each position's choice explains; empty where there
-            are too few trials to say, or all have the same accuracy.
-        transferred: Number of the rows whose training was begun in another study.
+        study: Name of the study.
+        config: Configuration of the search.
+        rows: Trained trials from best to worst: confirmed ones by their mean over new seeds, then by their
+            accuracy in the search those without confirmation, those that diverged with a new seed, those
+            whose measured latency exceeds the budget, and pruned ones.
+        tied: Numbers of the confirmed trials that are statistically indistinguishable from the best, in the
+            order of `rows`.
+        front: Numbers of the trials on the Pareto front, from the lowest MACs to the highest.
+        hypervolumes: Pairs of the number of a complete trial and the hypervolume of all up to it, as a
+            fraction of the reference box, which ends at 1.1 times the greatest cost of any trial.
+        failures: Number of failed trials by kind of failure.
+        cached: Number of proposals that were answered from cache.
+        importance: Share of the variance of accuracy that each position's choice explains (PED-ANOVA); empty
+            if there are too few trials, or all have the same accuracy.
+        transferred: Number of the rows whose training was started in another study.
     """
 
     study: str
@@ -127,73 +126,81 @@ class Summary:
     front: tuple[int, ...]
     hypervolumes: tuple[tuple[int, float], ...]
     failures: dict[str, int]
-    replayed: int
+    cached: int
     importance: dict[str, float]
     transferred: int = 0
 
     @property
     def counts(self) -> str:
-        """Number of trained trials, as `--trials` counts them, and of those that another study trained."""
+        """Number of trained trials, as `--trials` counts them, and of transferred ones, in words."""
         others = f" and {self.transferred} transferred" if self.transferred else ""
         return f"{len(self.rows) - self.transferred} trained trials{others}"
 
     @property
     def best(self) -> TrialRow:
-        """The most accurate trial that ran to the end; where any were confirmed, one of them.
+        """Best complete trial; a confirmed one if there is any.
 
         Raises:
-            InputError: If there is none.
+            InputError: If there is no complete trial.
         """
         if not self.rows or self.rows[0].pruned:
             raise InputError(f"study: {self.study!r} has no finished trial yet")
         return self.rows[0]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(
+            self, dict_factory=lambda items: {_JSON_KEYS.get(key, key): value for key, value in items}
+        )
 
 
 def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
-    """Reads a study.
+    """Compute the summary of a search from its study.
 
     Args:
-        study: Which.
-        plugins: Modules of the operators that it was made with, which are not loaded on its word.
+        study: Study of the search.
+        plugins: Modules of user operators that may be loaded; those that the study names are not by itself.
 
     Raises:
-        InputError: If it was not made by this package, or its operators are not loaded or cannot be.
+        InputError: If the study was not made by this package, or its operators are not or cannot be loaded.
     """
     validate_study(study)
     config = read_config(study)
     if config is None:
         raise InputError(f"study: {study.study_name!r} was not made by nas-recalib")
     load_study_plugins(study.study_name, config.plugins, plugins)
-    trained = finished(study)
+    trials = study.get_trials(deepcopy=False)
+    trained = finished_of(trials)
     rows = trial_rows(study, config)
-    others = study.get_trials(deepcopy=False)
-    sound = sorted((row for row in rows if not row.pruned and not row.over), key=lambda row: row.number)
-    points = _points(sound, conflicting(config))
-    leading = [sound[index] for index in front(points)]
+    candidates = sorted(
+        (row for row in rows if not row.pruned and not row.over_limit), key=lambda r: r.number
+    )
+    points = _points(candidates, pareto_objectives(config))
+    front = sorted((candidates[index] for index in pareto_front(points)), key=lambda row: row.macs)
     return Summary(
         study=study.study_name,
         config=config,
         rows=tuple(rows),
         tied=tuple(_tied(rows, config)),
-        front=tuple(row.number for row in sorted(leading, key=lambda row: row.macs)),
-        hypervolumes=tuple(zip((row.number for row in sound), hypervolumes(points), strict=True)),
-        failures=dict(Counter(kind for kind in map(failure_of, others) if kind not in (None, WITHDRAWN))),
-        replayed=sum(REPLAYED in trial.user_attrs for trial in others),
+        front=tuple(row.number for row in front),
+        hypervolumes=tuple(zip((row.number for row in candidates), hypervolumes(points), strict=True)),
+        failures=count_failures(trials),
+        cached=sum(REPLAYED in trial.user_attrs for trial in trials),
         importance=_importance(trained),
-        transferred=len(finished_of(others)) - len(trained_here_of(others)),
+        transferred=len(trained) - len(trained_here_of(trials)),
     )
 
 
-def conflicting(config: SearchConfig) -> list[str]:
-    """A study's objectives; accuracy and MACs where it has one."""
+def pareto_objectives(config: SearchConfig) -> list[str]:
+    """Return the objectives of a search; accuracy and MACs if it has accuracy alone."""
     return config.objectives if len(config.objectives) > 1 else [ACCURACY, "macs"]
 
 
 def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
-    """A study's trained trials in the order of `Summary.rows`."""
+    """Return the trained trials of a study in the order of `Summary.rows`.
+
+    Raises:
+        InputError: If a trial's architecture cannot be built.
+    """
     measured = study.user_attrs.get(MEASURED, {})
     confirmations = read_confirmations(study, int(config.fidelity["validation"]))
     rows = [
@@ -201,41 +208,36 @@ def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
         for trial in finished(study)
     ]
     for row in rows:
-        _require_architecture(row)
-    return sorted(rows, key=_rank)
-
-
-def _require_architecture(row: TrialRow) -> None:
-    try:
-        Architecture.parse(row.architecture)
-    except ValueError as error:
-        raise InputError(f"study: trial {row.number}: {error}") from error
+        try:
+            Architecture.parse(row.architecture)
+        except ValueError as error:
+            raise InputError(f"study: trial {row.number}: {error}") from error
+    return sorted(rows, key=_sort_key)
 
 
 def leaders(rows: Iterable[TrialRow]) -> list[TrialRow]:
-    """The few that lead by the search's own accuracy; none that was pruned, is over the limit or diverged."""
-    fit = [row for row in rows if not (row.pruned or row.over or row.diverged)]
-    return sorted(fit, key=lambda row: (-row.accuracy, row.number))[:LEADERS]
+    """Return the most accurate trials of the search that were not pruned, over the limit or diverged."""
+    eligible = [row for row in rows if not (row.pruned or row.over_limit or row.diverged)]
+    return sorted(eligible, key=lambda row: (-row.accuracy, row.number))[:LEADERS]
 
 
-def _rank(row: TrialRow) -> tuple[bool, bool, bool, bool, float]:
-    unconfirmed = row.confirmed is None
+def _sort_key(row: TrialRow) -> tuple[bool, bool, bool, bool, float]:
     value = row.accuracy if row.confirmed is None else row.confirmed
-    return row.pruned, row.over, row.diverged, unconfirmed, -value
+    return row.pruned, row.over_limit, row.diverged, row.confirmed is None, -value
 
 
 def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
-    """Numbers of those that cannot be told apart from the first."""
+    """Return the numbers of the confirmed trials that are indistinguishable from the best one."""
     competing = {
         row.number: row.confirmation.accuracies
         for row in rows
-        if row.confirmation and row.confirmed is not None and not row.over
+        if row.confirmation and row.confirmed is not None and not row.over_limit
     }
     if not competing:
         return []
     best, *others = competing
-    apart = distinguishable(competing, 1 / config.fidelity["validation"])
-    return [number for number in others if frozenset({best, number}) not in apart]
+    distinguishable = distinguishable_pairs(competing, 1 / config.fidelity["validation"])
+    return [number for number in others if frozenset({best, number}) not in distinguishable]
 
 
 def _row(
@@ -248,13 +250,13 @@ def _row(
     return TrialRow(
         number=trial.number,
         accuracy=accuracy,
-        error=math.sqrt(accuracy * (1 - accuracy) / images),
+        standard_error=math.sqrt(accuracy * (1 - accuracy) / images),
         macs=attributes["macs"],
         params=attributes["params"],
         latency_ms=attributes.get("predicted_latency_ms"),
         measured_ms=measured_ms,
         memory=attributes.get("memory"),
-        over=measured_ms is not None and measured_ms > limit_ms,
+        over_limit=measured_ms is not None and measured_ms > limit_ms,
         architecture=attributes["architecture"],
         baseline=attributes.get("baseline"),
         pruned=trial.state == TrialState.PRUNED,
@@ -265,17 +267,17 @@ def _row(
 
 
 def _points(rows: Sequence[TrialRow], objectives: Sequence[str]) -> list[Point]:
-    """Accuracies, and what costs leave of a tenth more than the greatest of any row, as a share of that."""
-    costs = [[float(getattr(row, _COSTS[name])) for name in objectives[1:]] for row in rows]
-    greatest = [_BEYOND * max(column) for column in zip(*costs, strict=True)]
+    """Return accuracies and, for each cost, how far it is below the reference cost, as a fraction of that."""
+    costs = [[float(getattr(row, _COST_FIELDS[name])) for name in objectives[1:]] for row in rows]
+    references = [_REFERENCE_COST * max(column) for column in zip(*costs, strict=True)]
     return [
-        (row.accuracy, *(1 - cost / most for cost, most in zip(own, greatest, strict=True)))
+        (row.accuracy, *(1 - cost / reference for cost, reference in zip(own, references, strict=True)))
         for row, own in zip(rows, costs, strict=True)
     ]
 
 
 def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
-    """PED-ANOVA over the trials that ran to the end, a position's parameters added up."""
+    """Return the importance of each position by PED-ANOVA over the complete trials, parameters added up."""
     complete = [trial for trial in trained if trial.state == TrialState.COMPLETE]
     if len(complete) < ENOUGH_FOR_IMPORTANCE or len(set(map(accuracy_of, complete))) == 1:
         return {}
@@ -286,7 +288,7 @@ def _importance(trained: list[FrozenTrial]) -> dict[str, float]:
         )
     shares: dict[str, float] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of ties, and of choices that few trials have
+        warnings.simplefilter("ignore", UserWarning)  # about ties, and choices that few trials have
         importances = optuna.importance.get_param_importances(study)
     for name, share in importances.items():
         position = name.rsplit(".", 1)[0]

@@ -1,4 +1,4 @@
-"""Locks of worker processes on one machine, by which a dead worker is noticed at once."""
+"""File locks of worker processes: one worker per folder or several, and which of them have ended."""
 
 import fcntl
 import secrets
@@ -9,28 +9,26 @@ from pathlib import Path
 
 from nas_recalib.errors import InputError
 
-_ALONE = "lock"
-
 
 @contextmanager
-def locked_worker(folder: Path, alone: bool, advice: str = "") -> Iterator[str]:
-    """Has this process be a worker on a study for as long as the context lasts.
+def locked_worker(folder: Path, exclusive: bool, advice: str = "") -> Iterator[str]:
+    """Hold the lock of this process as a worker on a study while the context lasts.
 
-    The kernel lets go of its lock when the process ends, however it ends.
+    The kernel releases the lock when the process ends, however it ends.
 
     Args:
-        folder: Of the study, on this machine.
-        alone: Whether no other may be one on the same folder.
-        advice: Sentence for the user whose process is refused: how several can work on one study.
+        folder: Folder of the study, on this machine.
+        exclusive: Whether this must be the only worker in the folder.
+        advice: Sentence that tells a refused user how several processes can work on one study.
 
     Yields:
-        The worker's name.
+        Name of the worker: host and random token.
 
     Raises:
-        InputError: If the folder cannot be written to, or another search holds it.
+        InputError: If the folder cannot be written to, or another worker holds the exclusive lock.
     """
     token = secrets.token_hex(4)
-    path = folder / _ALONE if alone else _path(folder, token)
+    path = folder / "lock" if exclusive else _lock_path(folder, token)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
@@ -42,19 +40,27 @@ def locked_worker(folder: Path, alone: bool, advice: str = "") -> Iterator[str]:
         except OSError as error:
             message = f"study: another process is using {folder}"
             raise InputError(f"{message}; {advice}" if advice else message) from error
-        handle.write("" if alone else _kernel())
+        handle.write("" if exclusive else _boot_id())
         handle.flush()
         yield f"{socket.gethostname()}/{token}"
-        if not alone:
+        if not exclusive:
             path.unlink(missing_ok=True)
 
 
 def worker_has_ended(folder: Path, worker: str) -> bool:
-    """Whether a worker is known to have ended; False where it lives, or runs where its lock says nothing."""
-    path = _path(folder, worker.rpartition("/")[2])
+    """Return whether a worker has certainly ended.
+
+    Args:
+        folder: Folder of the study, on this machine.
+        worker: Name of the worker.
+
+    Returns:
+        False if the worker is alive, or runs on a machine or in a folder whose locks cannot be seen here.
+    """
+    path = _lock_path(folder, worker.rpartition("/")[2])
     try:
         with path.open() as handle:
-            if handle.read() != _kernel():
+            if handle.read() != _boot_id():
                 return False
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (OSError, ValueError):
@@ -62,12 +68,12 @@ def worker_has_ended(folder: Path, worker: str) -> bool:
     return True
 
 
-def _path(folder: Path, token: str) -> Path:
+def _lock_path(folder: Path, token: str) -> Path:
     return folder / "workers" / f"{token}.lock"
 
 
-def _kernel() -> str:
-    """What tells the machine since it was started; locks over a network are not relied on."""
+def _boot_id() -> str:
+    """Return an identifier of this machine since it booted: locks on network file systems are unreliable."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to resume where it stopped, in one file of its folder."""
+"""Files of a training: the checkpoint it resumes from, the history of its results, weights, a lock."""
 
 import contextlib
 import fcntl
@@ -6,28 +6,70 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import safetensors.torch
 import torch
 from pydantic import TypeAdapter
+from torch import nn
 
 from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.training.recipe import Recipe
-from nas_recalib.training.results import EpochResult
 
 _FORMAT = "nas-recalib/checkpoint/1"
-_HISTORY = TypeAdapter(list[EpochResult])
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.json"
 BEST = "best.safetensors"
 WEIGHTS = "weights.safetensors"
+_OPTIONS = {  # command-line options by key of a run
+    "recipe.name": "--recipe",
+    "recipe.epochs": "--epochs",
+    "recipe.batch_size": "--batch-size",
+    "fingerprint": "--data",
+    "classes": "--data",
+    "seed": "--seed",
+    "limit_batches": "--limit-batches",
+}
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """Results of an epoch; comparisons ignore the duration.
+
+    Attributes:
+        epoch: Number of the epoch, from 1.
+        rate: Learning rate of the last step.
+        loss: Mean training loss.
+        top1: Top-1 accuracy on the evaluation images, 0 to 1.
+        top5: Top-5 accuracy; 1 if there are at most five classes.
+        seconds: Duration of training and evaluation.
+        images: Number of evaluation images; None in checkpoints of versions that did not record it.
+        skipped: Names of images that were skipped for the first time, each with the reason.
+    """
+
+    epoch: int
+    rate: float
+    loss: float
+    top1: float
+    top5: float
+    seconds: float = field(compare=False)
+    images: int | None = None
+    skipped: tuple[str, ...] = ()
+
+
+def skipped_images(history: Sequence[EpochResult]) -> list[str]:
+    """Return the names of the images that were skipped so far, each with the reason."""
+    return [name for result in history for name in result.skipped]
+
+
+_HISTORY = TypeAdapter(list[EpochResult])
 
 
 class Stateful(Protocol):
-    """A network, an optimizer, or whatever else a training carries from epoch to epoch."""
+    """Anything with a state dictionary: a network, an optimizer."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -36,19 +78,19 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides the course of a training; a checkpoint of another course is refused.
+    """Settings that determine the result of a training; a checkpoint of other settings is refused.
 
-    All randomness is drawn afresh each epoch from the seed and the epoch's number, so no generator's state
-    has to be kept.
+    All random numbers are drawn from the seed and the number of the epoch, so no state of a generator is
+    stored.
 
     Attributes:
         architecture: Architecture as text, with the size of the images and the number of classes.
-        recipe: Length, learning rates and batches of the training.
+        recipe: Hyperparameters of the training.
         data: Name of the data set.
-        fingerprint: Hash of the training images; the name alone may differ, as it does when data are moved.
+        fingerprint: Hash of the training images; only the name of the data may differ between resumed runs.
         classes: Names of the classes, in the order of the labels.
         seed: Seed of weights, order and augmentation.
-        limit_batches: Most training batches an epoch.
+        limit_batches: Greatest number of training batches per epoch; None for all.
 
     Raises:
         InputError: If the limit is below 1.
@@ -72,37 +114,37 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A training after some of its epochs.
+    """State of a training after an epoch.
 
     Attributes:
         history: Results of the epochs so far.
-        states: State dictionaries, by what they belong to.
+        states: State dictionaries by name, "model" and "optimizer".
     """
 
     history: tuple[EpochResult, ...]
     states: Mapping[str, dict[str, Any]]
 
     def restore(self, parts: Mapping[str, Stateful]) -> None:
-        """Load the states into the parts of a training.
+        """Load the state dictionaries into the objects of the same names.
 
         Raises:
-            InputError: If they do not fit, as after a change of the code that builds them.
+            InputError: If they do not fit, as after a change of the code that builds the objects.
         """
         try:
             for name, part in parts.items():
                 part.load_state_dict(self.states[name])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"checkpoint: its {name} does not fit what is trained here") from error
+            raise InputError(f"checkpoint: the state of its {name} does not fit this training") from error
 
 
 @contextlib.contextmanager
 def locked_folder(out: Path) -> Iterator[None]:
-    """Make a folder and hold it for one training.
+    """Create the folder of a training and hold its lock while the context lasts.
 
     The kernel releases the lock when the process ends, however it ends.
 
     Args:
-        out: Folder of the training; made if missing.
+        out: Folder of the training; created if missing.
 
     Raises:
         InputError: If the folder cannot be written to, or another process trains in it.
@@ -111,7 +153,7 @@ def locked_folder(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out}: cannot be made a folder: {error.strerror}") from error
+        raise InputError(f"{out}: cannot be created as a folder: {error.strerror}") from error
     try:
         handle = path.open("a")
     except OSError as error:
@@ -120,7 +162,9 @@ def locked_folder(out: Path) -> Iterator[None]:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"{out}: another training runs in this folder; choose another one") from error
+            raise InputError(
+                f"{out}: another training is using this folder; choose another --output"
+            ) from error
         except OSError:
             pass  # a file system without locks
         try:
@@ -131,37 +175,44 @@ def locked_folder(out: Path) -> Iterator[None]:
 
 
 def open_folder(out: Path, run: Run) -> Checkpoint | None:
-    """Return the checkpoint that a training resumes from; None where its folder is new.
+    """Return the checkpoint that a training resumes from; None if its folder is new.
 
     Raises:
-        InputError: If the folder holds another training, or a file cannot be written there.
+        InputError: If the folder has files of another training, or a file cannot be written there.
     """
     for name in (CHECKPOINT, HISTORY, BEST, WEIGHTS):
         require_writable(out / name)
     checkpoint = load_checkpoint(out / CHECKPOINT, run)
-    there = [name for name in (HISTORY, BEST, WEIGHTS) if (out / name).exists()]
-    if there and not checkpoint:
-        _refuse_another(out, there[0], run)
+    existing = [name for name in (HISTORY, BEST, WEIGHTS) if (out / name).exists()]
+    if existing and not checkpoint:
+        _refuse_other_files(out, existing[0], run)
     return checkpoint
 
 
-def _refuse_another(out: Path, name: str, run: Run) -> None:
-    """Refuse files without a checkpoint, unless a history says that they are this very training's."""
-    problem = f"there is no {CHECKPOINT} beside it to resume from"
+def _refuse_other_files(out: Path, name: str, run: Run) -> None:
+    """Raise InputError for files without a checkpoint, unless the history shows that this run wrote them."""
     try:
         history = json.loads((out / HISTORY).read_text(encoding="utf-8"))
         difference = _difference(history["run"], json.loads(json.dumps(run.as_dict())))
-        problem = f"belongs to another training: {difference}" if difference else ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass  # no history, or not one of this program
-    if problem:
-        raise InputError(f"{out / name}: {problem}; choose another folder, or delete it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # no history of ours
+        problem = f"there is no {CHECKPOINT} beside it to resume from; choose another --output, or delete it"
+        raise InputError(f"{out / name}: {problem}") from None
+    if difference:
+        raise _other_run(out / name, difference)
+
+
+def _other_run(path: Path, difference: tuple[str, object, object]) -> InputError:
+    option, *values = difference
+    stored, current = ("no limit" if value is None else value for value in values)
+    return InputError(
+        f"{option}: {path} was made with {stored}, asked for {current}; choose another --output, or delete it"
+    )
 
 
 def save_checkpoint(
     path: Path, run: Run, history: Sequence[EpochResult], parts: Mapping[str, Stateful]
 ) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint atomically.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -178,56 +229,82 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path, run: Run) -> Checkpoint | None:
-    """Read the checkpoint that a run resumes from; return None where there is none.
+    """Read the checkpoint that a run resumes from; return None if there is none.
 
     Raises:
-        InputError: If the file is damaged, is no checkpoint, or is another run's; it says what differs.
+        InputError: If the file is damaged, is no checkpoint, or has other settings; the message names them.
     """
     if not path.exists():
         return None
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a named pipe would block
             raise zipfile.BadZipFile
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip():  # torch compares no checksums
+            if archive.testzip():  # torch.load verifies no checksums
                 raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged archive raises depends on where the damage is
+    except Exception as error:  # a damaged archive raises various exceptions
         raise InputError(
             f"{path}: damaged, or not a checkpoint; delete it to train from the start"
         ) from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise InputError(f"{path}: not a checkpoint of this program; choose another folder, or delete it")
+        raise InputError(f"{path}: not a checkpoint of nas-recalib; choose another --output, or delete it")
     try:
         difference = _difference(content["run"], run.as_dict())
         history = tuple(_HISTORY.validate_python(content["history"]))
         states = dict(content["states"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path}: not a whole checkpoint; delete it to train from the start") from error
+        raise InputError(f"{path}: an incomplete checkpoint; delete it to train from the start") from error
     if difference:
-        raise InputError(
-            f"{path}: belongs to another training: {difference}; choose another folder, or delete it"
-        )
+        raise _other_run(path, difference)
     return Checkpoint(history, states)
 
 
-def _difference(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Return the first difference in words, or None."""
-    for key, mine in here.items():
-        theirs = there.get(key)
-        if theirs == mine or key == "data":
+def _difference(
+    stored: Mapping[str, Any], current: Mapping[str, Any], prefix: str = ""
+) -> tuple[str, object, object] | None:
+    """Return the option in which two runs differ first, and its values in both; None if they are equal."""
+    for key, new in current.items():
+        old = stored.get(key)
+        if old == new or key == "data":
             continue
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            return _difference(theirs, mine, f"{key}.")
+        if isinstance(new, dict) and isinstance(old, dict):
+            return _difference(old, new, f"{key}.")
         if key == "fingerprint":
-            return f"data was {there['data']} ({theirs}), now {here['data']} ({mine})"
+            old, new = f"{stored['data']} ({old})", f"{current['data']} ({new})"
         if key == "architecture":
-            theirs, mine = _first_word(str(theirs), str(mine))
-        return f"{prefix}{key} was {theirs}, now {mine}"
+            words = zip(str(old).split(), str(new).split(), strict=False)
+            old, new = next(((a, b) for a, b in words if a != b), (old, new))
+        return _OPTIONS.get(prefix + key, prefix + key), old, new
     return None
 
 
-def _first_word(there: str, here: str) -> tuple[str, str]:
-    """Return the first words in which two texts differ, or the texts."""
-    words = zip(there.split(), here.split(), strict=False)
-    return next(((a, b) for a, b in words if a != b), (there, here))
+def write_history(path: Path, run: Mapping[str, Any], history: Sequence[EpochResult], epochs: int) -> None:
+    """Write the settings of a training and the results of its epochs as JSON.
+
+    Args:
+        path: Path of the file.
+        run: Settings of the training.
+        history: Results of the epochs so far.
+        epochs: Number of epochs of the training; the result of the last one is that of the training.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    content = {
+        "run": dict(run),
+        "result": asdict(history[-1]) if len(history) == epochs else None,
+        "skipped": skipped_images(history),
+        "epochs": [asdict(result) for result in history],
+    }
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_weights(path: Path, network: nn.Module, metadata: Mapping[str, str]) -> None:
+    """Write the parameters and buffers of a network as a safetensors file.
+
+    Raises:
+        InputError: If the folder cannot be written to.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, dict(metadata)))

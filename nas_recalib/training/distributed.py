@@ -1,4 +1,4 @@
-"""The processes that train one network together, as torchrun started them."""
+"""Distributed training under torchrun: joining its processes, collectives, replication of the network."""
 
 import os
 import warnings
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together; alone there is one, and nothing is sent.
+    """This process and the number of processes that train together; a single one communicates with none.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -34,7 +34,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the one that reads and writes files."""
+        """Whether this process reads and writes files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class World:
 
     @contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the main process through a block before the others: one downloads, the others find."""
+        """Run a block in the main process before the others, so that only it downloads files."""
         if self.size > 1 and not self.is_main:
             dist.barrier()
         try:
@@ -84,7 +84,7 @@ class World:
                 dist.barrier()
 
     def replicate(self, network: nn.Module) -> nn.Module:
-        """Return the network to train: its gradients are averaged over all processes."""
+        """Return a module of the same weights whose gradients are averaged over all processes."""
         if self.size == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -102,16 +102,19 @@ class World:
 
 @contextmanager
 def join_world(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started, and leave them at the end; within another, do neither.
+    """Join the process group of torchrun while the context lasts; a nested context does nothing.
 
-    Processes can leave only once: several trainings of one start go within one `join_world`.
+    Processes can leave the group only once: several trainings in one process need one `join_world` around
+    them.
 
     Args:
-        device: What to train on. Under torchrun every process takes the GPU of its own number instead of the
-            same one.
+        device: Device to train on. Under torchrun, "cuda" is the GPU of the process's local rank.
+
+    Yields:
+        This process and the number of processes.
 
     Raises:
-        InputError: If torchrun's variables are not whole, or there are more processes than GPUs.
+        InputError: If variables of torchrun are missing or invalid, or there are more processes than GPUs.
         OtherProcessEnded: If another of the processes ends early.
     """
     size = _variable("WORLD_SIZE") if "WORLD_SIZE" in os.environ else 1
@@ -126,7 +129,7 @@ def join_world(device: torch.device) -> Iterator[World]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         with warnings.catch_warnings():
-            # Both memory formats lay a 1x1 weight out alike; autograd and the reducer name different ones.
+            # Strides of 1x1 weights are ambiguous; autograd and the reducer choose different ones.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             yield World(rank, size, device)
     except RuntimeError as error:
@@ -143,7 +146,7 @@ def join_world(device: torch.device) -> Iterator[World]:
 def _own_gpu(local_rank: int) -> torch.device:
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
-        raise InputError(f"device: this machine has {gpus} GPUs; start at most one process for each of them")
+        raise InputError(f"device: this machine has {gpus} GPUs; start at most one process per GPU")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 
@@ -152,4 +155,4 @@ def _variable(name: str) -> int:
     try:
         return int(os.environ[name])
     except (KeyError, ValueError):
-        raise InputError(f"{name} is not a number; start several processes with torchrun") from None
+        raise InputError(f"{name} is not a number; start distributed training with torchrun") from None

@@ -1,20 +1,23 @@
-"""Training of an exported architecture at full size: resumable, in one process or many."""
+"""Full-size training of an architecture: the training loop, resumable, in one process or many."""
 
 import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.data.sources import Source
-from nas_recalib.data.streaming import MEAN, STD, Stream, evaluated_part, open_stream
+from nas_recalib.data.streaming import MEAN, STD, Batch, Stream, evaluated_part, normalise, open_stream
 from nas_recalib.errors import Diverged, InputError, StopTraining
 from nas_recalib.proxy.objective import explain
 from nas_recalib.training.checkpoint import (
@@ -22,23 +25,20 @@ from nas_recalib.training.checkpoint import (
     CHECKPOINT,
     HISTORY,
     WEIGHTS,
-    Checkpoint,
+    EpochResult,
     Run,
     Stateful,
     locked_folder,
     open_folder,
     save_checkpoint,
-)
-from nas_recalib.training.distributed import World, join_world
-from nas_recalib.training.epoch import evaluate, train_epoch
-from nas_recalib.training.recipe import Recipe
-from nas_recalib.training.results import (
-    EpochResult,
-    best_top1,
     skipped_images,
     write_history,
     write_weights,
 )
+from nas_recalib.training.distributed import World, join_world
+from nas_recalib.training.recipe import Recipe
+
+_CHECK_EVERY = 50  # steps: reading the loss synchronises with the device and the other processes
 
 
 def train_full(
@@ -56,36 +56,37 @@ def train_full(
     corrupt: str = "refuse",
     progress: Callable[[EpochResult], None] = lambda _: None,
 ) -> list[EpochResult]:
-    """Train an architecture, resuming from `out/checkpoint.pt` where there is one.
+    """Train an architecture, and resume from `out/checkpoint.pt` if it exists.
 
     Under torchrun every process calls this; all return the same, and the main one writes: after each epoch
-    `checkpoint.pt` and `history.json`, at the end `weights.safetensors`. The last epoch is the result: the
-    held-out images, on which results are reported, select nothing. Only where the source has none, and
-    validation images are split from those to train on, `best.safetensors` has the epoch that they prefer.
+    `checkpoint.pt` and `history.json`, at the end `weights.safetensors`. The last epoch is the result, as
+    the held-out images, on which results are reported, must not select an epoch. Only if the source has none,
+    and validation images are split from the training images, the epoch with the highest validation accuracy
+    is written to `best.safetensors`.
 
     Args:
-        architecture: What to train, for as many classes as the source has.
-        source: Images.
-        out: Folder for what is written; made if missing.
-        recipe: How to train.
-        device: What to train on; under torchrun "cuda" stands for each process's own GPU.
-        dtype: Type of convolutions and products (`device.fast_dtype`); float32 switches autocast off.
+        architecture: Architecture to train, for as many classes as the source has.
+        source: Images to train and evaluate on.
+        out: Output folder; created if missing.
+        recipe: Hyperparameters.
+        device: Device to train on; under torchrun "cuda" stands for each process's own GPU.
+        dtype: Data type of convolutions and matrix products (`device.fast_dtype`); float32 disables autocast.
         seed: Seed of weights, order, augmentation and, if the source has no held-out part, the split.
-        workers: Processes that decode images, for each process that trains.
+        workers: Number of processes that decode images, per training process.
         input_size: Side of the images in pixels (default: the architecture's).
-        limit_batches: Most training batches an epoch, for a quick look; evaluation then takes as many images,
-            drawn from each class in proportion to its size.
-        corrupt: What to do about images that cannot be decoded, "refuse" or "skip"; see `open_stream`.
-        progress: Called in the main process after each epoch, once it is saved.
+        limit_batches: Greatest number of training batches per epoch, for a quick test; evaluation is then
+            limited to as many images, drawn from each class in proportion to its size.
+        corrupt: Treatment of images that cannot be decoded, "refuse" or "skip"; see `open_stream`.
+        progress: Function that is called in the main process after each epoch, once it is saved.
 
     Returns:
-        Results of all epochs, those of earlier calls among them.
+        Results of all epochs, including those before the training was resumed.
 
     Raises:
         InputError: If images, architecture, recipe or checkpoint do not fit each other, or the folder cannot
-            be written to or holds something else.
+            be written to or has other files.
         Diverged: If the loss stops being finite.
-        StopTraining: If memory runs out, or a process ends that this one needs.
+        StopTraining: If memory runs out, or another process ends.
     """
     with (
         join_world(device) as world,
@@ -96,7 +97,7 @@ def train_full(
         stream = open_stream(
             source,
             fitted.input_size,
-            _share(recipe.batch_size, world.size),
+            _batch_size_per_process(recipe.batch_size, world.size),
             seed=seed,
             workers=workers,
             rank=world.rank,
@@ -109,43 +110,39 @@ def train_full(
         run = Run(str(fitted), recipe, source.spec, fingerprint, source.classes, seed, limit_batches)
         world.from_main(lambda: folder.enter_context(locked_folder(out)))
         checkpoint = world.from_main(lambda: open_folder(out, run))
-        trainee = _prepare(fitted, recipe, seed, checkpoint, world)
+        network = build(fitted, seed=seed)
+        network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = SGD(
+            network.parameters(),
+            lr=recipe.peak_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.nesterov,
+            fused=True,
+        )
+        states: dict[str, Stateful] = {"model": network, "optimizer": optimizer}
+        if checkpoint:
+            checkpoint.restore(states)
+        replica = world.replicate(network)
         history = list(checkpoint.history) if checkpoint else []
         for epoch in range(len(history), recipe.epochs):
-            result = _epoch(epoch, trainee, stream, run, dtype, world)
+            result = _run_epoch(epoch, network, replica, optimizer, stream, run, dtype, world)
             faults = world.union(stream.faults())
             stream.refuse_lost_classes(faults, source.classes)
             skipped = tuple(sorted(set(faults.values()) - set(skipped_images(history))))
             history.append(replace(result, skipped=skipped))
             if world.is_main:
-                _record(out, run, trainee, history, evaluated_part(source))
+                _write_epoch(out, run, states, history, evaluated_part(source))
                 progress(history[-1])
         if world.is_main:
             write_history(out / HISTORY, run.as_dict(), history, recipe.epochs)
             metadata = _metadata(run, history[-1], evaluated_part(source), "none; the last epoch")
-            write_weights(out / WEIGHTS, trainee.network, metadata)
+            write_weights(out / WEIGHTS, network, metadata)
         return history
 
 
-@dataclass(frozen=True, eq=False)
-class _Trainee:
-    """Network and optimizer of a training.
-
-    Attributes:
-        network: Network that is trained.
-        replica: The same network, with its gradients averaged over the processes.
-        optimizer: Optimizer of the network's parameters.
-        parts: Parts whose states a checkpoint keeps, by name.
-    """
-
-    network: nn.Module
-    replica: nn.Module
-    optimizer: Optimizer
-    parts: Mapping[str, Stateful]
-
-
 def _fit(architecture: Architecture, source: Source, input_size: int | None) -> Architecture:
-    """Return the architecture for the source's classes and image size; refuse maps that get too small."""
+    """Return the architecture for the source's classes and the image size, if it works with that size."""
     size = architecture.input_size if input_size is None else input_size
     if not 1 <= size <= 10_000:
         raise InputError(f"input_size: {size} is not from 1 to 10,000")
@@ -157,83 +154,149 @@ def _fit(architecture: Architecture, source: Source, input_size: int | None) -> 
     return fitted
 
 
-def _share(batch_size: int, processes: int) -> int:
-    if batch_size % processes or batch_size < 2 * processes:
-        raise InputError(
-            f"batch_size: {batch_size} is not from 2 up"
-            if processes == 1
-            else f"batch_size: {batch_size} does not give each of {processes} processes equally many images, "
-            "at least 2"
-        )
-    return batch_size // processes
-
-
-def _prepare(
-    architecture: Architecture, recipe: Recipe, seed: int, checkpoint: Checkpoint | None, world: World
-) -> _Trainee:
-    network = build(architecture, seed=seed)
-    network.to(device=world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = SGD(
-        network.parameters(),
-        lr=recipe.peak_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=True,
+def _batch_size_per_process(batch_size: int, processes: int) -> int:
+    if batch_size >= 2 * processes and batch_size % processes == 0:
+        return batch_size // processes
+    required = (
+        "at least 2" if processes == 1 else f"at least 2 for each of {processes} processes, equally many"
     )
-    parts: dict[str, Stateful] = {"model": network, "optimizer": optimizer}
-    if checkpoint:
-        checkpoint.restore(parts)
-    return _Trainee(network, world.replicate(network), optimizer, parts)
+    raise InputError(f"batch_size: {batch_size} is not {required}")
 
 
-def _epoch(
-    epoch: int, trainee: _Trainee, stream: Stream, run: Run, dtype: torch.dtype, world: World
+def _run_epoch(
+    epoch: int,
+    network: nn.Module,
+    replica: nn.Module,
+    optimizer: Optimizer,
+    stream: Stream,
+    run: Run,
+    dtype: torch.dtype,
+    world: World,
 ) -> EpochResult:
+    """Train the replica for an epoch, then evaluate the network, whose weights it shares."""
     start = time.monotonic()
     steps = min(len(stream.train), run.limit_batches or len(stream.train))
     rates = [run.recipe.rate_at(epoch + step / steps) for step in range(steps)]
     batches = islice(stream.training(epoch), steps)
     smoothing = run.recipe.label_smoothing
+    options: dict[str, Any] = {"dtype": dtype, "world": world}
     try:
-        loss = train_epoch(
-            trainee.replica,
-            trainee.optimizer,
-            batches,
-            rates,
-            label_smoothing=smoothing,
-            dtype=dtype,
-            world=world,
-        )
-        world.average_buffers(trainee.network)
-        counts = evaluate(trainee.network, stream.evaluation(), dtype=dtype, world=world)
+        loss = train_epoch(replica, optimizer, batches, rates, label_smoothing=smoothing, **options)
+        world.average_buffers(network)
+        counts = evaluate(network, stream.evaluation(), **options)
     except Diverged as error:
         raise Diverged(f"epoch {epoch + 1}: {error}") from None
     except (RuntimeError, MemoryError) as error:
         if explain(error).kind != "out-of-memory":
             raise
         raise StopTraining(
-            f"epoch {epoch + 1}: memory ran out with {run.recipe.batch_size} images a step on {world.size} "
+            f"epoch {epoch + 1}: memory ran out with a batch size of {run.recipe.batch_size} on {world.size} "
             "processes; try a smaller --batch-size"
         ) from error
     if not counts.images:
-        raise InputError("data: none of the images to evaluate on can be decoded")
+        raise InputError("data: none of the evaluation images can be decoded")
     top1, top5 = counts.top1 / counts.images, counts.top5 / counts.images
     return EpochResult(epoch + 1, rates[-1], loss, top1, top5, time.monotonic() - start, counts.images)
 
 
-def _record(out: Path, run: Run, trainee: _Trainee, history: Sequence[EpochResult], part: str) -> None:
-    latest = history[-1]
-    # First, as it says whose the folder is as long as there is no checkpoint.
+@dataclass(frozen=True)
+class Counts:
+    """Number of evaluation images, and of correct top-1 and top-5 predictions, over all processes."""
+
+    images: int
+    top1: int
+    top5: int
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: Optimizer,
+    batches: Iterable[Batch],
+    rates: Sequence[float],
+    *,
+    label_smoothing: float,
+    dtype: torch.dtype,
+    world: World,
+) -> float:
+    """Train on one batch per learning rate.
+
+    Args:
+        network: Network on the world's device, replicated over its processes.
+        optimizer: Optimizer of the network's parameters.
+        batches: Batches of this process, as many as rates.
+        rates: Learning rate of each step.
+        label_smoothing: Label smoothing of the cross-entropy.
+        dtype: Data type of convolutions and matrix products; float32 disables autocast.
+        world: Processes that train together.
+
+    Returns:
+        Mean training loss over all processes.
+
+    Raises:
+        Diverged: In every process, if the loss stops being finite.
+    """
+    network.train()
+    total = torch.zeros((), device=world.device)
+    for step, ((images, labels), rate) in enumerate(zip(batches, rates, strict=True), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        logits = _logits(network, images, dtype, world.device)
+        targets = labels.to(world.device, non_blocking=True)
+        loss = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += loss.detach()
+        if step % _CHECK_EVERY == 0 or step == len(rates):
+            mean = world.sum(total).item() / (step * world.size)
+            if not math.isfinite(mean):
+                raise Diverged(f"the training loss is {mean} after {step} of {len(rates)} steps")
+    return mean
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, batches: Iterable[Batch], *, dtype: torch.dtype, world: World) -> Counts:
+    """Count the correct predictions of a network.
+
+    Args:
+        network: Network on the world's device; not replicated, as processes may have unequal shares.
+        batches: Batches of this process.
+        dtype: Data type of convolutions and matrix products, as in training.
+        world: Processes that evaluate together.
+    """
+    network.eval()
+    counts = torch.zeros(3, dtype=torch.int64, device=world.device)
+    for images, labels in batches:
+        logits = _logits(network, images, dtype, world.device)
+        predictions = logits.topk(min(5, logits.shape[1])).indices
+        correct = predictions == labels.to(world.device, non_blocking=True)[:, None]
+        counts[0] += len(labels)
+        counts[1] += correct[:, 0].sum()
+        counts[2] += correct.sum()
+    return Counts(*world.sum(counts).tolist())
+
+
+def _logits(network: nn.Module, images: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        logits: Tensor = network(normalise(images))
+    return logits.float()
+
+
+def _write_epoch(
+    out: Path, run: Run, states: Mapping[str, Any], history: Sequence[EpochResult], part: str
+) -> None:
+    # The history first: it identifies the training as long as there is no checkpoint.
     write_history(out / HISTORY, run.as_dict(), history, run.recipe.epochs)
-    if part == "validation" and latest.top1 > best_top1(history[:-1]):
+    *earlier, latest = history
+    if part == "validation" and all(latest.top1 > result.top1 for result in earlier):
         selection = f"highest top-1 of epochs so far on the {part} images, and so biased upwards"
-        write_weights(out / BEST, trainee.network, _metadata(run, latest, part, selection))
-    save_checkpoint(out / CHECKPOINT, run, history, trainee.parts)
+        write_weights(out / BEST, states["model"], _metadata(run, latest, part, selection))
+    save_checkpoint(out / CHECKPOINT, run, history, states)
 
 
 def _metadata(run: Run, result: EpochResult, part: str, selection: str) -> dict[str, str]:
-    """Return what it takes to use the weights, and how good they are."""
+    """Return the metadata of a weights file: how to use the weights, and their accuracy."""
     return {
         "architecture": run.architecture,
         "classes": json.dumps(run.classes),

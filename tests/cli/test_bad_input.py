@@ -1,4 +1,4 @@
-"""Bad input gets one clear line and exit status 2, and nothing is left behind."""
+"""Bad input gets one clear line and exit status 2, and no file is written."""
 
 import pytest
 from commands import SPACE
@@ -30,33 +30,36 @@ BAD_INPUT = {
         ["search", "--space", "tiny.yaml", "--data", "digits", "--resolution", "2"],
         "resolution: 2",
     ),
-    "images nobody has": (
+    "too many images": (
         [*TINY, "--images", "9999"],
         "images: 9999 is more",
     ),
-    "pixels nobody has": (
+    "too many pixels": (
         [*TINY, "--resolution", "100000"],
         "at most 512",
     ),
-    "cores nobody has": ([*TINY, "--threads", "99999"], "threads: 99999"),
-    "endless seed": ([*TINY, "--seed", str(2**64)], "--seed"),
-    "endless budget": (["cost", "--budget", "1e99"], "'1e99' is not a quantity"),
-    "no number": ([*TINY, "--width", "nan"], "width: nan"),
-    "endless width": ([*TINY, "--width", "inf"], "width: inf"),
-    "a misfit twin": (["search", "--space", "misfit.yaml", *QUICK], "layer1.0: psconv: in_channels = 8"),
+    "too many threads": ([*TINY, "--threads", "99999"], "threads: 99999"),
+    "a seed that is too large": ([*TINY, "--seed", str(2**64)], "--seed"),
+    "a budget that is too large": (["cost", "--budget", "1e99"], "'1e99' is not a quantity"),
+    "not a number": ([*TINY, "--width", "nan"], "width: nan"),
+    "an infinite width": ([*TINY, "--width", "inf"], "width: inf"),
+    "an operator that does not fit the scaled network": (
+        ["search", "--space", "misfit.yaml", *QUICK],
+        "layer1.0: psconv: in_channels = 8",
+    ),
     "huge images": (["search", "--space", "huge.yaml"], "input_size: input should be less than or equal"),
     "nested options": (["search", "--space", "nested.yaml"], "overrides"),
-    "an endless name": (["search", "--space", "tiny.yaml", "--study", "s" * 300], "is not a name"),
-    "a passing storage": (
+    "a name that is too long": (["search", "--space", "tiny.yaml", "--study", "s" * 300], "is not a name"),
+    "a storage in memory": (
         [*TINY, "--storage", "sqlite://"],
-        "is gone when",
+        "is in memory and lost",
     ),
-    "a storage not there": (["show", "s", "--storage", "sqlite:///new.db"], "there is no 's'"),
-    "nobody's home": (
+    "a missing storage": (["show", "s", "--storage", "sqlite:///new.db"], "there is no 's'"),
+    "the home of an unknown user": (
         ["search", "--space", "tiny.yaml", "--data", "folder:~no-such-user/x"],
         "cannot be read",
     ),
-    "a place for a file": (["export", "none", "-o", "."], "there is no 'none'"),
+    "a folder as output file": (["export", "none", "-o", "."], "there is no 'none'"),
     "no such paper": (
         ["tables", "--paper", "resnet"],
         "'resnet' is not one of scnet, psconv, ms-sar, booster",
@@ -153,7 +156,7 @@ BAD_INPUT = {
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(here, capsys, case):
+def test_bad_input_gets_one_line_and_status_2_and_writes_no_files(here, capsys, case):
     arguments, named = BAD_INPUT[case]
     (here / "bare").mkdir()
     (here / "empty" / "train").mkdir(parents=True)
@@ -176,12 +179,12 @@ def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(here, ca
     before = sorted(here.rglob("*"))
 
     assert run(arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    lines = [line for line in told.err.splitlines() if not line.startswith(("study ", "data: "))]
-    assert len(lines) == 1, told.err
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    lines = [line for line in streams.err.splitlines() if not line.startswith(("study ", "data: "))]
+    assert len(lines) == 1, streams.err
     assert lines[0].startswith("error: ")
     assert named in lines[0]
-    assert "secret" not in told.err
-    if case != "unreachable storage":  # its lock folder is made before the storage is tried
+    assert "secret" not in streams.err
+    if case != "unreachable storage":  # its lock folder is made before the storage is opened
         assert sorted(here.rglob("*")) == before

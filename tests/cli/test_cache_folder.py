@@ -38,7 +38,7 @@ def homeless(monkeypatch):
     monkeypatch.setattr("pwd.getpwuid", unknown)
 
 
-def test_a_folder_that_is_given_is_taken_as_it_is(tmp_path, capsys):
+def test_a_given_folder_is_used_unchanged(tmp_path, capsys):
     assert cache_folder(tmp_path / "mine") == tmp_path / "mine"
     assert capsys.readouterr() == ("", "")
 
@@ -54,7 +54,7 @@ def test_the_default_is_in_the_users_cache(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("homeless")
-def test_without_a_home_it_is_a_temporary_folder_of_ones_own_which_is_said(temporary, capsys):
+def test_without_a_home_it_is_a_private_temporary_folder_and_a_message_says_so(temporary, capsys):
     assert cache_folder(None) == temporary
     assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
     said = capsys.readouterr().err
@@ -64,7 +64,7 @@ def test_without_a_home_it_is_a_temporary_folder_of_ones_own_which_is_said(tempo
 
 
 @pytest.mark.usefixtures("homeless")
-def test_a_cache_needs_no_home_where_one_is_named(tmp_path, monkeypatch, capsys):
+def test_a_cache_folder_from_xdg_needs_no_home(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert cache_folder(None) == tmp_path / "cache/nas-recalib"
     assert capsys.readouterr() == ("", "")
@@ -72,7 +72,7 @@ def test_a_cache_needs_no_home_where_one_is_named(tmp_path, monkeypatch, capsys)
 
 @pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
 @pytest.mark.parametrize("kind", ["file", "dangling link", "link into a loop"])
-def test_what_cannot_hold_a_cache_is_replaced_and_named(
+def test_an_unusable_cache_folder_is_replaced_and_named(
     tmp_path, monkeypatch, capsys, temporary, variable, kind
 ):
     if kind == "file":
@@ -84,9 +84,7 @@ def test_what_cannot_hold_a_cache_is_replaced_and_named(
     assert capsys.readouterr().err.startswith(f"{tmp_path / 'odd'}")
 
 
-def test_a_folder_that_may_not_be_written_to_is_replaced_unless_a_cache_is_in_it(
-    tmp_path, monkeypatch, temporary
-):
+def test_a_read_only_home_is_replaced_unless_it_has_a_cache(tmp_path, monkeypatch, temporary):
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setattr("nas_recalib.cli.output.os.access", lambda path, mode: Path(path) != home)  # root may
@@ -97,7 +95,7 @@ def test_a_folder_that_may_not_be_written_to_is_replaced_unless_a_cache_is_in_it
 
 @pytest.mark.usefixtures("homeless")
 @pytest.mark.parametrize("kind", ["file", "link", "another's", "no temporary folder"])
-def test_where_there_is_no_place_at_all_the_option_is_named(tmp_path, monkeypatch, temporary, kind):
+def test_without_any_usable_folder_the_option_is_named(tmp_path, monkeypatch, temporary, kind):
     if kind == "file":
         temporary.write_text("")
     elif kind == "link":
@@ -112,7 +110,7 @@ def test_where_there_is_no_place_at_all_the_option_is_named(tmp_path, monkeypatc
 
 
 @pytest.mark.usefixtures("homeless")
-def test_ray_is_given_a_home_where_there_is_none(temporary):
+def test_ray_gets_a_temporary_home_if_there_is_none(temporary):
     provide_home()
     assert Path.home() == temporary
 

@@ -43,16 +43,16 @@ def test_corrupt_images_are_skipped_by_name_when_asked(spoilt, capsys):
     assert search_own("--corrupt-images=skip") == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("data: ")] == [HIDDEN]
-    told = [line for line in lines if line.startswith("skipped ")]
-    assert len(told) == 11
-    assert len({path for path in spoilt for line in told if path in line}) == 10
-    assert told[-1] == "skipped 2 more such images"
+    skipped = [line for line in lines if line.startswith("skipped ")]
+    assert len(skipped) == 11
+    assert len({path for path in spoilt for line in skipped if path in line}) == 10
+    assert skipped[-1] == "skipped 2 more such images"
     assert search_own() == 0, "as the study has it"
     assert search_own("--corrupt-images=refuse") == 2
     assert search_own("--study=other") == 2, "nothing is left out unless asked"
 
 
-def test_train_and_correlate_say_what_they_ignore_once_as_search_does(here, capsys, monkeypatch):
+def test_train_and_correlate_report_ignored_files_once_as_search_does(here, capsys, monkeypatch):
     pictures(here / "own" / "train", ["a", "b", ".ipynb_checkpoints"], each=20)
     edited(here, "fine.yaml")
     (here / "brief.yaml").write_text("images: 10\nvalidation: 10\nresolution: 8\nepochs: 1\n")

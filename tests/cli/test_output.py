@@ -49,7 +49,7 @@ def broken():
 @pytest.mark.parametrize(
     ("encoding", "sign"), [("ascii", b"+/-"), ("latin-1", b"\xb1"), ("cp1252", b"\xb1"), ("cp437", b"\xf1")]
 )
-def test_what_an_encoding_lacks_is_printed_by_a_substitute(here, monkeypatch, encoding, sign):
+def test_characters_that_an_encoding_lacks_are_substituted(here, monkeypatch, encoding, sign):
     stream = encoded(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     assert run(["show", "s", STORAGE]) == 0
@@ -60,7 +60,7 @@ def test_what_an_encoding_lacks_is_printed_by_a_substitute(here, monkeypatch, en
     assert heading.index("MACs") + len("MACs") == re.search(r"0\.0229 +40", row).end(), "columns stay in line"
 
 
-def test_what_is_said_is_printable_in_any_encoding_too(here, monkeypatch):
+def test_messages_are_printable_in_any_encoding_too(here, monkeypatch):
     stream = encoded("ascii")
     monkeypatch.setattr(sys, "stderr", stream)
     assert run(["show", "naïve", STORAGE]) == 2
@@ -70,7 +70,7 @@ def test_what_is_said_is_printable_in_any_encoding_too(here, monkeypatch):
 @pytest.mark.parametrize(
     "arguments", [["show", "s", STORAGE], ["tables", "--paper=psconv"], ["--help"], ["--version"]]
 )
-def test_a_reader_that_has_seen_enough_ends_a_command_quietly(here, capfd, monkeypatch, arguments):
+def test_a_closed_pipe_ends_a_command_quietly(here, capfd, monkeypatch, arguments):
     with broken() as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         assert run(arguments) == 0
@@ -88,7 +88,7 @@ def test_output_that_is_lost_is_status_1_and_one_line(here, capsys, monkeypatch)
     assert line == "error: standard output: cannot be written: No space left on device"
 
 
-def test_work_goes_on_where_nobody_reads_its_progress(here, capsys, monkeypatch):
+def test_a_command_continues_if_standard_error_is_closed(here, capsys, monkeypatch):
     with broken() as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         assert run([*BENCH, "-o", "out.json"]) == 0
@@ -97,7 +97,7 @@ def test_work_goes_on_where_nobody_reads_its_progress(here, capsys, monkeypatch)
     assert (here / "out.json").is_file()
 
 
-def test_streams_that_were_closed_lead_nowhere_and_come_back(here, monkeypatch):
+def test_closed_streams_are_the_null_device_and_restored_afterwards(here, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert run(["show", "s", STORAGE]) == 0
@@ -105,7 +105,7 @@ def test_streams_that_were_closed_lead_nowhere_and_come_back(here, monkeypatch):
     assert (sys.stdout, sys.stderr) == (None, None)
 
 
-def test_no_file_takes_the_place_of_a_closed_stream(here):
+def test_no_file_gets_the_descriptor_of_a_closed_stream(here):
     program = (
         "import os, sys; os.close(1); sys.stdout = None\n"
         "from nas_recalib.cli.output import standard_streams\n"
@@ -156,12 +156,14 @@ def test_the_command_alone_prints_its_help(capsys):
         ([*BENCH, "-o", "times.json"], "times.json"),
     ],
 )
-def test_a_file_that_is_there_is_overwritten_only_by_force(here, capsys, arguments, file):
+def test_an_existing_file_is_overwritten_only_with_force(here, capsys, arguments, file):
     (here / file).write_text("precious")
     assert run(arguments) == 2
-    told = capsys.readouterr()
-    assert told.err == f"error: {file}: already exists; add --force to overwrite it, or name another file\n"
-    assert told.out == ""
+    streams = capsys.readouterr()
+    assert (
+        streams.err == f"error: {file}: already exists; add --force to overwrite it, or name another file\n"
+    )
+    assert streams.out == ""
     assert (here / file).read_text() == "precious"
     assert run([*arguments, "--force"]) == 0
     assert (here / file).read_text() != "precious"
@@ -175,7 +177,7 @@ def test_correlate_refuses_to_overwrite_before_it_trains(here, capsys):
     assert not (here / "runs").exists()
 
 
-def test_what_is_exported_already_may_be_exported_again(here, capsys):
+def test_the_same_architecture_may_be_exported_again(here, capsys):
     for _ in range(2):
         assert run(["export", "s", STORAGE]) == 0
     before = (here / "best.yaml").read_bytes()

@@ -1,4 +1,4 @@
-"""`nas-recalib status` as its users meet it: while a search runs, after its death, and of each trial."""
+"""`nas-recalib status`: of a running search, of a killed one, and of each trial."""
 
 import json
 import re
@@ -32,8 +32,8 @@ def searched(here, capsys):
 
 
 @pytest.fixture
-def told(capsys):
-    """What is told of the study s, as JSON and in words."""
+def status(capsys):
+    """Return the output of `status` for the study s, as JSON and as text."""
 
     def ask(*options):
         capsys.readouterr()
@@ -46,38 +46,38 @@ def told(capsys):
 
 
 def failed(kind, **attributes):
-    told = {"failure": kind, "message": f"it is {kind}", "architecture": f"an architecture, {kind}"}
+    required = {"failure": kind, "message": f"it is {kind}", "architecture": f"an architecture, {kind}"}
     return create_trial(
         state=TrialState.FAIL,
         params={"layer1.convolution": "vanilla"},
         distributions={"layer1.convolution": CategoricalDistribution(["vanilla", "scconv", "psconv"])},
-        user_attrs={**told, **attributes},
+        user_attrs={**required, **attributes},
     )
 
 
-def test_it_tells_what_runs_then_what_a_killed_search_left_and_who_went_on(here, told):
+def test_a_running_search_then_a_killed_one_then_a_resumed_one(here, status):
     search = [*SEARCH, "--trials=1", "--epochs=6"]
     with started(here, *watched(0.3), *search) as process:
         wait_until(lambda: running(STORAGE, epochs=2), process)
         process.send_signal(signal.SIGSTOP)  # it would end, and we are slow
-        found, text = told()
+        found, text = status()
         process.kill()
-    (one,) = found["running"]
+    (trial,) = found["running"]
     assert (found["trained"], found["owed"], found["failures"], found["best"]) == (0, 0, {}, None)
-    assert (one["number"], one["silent"]) == (0, None)
-    assert 2 <= one["epochs"] < 6
-    assert 0 < one["seconds"] < 120
+    assert (trial["number"], trial["silent"]) == (0, None)
+    assert 2 <= trial["epochs"] < 6
+    assert 0 < trial["seconds"] < 120
     assert "s: 0 trained, 0 in the last hour\n1 running\n" in text
-    assert one["worker"] in text
+    assert trial["worker"] in text
     assert "/6" in text
 
     assert run(search) == 0
-    found, text = told()
+    found, text = status()
     assert (found["trained"], found["per_hour"], found["owed"], found["running"]) == (1, 1, 0, [])
     assert found["failures"] == {"lost": 1}
     assert text.splitlines()[1] == "1 failed: lost"
-    dead, dead_text = told("--trial=0")
-    again, _ = told("--trial=1")
+    dead, dead_text = status("--trial=0")
+    again, _ = status("--trial=1")
     assert (dead["state"], dead["continued_by"], again["continued_by"]) == ("fail", 1, None)
     assert "resumed by trial 1" in dead_text
     assert again["attributes"]["continues"] == 0
@@ -85,11 +85,11 @@ def test_it_tells_what_runs_then_what_a_killed_search_left_and_who_went_on(here,
     assert len(again["curve"]) == 6
 
 
-def test_failures_are_counted_by_kind_and_what_is_owed_apart(searched, told):
+def test_failures_are_counted_by_kind_and_trials_to_resume_apart(searched, status):
     for kind in (*KINDS, "lost"):
         searched.add_trial(failed(kind))
     searched.enqueue_trial({})
-    found, text = told()
+    found, text = status()
     assert found["failures"] == {kind: 1 + (kind == "lost") for kind in KINDS if kind != "withdrawn"}
     assert (found["trained"], found["waiting"]) == (1, 1)
     assert found["owed"] == 4, "interrupted, lost twice, and once more in halves"
@@ -98,30 +98,30 @@ def test_failures_are_counted_by_kind_and_what_is_owed_apart(searched, told):
     assert "withdrawn" not in text
 
 
-def test_a_trial_is_told_with_its_curve_its_attributes_and_its_traceback(searched, told):
+def test_details_of_a_trial_have_its_curve_attributes_and_traceback(searched, status):
     searched.add_trial(failed("error", traceback="Traceback (most recent call last):\n  KeyError: 'x'"))
-    found, text = told("--trial=0")
+    found, text = status("--trial=0")
     trial = searched.trials[0]
     assert found["curve"] == list(trial.intermediate_values.values())
     assert found["attributes"] == trial.user_attrs
     assert found["ended"] >= found["begun"]
     assert f"accuracies: {' '.join(f'{value:.4f}' for value in found['curve'])}" in text
     assert f"architecture: {trial.user_attrs['architecture']}" in text
-    found, text = told("--trial=1")
+    found, text = status("--trial=1")
     assert found["traceback"].endswith("KeyError: 'x'")
     assert "traceback" not in found["attributes"]
     assert text.endswith("Traceback (most recent call last):\n  KeyError: 'x'\n")
     assert "accuracies: none" in text
 
 
-def test_what_runs_is_a_plain_table_with_what_is_known(searched, told):
+def test_running_trials_are_a_plain_table(searched, status):
     blocks = " ".join(
         f"layer{s}.{b}={'psconv+halve' if s > 2 else 'scconv'}" for s in (1, 2, 3) for b in (0, 1, 2)
     )
     for architecture in (searched.trials[0].user_attrs["architecture"], f"resnet20@32/10 {blocks}", "x"):
         attributes = {"worker": "a machine, process 7", "architecture": architecture}
         searched.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
-    _, text = told()
+    _, text = status()
     heading, *rows = text.splitlines()[3:]
     assert re.split("  +", heading) == [
         "trial",
@@ -136,7 +136,7 @@ def test_what_runs_is_a_plain_table_with_what_is_known(searched, told):
     assert rows[2].endswith("  0/2")
 
     searched._storage.set_trial_system_attr(searched.trials[1]._trial_id, BEAT, [1, time.time() - 75])
-    _, text = told()
+    _, text = status()
     heading, *rows = text.splitlines()[3:]
     assert "heartbeat" in heading
     assert re.search(r"  1 min 1\d s ago  ", rows[0])
@@ -154,7 +154,7 @@ def test_what_runs_is_a_plain_table_with_what_is_known(searched, told):
         (["s", "--storage=sqlite:///none.db"], "error: study: there is no 's' in sqlite:///none.db"),
     ],
 )
-def test_what_there_is_not_is_one_line_and_status_2(searched, here, capsys, arguments, complaint):
+def test_missing_studies_and_trials_are_one_line_and_status_2(searched, here, capsys, arguments, complaint):
     assert run(["status", *arguments]) == 2
     streams = capsys.readouterr()
     assert streams.err.startswith(complaint)
@@ -196,9 +196,9 @@ def test_markup_is_printed_as_it_is_and_control_characters_by_their_codes(
     assert printable(HOSTILE) == SHOWN
 
 
-def test_what_is_said_while_a_search_runs_is_printable_too(searched, capsys):
+def test_messages_while_a_search_runs_are_printable_too(searched, capsys):
     searched.add_trial(failed("lost", message="of \x1b[2J"))
-    Progress.of(searched, goal=3, epochs=2).ended(searched.trials[1])
+    Progress.of(searched, target=3, epochs=2).ended(searched.trials[1])
     assert capsys.readouterr().err == "trial 1: lost: of \\x1b[2J\n"
     assert run(["status", "s", "--storage=sqlite:///\x1b[2J.db"]) == 2
     assert "\\x1b[2J.db" in capsys.readouterr().err

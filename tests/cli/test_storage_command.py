@@ -1,4 +1,4 @@
-"""`nas-recalib storage` as its users meet it."""
+"""`nas-recalib storage`: results, failures, interruption, serving."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def check_json(capsys, url, status=0):
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_postgresql_is_told_with_the_arithmetic_of_its_workers(server, database, capsys):
+def test_postgresql_is_reported_with_the_arithmetic_of_its_workers(server, database, capsys):
     assert run(["storage", "check", database]) == 0
     what, speed, good_for = capsys.readouterr().out.splitlines()
     ((version,),) = server.execute("SHOW server_version")
@@ -73,7 +73,7 @@ def test_an_interruption_leaves_nothing_behind(here, database, capsys, monkeypat
         assert open_storage(url).get_all_studies() == []
 
 
-def test_a_storage_that_loses_what_is_written_is_found_out(here, capsys, monkeypatch):
+def test_a_storage_that_loses_trials_fails(here, capsys, monkeypatch):
     monkeypatch.setattr(storage_check, "_write", lambda storage, study: storage.create_new_trial(study))
     assert run(["storage", "check", "sqlite:///s.db"]) == 1
     assert "of 10 trials written, 0 were read back as written" in capsys.readouterr().err
@@ -91,23 +91,23 @@ FAILING = {
 
 
 @pytest.mark.parametrize("url", FAILING)
-def test_what_is_wrong_is_one_line_and_a_status(capsys, url):
+def test_a_failure_is_one_line_and_an_exit_status(capsys, url):
     status, complaint = FAILING[url]
     assert run(["storage", "check", url]) == status
-    told = capsys.readouterr()
-    assert complaint in told.err
-    assert len(told.err.splitlines()) == 1
-    assert told.out == ""
-    assert "s3c" not in told.err
+    streams = capsys.readouterr()
+    assert complaint in streams.err
+    assert len(streams.err.splitlines()) == 1
+    assert streams.out == ""
+    assert "s3c" not in streams.err
 
 
-def test_a_problem_is_told_to_programs_too(capsys):
+def test_a_failure_is_in_the_json_too(capsys):
     found = check_json(capsys, "grpc://127.0.0.1:1", 1)
     assert found["storage"] == "grpc://127.0.0.1:1"
     assert "failed to connect" in found["problem"]
 
 
-def test_a_served_database_answers_until_it_is_ended(server, database, capsys):
+def test_a_served_database_answers_until_interrupted(server, database, capsys):
     port = free_port()
     url = f"grpc://127.0.0.1:{port}"
     with served(database, port) as process:
@@ -121,17 +121,17 @@ def test_a_served_database_answers_until_it_is_ended(server, database, capsys):
     assert open_storage(database).get_all_studies() == []
 
 
-def test_who_may_reach_a_served_port_is_said(database):
+def test_serving_to_other_machines_warns_of_the_lack_of_authentication(database):
     command = [sys.executable, "-m", "nas_recalib", "storage", "serve", database, "--host=0.0.0.0"]
     with subprocess.Popen([*command, f"--port={free_port()}"], stderr=subprocess.PIPE, text=True) as process:
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
-    assert "has no authentication: whoever can reach it can read, change and delete" in first
+    assert "has no authentication, and anyone who reaches it can read, change and delete" in first
 
 
 @pytest.mark.parametrize("url", ["journal:s.log", "grpc://127.0.0.1:1", "sqlite:////none/s.db"])
-def test_what_cannot_be_served_is_refused(capsys, url):
+def test_storages_that_cannot_be_served_are_refused(capsys, url):
     assert run(["storage", "serve", url, f"--port={free_port()}"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
@@ -161,12 +161,12 @@ def test_a_search_writes_its_password_nowhere(here, server, capsys, caplog):
     assert run(["search", "--space=tiny.yaml", "--trials=2", *QUICK, f"--storage={url}"]) == 0
     searched = capsys.readouterr()
     assert run(["show", "tiny", "--json", "--html=page.html", f"--storage={url}"]) == 0
-    told = capsys.readouterr()
+    shown = capsys.readouterr()
     written = [path.read_bytes().decode(errors="replace") for path in here.rglob("*") if path.is_file()]
     storage = open_storage(url)
     (study,) = storage.get_all_studies()
     kept = [repr(study.user_attrs), repr(storage.get_all_trials(study._study_id))]
-    assert len(json.loads(told.out)["rows"]) == 2
-    for text in (*searched, *told, *caplog.messages, *written, *kept):
+    assert len(json.loads(shown.out)["rows"]) == 2
+    for text in (*searched, *shown, *caplog.messages, *written, *kept):
         assert "s3:cr" not in text
         assert "s3%3A" not in text

@@ -32,27 +32,25 @@ def history(folder="runs/train-a"):
     return json.loads(Path(folder, "history.json").read_text())
 
 
-def test_progress_is_on_stderr_and_the_last_epoch_is_the_result_on_stdout(train, capsys):
+def test_progress_is_on_stderr_and_the_result_on_stdout(train, capsys):
     assert train() == 0
     printed = capsys.readouterr()
     last = history()["epochs"][-1]
     accuracy = f"top-1 {last['top1']:.4f}, top-5 {last['top5']:.4f} on 32 of 355 held-out images"
-    assert printed.out == f"runs/train-a/weights.safetensors: epoch 2, the last: {accuracy}\n"
+    assert printed.out == f"wrote runs/train-a/weights.safetensors: last epoch 2, {accuracy}\n"
     assert [line.split(":")[0] for line in printed.err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
     assert f"{accuracy}, " in printed.err
     assert not Path("runs/train-a/best.safetensors").exists()
 
 
-def test_without_held_out_images_the_epoch_that_validation_prefers_is_kept_beside_the_last(
-    train, here, capsys
-):
+def test_without_held_out_images_the_best_validated_epoch_is_written_too(train, here, capsys):
     pictures(here / "own" / "train", "ab", each=20)
     assert train(data="folder:own") == 0
     selected, result = capsys.readouterr().out.splitlines()
     best = max(history()["epochs"], key=lambda epoch: epoch["top1"])
-    told = f"epoch {best['epoch']}, selected by its top-1, {best['top1']:.4f} (biased)"
-    assert selected == f"runs/train-a/best.safetensors: {told}"
-    assert result.startswith("runs/train-a/weights.safetensors: epoch 2, the last: ")
+    figures = f"top-1 {best['top1']:.4f}, biased upwards as it selected the epoch"
+    assert selected == f"wrote runs/train-a/best.safetensors: best epoch {best['epoch']}, {figures}"
+    assert result.startswith("wrote runs/train-a/weights.safetensors: last epoch 2, ")
     assert result.endswith(" on 4 validation images")
     with safe_open("runs/train-a/best.safetensors", "pt") as file:
         assert file.metadata()["epoch"] == str(best["epoch"])
@@ -100,14 +98,14 @@ def test_sigterm_is_one_line_and_the_same_command_resumes(train, capsys, monkeyp
 @pytest.mark.parametrize(
     ("output", "named"),
     [
-        ("a.yaml", "a.yaml: cannot be made a folder: File exists"),
-        ("a.yaml/below", "a.yaml/below: cannot be made a folder: Not a directory"),
+        ("a.yaml", "a.yaml: cannot be created as a folder: File exists"),
+        ("a.yaml/below", "a.yaml/below: cannot be created as a folder: Not a directory"),
         ("/proc", "/proc: cannot be written: "),
         ("other", "other/checkpoint.pt: damaged, or not a checkpoint; "),
         ("weights", "weights/weights.safetensors: there is no checkpoint.pt beside it to resume from; "),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_one_line_and_nothing_is_lost(train, here, capsys, output, named):
+def test_an_unusable_output_folder_is_one_line_and_no_file_changes(train, here, capsys, output, named):
     for name in ("other/checkpoint.pt", "weights/weights.safetensors"):
         (here / name).parent.mkdir()
         (here / name).write_text("mine")
@@ -120,22 +118,22 @@ def test_a_folder_that_cannot_be_used_is_one_line_and_nothing_is_lost(train, her
     assert {path: path.is_file() and path.read_bytes() for path in here.rglob("*")} == before
 
 
-def test_another_training_in_the_default_folder_is_refused_by_what_differs(train, capsys):
+def test_other_settings_in_the_default_folder_are_refused_and_the_option_is_named(train, capsys):
     assert train() == 0
     before = Path("runs/train-a/checkpoint.pt").read_bytes()
     capsys.readouterr()
-    for option, named in (
-        (["--recipe", "cosine120"], "recipe.name was step100, now cosine120"),
-        (["--seed", "1"], "seed was 0, now 1"),
-        (["--limit-batches", "3"], "limit_batches was 2, now 3"),
+    for option, values in (
+        (["--recipe", "cosine120"], "step100, asked for cosine120"),
+        (["--seed", "1"], "0, asked for 1"),
+        (["--limit-batches", "3"], "2, asked for 3"),
     ):
         assert train(*option) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: runs/train-a/checkpoint.pt: belongs to another training: {named}")
+        assert line.startswith(f"error: {option[0]}: runs/train-a/checkpoint.pt was made with {values}; ")
     assert Path("runs/train-a/checkpoint.pt").read_bytes() == before
 
 
-def test_a_set_that_was_chosen_is_named(train, capsys, monkeypatch):
+def test_the_data_set_that_auto_chose_is_named(train, capsys, monkeypatch):
     monkeypatch.setattr(sources, "_auto", lambda _: replace(sources._digits(), note="auto chose digits"))
     assert train("--batch-size", "9999", data="auto") == 2
     noted, refused = capsys.readouterr().err.splitlines()

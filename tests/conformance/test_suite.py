@@ -265,7 +265,7 @@ def registered(monkeypatch):
 
 
 @pytest.mark.parametrize(("broken", "check", "also"), BROKEN, ids=[row[0].__name__ for row in BROKEN])
-def test_finds_what_is_broken(registered, broken, check, also):
+def test_each_broken_operator_fails_its_check_alone(registered, broken, check, also):
     cheap = not {check, *also} & DEAR
     name = registered(broken)
     with pytest.raises(ConformanceError) as caught:
@@ -282,15 +282,15 @@ def test_there_is_a_broken_operator_for_every_check():
 
 
 @pytest.mark.parametrize("sound", [Gate, Plain])
-def test_reports_what_was_checked(registered, monkeypatch, sound):
+def test_a_valid_operator_passes_and_skipped_checks_have_reasons(registered, monkeypatch, sound):
     monkeypatch.setattr("nas_recalib.conformance.tooling.find_spec", lambda name: None)
     sound = type("Sound", (sound,), {})
     random = torch.get_rng_state()
     report = check_operator(registered(sound), skip=("torch_compile", "copies"))
     assert torch.equal(torch.get_rng_state(), random)
     skipped = {
-        "torch_compile": "as asked",
-        "copies": "as asked",
+        "torch_compile": "as requested",
+        "copies": "as requested",
         "onnx_export": "onnx and onnxscript and onnxruntime not installed",
         "onnx_torchscript": "onnx and onnxscript and onnxruntime not installed",
     }
@@ -323,6 +323,6 @@ def test_reports_what_was_checked(registered, monkeypatch, sound):
         ("ab", {"skip": ["speed"]}, "skip: 'speed' is not a check; allowed: shape, groups"),
     ],
 )
-def test_refuses_what_it_cannot_check(choice, options, message):
+def test_invalid_arguments_are_refused(choice, options, message):
     with pytest.raises(ValueError, match=message):
         check_operator(choice, **options)

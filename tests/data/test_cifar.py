@@ -120,7 +120,7 @@ def archive(monkeypatch):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_set_is_downloaded_once_and_read_as_it_was_packed(name, archive, serve, tmp_path):
+def test_the_data_set_is_downloaded_once_and_read_unchanged(name, archive, serve, tmp_path):
     content, pixels, labels = archive(name)
     server = serve(answering(content), name)
     cache = tmp_path / "not" / "yet" / "there"
@@ -146,7 +146,7 @@ def test_auto_downloads_cifar10_and_finds_it_the_second_time(archive, serve, tmp
     assert server.requests == 1
 
 
-def test_a_wrong_checksum_is_refused_and_nothing_of_it_kept(archive, serve, monkeypatch, tmp_path):
+def test_a_wrong_checksum_is_refused_and_the_download_deleted(archive, serve, monkeypatch, tmp_path):
     server = serve(answering(archive("cifar10")[0]))
     monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     with pytest.raises(InputError, match="cifar10"):
@@ -155,7 +155,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_of_it_kept(archive, serve, monk
     assert server.requests == 1  # not again, past every deadline
 
 
-def test_a_set_damaged_on_disk_is_refused_with_what_to_delete(archive, serve, tmp_path):
+def test_a_damaged_data_set_is_refused_and_the_folder_to_delete_named(archive, serve, tmp_path):
     serve(answering(archive("cifar10")[0]))
     open_source("cifar10", tmp_path)
     folder = tmp_path / CIFAR10.base_folder
@@ -166,7 +166,7 @@ def test_a_set_damaged_on_disk_is_refused_with_what_to_delete(archive, serve, tm
     assert open_source("auto", tmp_path).spec == "digits"
 
 
-def test_auto_without_a_network_takes_the_digits_and_says_why(monkeypatch, tmp_path):
+def test_auto_without_a_network_chooses_the_digits_and_says_why(monkeypatch, tmp_path):
     def unreachable(*_, **__):
         raise urllib.error.URLError("no route to host")
 
@@ -192,7 +192,7 @@ def test_auto_without_a_network_takes_the_digits_and_says_why(monkeypatch, tmp_p
     ],
     ids=["login page", "404", "cut short", "no length", "broken off", "not HTTP"],
 )
-def test_auto_takes_the_digits_whatever_a_server_answers(answer, serve, tmp_path):
+def test_auto_chooses_the_digits_for_any_wrong_answer_of_the_server(answer, serve, tmp_path):
     serve(answer)
     source = open_source("auto", tmp_path)
     assert source.spec == "digits"
@@ -200,7 +200,7 @@ def test_auto_takes_the_digits_whatever_a_server_answers(answer, serve, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_download_that_drips_is_given_up_in_time(serve, tmp_path):
+def test_a_slow_download_is_cancelled_in_time(serve, tmp_path):
     serve(dripping(seconds=6))
     start = time.monotonic()
     with pytest.raises(InputError, match="more than 1 s"):

@@ -49,7 +49,7 @@ def kept(cache):
     return sorted((cache / "decoded").iterdir())
 
 
-def test_pixels_come_in_the_order_asked_for_with_a_cache_and_without(images, tmp_path):
+def test_pixels_are_in_the_order_of_the_indices_with_a_cache_and_without(images, tmp_path):
     order = [5, 0, 11, 3]
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
         result = decode(images, order, SIDE, cache)
@@ -57,7 +57,7 @@ def test_pixels_come_in_the_order_asked_for_with_a_cache_and_without(images, tmp
         assert result.faults == {}
 
 
-def test_what_was_decoded_is_not_decoded_again(images, opened, tmp_path):
+def test_cached_images_are_not_decoded_again(images, opened, tmp_path):
     cache = tmp_path / "not" / "yet"
     decode(images, range(NUMBER), SIDE, cache)
     opened.clear()
@@ -66,7 +66,7 @@ def test_what_was_decoded_is_not_decoded_again(images, opened, tmp_path):
     assert len(kept(cache)) == 1
 
 
-def test_what_is_kept_can_be_written_to_without_harm(images, tmp_path):
+def test_writing_to_the_result_does_not_change_the_cache(images, tmp_path):
     for _ in range(3):
         pixels = decode(images, range(NUMBER), SIDE, tmp_path).pixels
         assert torch.equal(pixels, expected(images, range(NUMBER)))
@@ -74,7 +74,7 @@ def test_what_is_kept_can_be_written_to_without_harm(images, tmp_path):
 
 
 def other_way(images, monkeypatch):
-    monkeypatch.setattr(decoded, "_WAY", "another")
+    monkeypatch.setattr(decoded, "_METHOD", "another")
 
 
 def altered(images, monkeypatch):
@@ -96,7 +96,9 @@ def altered(images, monkeypatch):
     ],
     ids=["side", "fewer", "order", "way", "altered in place"],
 )
-def test_anything_else_is_decoded_anew(order, side, change, images, opened, monkeypatch, tmp_path):
+def test_any_other_images_or_settings_are_decoded_again(
+    order, side, change, images, opened, monkeypatch, tmp_path
+):
     decode(images, range(NUMBER), SIDE, tmp_path)
     opened.clear()
     if change:
@@ -124,7 +126,7 @@ def flipped(content, at):
     ],
     ids=["empty", "hash cut", "torn", "longer", "hash", "first", "last", "zeros"],
 )
-def test_what_is_torn_or_altered_is_decoded_again_and_mended(spoil, images, opened, tmp_path):
+def test_a_damaged_cache_file_is_decoded_again_and_replaced(spoil, images, opened, tmp_path):
     decode(images, range(NUMBER), SIDE, tmp_path)
     (file,) = kept(tmp_path)
     sound = file.read_bytes()
@@ -135,7 +137,7 @@ def test_what_is_torn_or_altered_is_decoded_again_and_mended(spoil, images, open
     assert file.read_bytes() == sound
 
 
-def test_what_was_kept_of_others_is_not_taken_under_their_name(images, opened, tmp_path):
+def test_the_cache_file_of_other_images_is_not_used(images, opened, tmp_path):
     decode(images, [0, 1], SIDE, tmp_path)
     (file,) = kept(tmp_path)
     other = file.read_bytes()
@@ -151,8 +153,8 @@ def a_file(cache, monkeypatch):
 
 
 def a_folder(cache, monkeypatch):
-    """Stands where the pixels would be kept."""
-    monkeypatch.setattr(decoded, "_place", lambda *_: cache / "decoded")
+    """Create a folder at the path of the cache file."""
+    monkeypatch.setattr(decoded, "_cache_path", lambda *_: cache / "decoded")
     (cache / "decoded").mkdir(parents=True)
 
 
@@ -170,23 +172,23 @@ def read_only(cache, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", fail)
 
 
-@pytest.mark.parametrize("trouble", [a_file, a_folder, full, read_only])
-def test_a_cache_that_cannot_be_used_is_done_without(trouble, images, monkeypatch, tmp_path):
+@pytest.mark.parametrize("problem", [a_file, a_folder, full, read_only])
+def test_a_cache_folder_that_cannot_be_used_is_ignored(problem, images, monkeypatch, tmp_path):
     cache = tmp_path / "cache"
-    trouble(cache, monkeypatch)
+    problem(cache, monkeypatch)
     for _ in range(2):
         result = decode(images, range(NUMBER), SIDE, cache)
         assert torch.equal(result.pixels, expected(images, range(NUMBER)))
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-def test_images_in_memory_are_not_kept(tmp_path):
+def test_images_in_memory_are_not_cached(tmp_path):
     images = ArrayImages(np.zeros((3, 8, 8), np.uint8), np.zeros(3, np.int64))
     decode(images, range(3), SIDE, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_faults_are_told_by_place_again_and_again_until_they_are_gone(images, opened, monkeypatch, tmp_path):
+def test_faults_are_reported_by_position_until_the_files_are_repaired(images, opened, monkeypatch, tmp_path):
     order = [4, 9, 2, 6]
     sound = images.paths[2].read_bytes()
     images.paths[2].write_bytes(b"not an image")
@@ -203,7 +205,7 @@ def test_faults_are_told_by_place_again_and_again_until_they_are_gone(images, op
     assert torch.equal(result.pixels, expected(images, order))
 
 
-def test_a_file_that_is_gone_is_a_fault(images, tmp_path):
+def test_a_missing_file_is_a_fault(images, tmp_path):
     images.paths[3].unlink()
     assert list(decode(images, range(NUMBER), SIDE, tmp_path).faults) == [3]
 
@@ -212,7 +214,7 @@ STRIPS = [(1, 40_001), (40_001, 1), (2, 65_000), (3000, 1)]
 
 
 @pytest.mark.parametrize("size", STRIPS)
-def test_a_strip_is_cut_before_it_is_enlarged(size):
+def test_a_strip_is_cropped_before_it_is_enlarged(size):
     width, height, side = *size, min(size)
     pixels = np.zeros((height, width, 3), np.uint8)
     top, left = ((length - min(length, 3 * side)) // 2 for length in (height, width))
@@ -234,13 +236,13 @@ def test_limit_aspect_keeps_sixteen_times_the_shorter_side_around_the_centre(siz
 
 
 @given(width=st.integers(1, 99), height=st.integers(1, 99))
-def test_limit_aspect_leaves_other_images_as_they_are(width, height):
+def test_limit_aspect_keeps_other_images_unchanged(width, height):
     image = Image.new("RGB", (width, height))
     assert (limit_aspect(image) is image) == (max(width, height) <= 16 * min(width, height))
 
 
 @pytest.mark.parametrize(("size", "left", "top"), [((40, 20), 10, 0), ((20, 40), 0, 10), ((21, 20), 0, 0)])
-def test_fit_square_cuts_the_centre_out_where_nothing_need_be_scaled(size, left, top):
+def test_fit_square_crops_the_centre_if_nothing_is_scaled(size, left, top):
     pixels = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
     fitted = np.asarray(fit_square(Image.fromarray(pixels), 20))
     assert np.array_equal(fitted, pixels[top : top + 20, left : left + 20])
@@ -260,10 +262,10 @@ def test_fit_square_scales_about_the_centre(axis, factor):
 
 
 @given(width=st.integers(1, 90), height=st.integers(1, 90), side=st.integers(8, 40))
-def test_fit_square_gives_the_side_asked_for(width, height, side):
+def test_fit_square_returns_the_requested_side(width, height, side):
     assert fit_square(Image.new("RGB", (width, height)), side).size == (side, side)
 
 
-def test_fit_square_leaves_a_square_of_that_side_as_it_is():
+def test_fit_square_keeps_a_square_of_that_side_unchanged():
     pixels = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
     assert np.array_equal(np.asarray(fit_square(Image.fromarray(pixels), 16)), pixels)

@@ -35,7 +35,7 @@ def names(images):
     return [f"{path.parent.name}/{path.name}" for path in images.paths]
 
 
-def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_not_treated_as_empty(tmp_path, monkeypatch):
     for name in ("a", "b"):
         (tmp_path / "train" / name / "deep").mkdir(parents=True)
         Image.fromarray(COLOURS).save(tmp_path / "train" / name / "0.png")
@@ -51,13 +51,13 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path, 
         read_folder("folder", tmp_path)
 
 
-def test_a_file_that_went_away_after_it_was_found_is_named(tmp_path):
+def test_a_file_that_is_deleted_after_it_was_found_is_named(tmp_path):
     images = FileImages((tmp_path / "0.png",), np.zeros(1, np.int64))
     with pytest.raises(InputError, match=rf"^{tmp_path}/0\.png: cannot be read: No such file"):
         list(images.describe())
 
 
-def test_files_are_found_as_their_names_sort_part_by_part(tmp_path):
+def test_files_are_sorted_by_the_parts_of_their_paths(tmp_path):
     for name in ("b/0.png", "a b/0.png", "a/z.png", "a/a/1.png", "a/a.png", "a/B.PNG", "a-/0.png"):
         (tmp_path / "train" / "c" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(COLOURS).save(tmp_path / "train" / "c" / name)
@@ -117,7 +117,7 @@ def test_a_tree_in_a_hidden_folder_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jfif", "JPE", "gif", "pbm", "pnm", "JPEG", "TIFF"])
-def test_images_under_other_usual_names_are_taken(suffix, grow):
+def test_images_with_other_usual_suffixes_are_read(suffix, grow):
     tree = grow(f"train/cat/1.{suffix}")
     assert names(tree.train) == ["cat/0.png", f"cat/1.{suffix}", "dog/0.png"]
     assert tree.remarks == ()
@@ -162,13 +162,13 @@ def test_the_held_out_part_has_any_usual_name(kind, name, grow):
         ("imagenet", ["test", "val", "Val"], "val/, not test/"),
     ],
 )
-def test_with_several_held_out_parts_the_one_that_is_taken_is_named(kind, parts, remark, grow):
+def test_of_several_held_out_parts_the_one_that_is_used_is_named(kind, parts, remark, grow):
     tree = grow(*(f"{part}/dog/1.png" for part in parts), kind=kind)
     assert f"{tree.held_out.paths[0].parent.parent.name}/" == remark.split(",")[0]
     assert tree.remarks == (f"the held-out part is {remark}",)
 
 
-def test_a_held_out_part_without_labelled_images_is_not_taken_in_silence(grow):
+def test_a_held_out_part_without_labelled_images_is_reported(grow):
     tree = grow("val/0.png", "val/1.png")
     assert tree.held_out is None
     assert tree.remarks == (
@@ -177,7 +177,7 @@ def test_a_held_out_part_without_labelled_images_is_not_taken_in_silence(grow):
     )
 
 
-def test_both_ways_to_encode_an_accent_are_one_class(grow):
+def test_both_encodings_of_an_accent_are_the_same_class(grow):
     tree = grow(f"train/{DECOMPOSED}/0.png", f"val/{COMPOSED}/1.png")
     assert tree.classes == (COMPOSED, "cat", "dog")
     assert tree.held_out.labels.tolist() == [0]
@@ -208,7 +208,7 @@ def test_two_folders_of_one_class_are_refused(part, grow):
         grow(f"train/{COMPOSED}/1.png", *both)
 
 
-def test_names_that_differ_in_case_are_classes_of_their_own_as_letters_are(grow):
+def test_names_that_differ_in_case_are_different_classes(grow):
     tree = grow("train/a/0.png", "train/A/0.png", "train/A/0.PNG")
     assert tree.classes == ("A", "a", "cat", "dog")
     assert tree.train.labels.tolist() == [0, 0, 1, 2, 3]
@@ -219,12 +219,12 @@ def test_one_folder_is_not_read_as_two_classes(link, target, grow, tmp_path):
     grow()
     (tmp_path / "train" / link).symlink_to(target)
     with pytest.raises(
-        InputError, match=rf"train/{link} and .* are one folder|train/.* and .*train/{link} are"
+        InputError, match=rf"train/{link} and .* are the same folder|train/.* and .*train/{link} are"
     ):
         grow()
 
 
-def test_a_class_may_be_a_link_to_elsewhere(grow, tmp_path):
+def test_the_folder_of_a_class_may_be_a_link(grow, tmp_path):
     grow("elsewhere/0.png")
     (tmp_path / "train" / "emu").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "train" / "loop").symlink_to("loop")
@@ -244,7 +244,7 @@ def deep_grey(path, most):
     Image.fromarray(np.linspace(0, most, 64).astype(np.uint16).reshape(8, 8)).save(path)
 
 
-def test_sixteen_bits_that_hold_twelve_are_remarked_on(grow, tmp_path):
+def test_16_bit_images_with_12_bits_give_a_remark(grow, tmp_path):
     for name in ("ape", "bee"):
         for number in range(20):
             deep_grey(tmp_path / "train" / name / f"{number:02}.tif", 4095)

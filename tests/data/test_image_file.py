@@ -134,7 +134,7 @@ def test_greys_of_sixteen_bits_are_scaled_to_eight(form, tmp_path):
     assert (pixels.min(), pixels.max()) == (0, 255)
 
 
-def test_floating_point_pixels_are_refused_since_nobody_knows_what_is_white(tmp_path):
+def test_floating_point_pixels_are_refused_as_white_is_unknown(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(InputError, match=r"float\.tif: .*floating-point"):
         opened(tmp_path / "float.tif")
@@ -181,23 +181,23 @@ def levels(path):
         ([[0, 1000, 2048, 4095]], 16, {"photometric": 0, "max_sample_value": 4095}, [255, 193, 127, 0]),
     ],
 )
-def test_deep_greys_are_scaled_by_what_their_file_says_of_its_white(values, bits, tags, expected, tmp_path):
+def test_deep_greys_are_scaled_by_the_declared_white_value(values, bits, tags, expected, tmp_path):
     assert levels(write_tiff(tmp_path / "grey.tif", values, bits, **tags)) == expected
 
 
 @pytest.mark.parametrize(
     ("values", "bits", "tags", "message"),
     [
-        ([[0, 256]], 32, {}, "its values run from 0 to 256, and nothing says which is white"),
-        ([[0, 65_535]], 32, {}, "its values run from 0 to 65535, and nothing says"),
-        ([[0, 2**31]], 32, {}, "its values run from 0 to 2147483648, and nothing says"),
-        ([[0, 5000]], 32, {"max_sample_value": 5000}, "its values run from 0 to 5000, and nothing says"),
-        ([[-1, 200]], 32, {"sample_format": 2}, "its values run from -1 to 200, and nothing says"),
-        ([[-1000, 3000]], 16, {"sample_format": 2}, "its values run from -1000 to 3000, and nothing says"),
+        ([[0, 256]], 32, {}, "its values run from 0 to 256, and white is not declared"),
+        ([[0, 65_535]], 32, {}, "its values run from 0 to 65535, and white is not"),
+        ([[0, 2**31]], 32, {}, "its values run from 0 to 2147483648, and white is not"),
+        ([[0, 5000]], 32, {"max_sample_value": 5000}, "its values run from 0 to 5000, and white is not"),
+        ([[-1, 200]], 32, {"sample_format": 2}, "its values run from -1 to 200, and white is not"),
+        ([[-1000, 3000]], 16, {"sample_format": 2}, "its values run from -1000 to 3000, and white is not"),
         ([[0, 4096]], 16, {"max_sample_value": 4095}, "from 0 to 4096, although its MaxSampleValue is 4095"),
     ],
 )
-def test_greys_of_which_nobody_can_tell_the_white_are_refused(values, bits, tags, message, tmp_path):
+def test_greys_of_unknown_white_value_are_refused(values, bits, tags, message, tmp_path):
     path = write_tiff(tmp_path / "grey.tif", values, bits, **tags)
     with pytest.raises(InputError, match=rf"grey\.tif: .*{message}.*MaxSampleValue.*\Z"):
         opened(path)
@@ -225,7 +225,7 @@ def test_colours_that_pillow_would_make_nearly_black_are_refused(tmp_path):
         ([[0, 200]], 8, {}, None),
     ],
 )
-def test_undeclared_depths_are_noticed(values, bits, tags, expected, tmp_path):
+def test_undeclared_depths_are_detected(values, bits, tags, expected, tmp_path):
     assert is_nearly_black(write_tiff(tmp_path / "grey.tif", values, bits, **tags)) is expected
     (tmp_path / "grey.tif").write_bytes(b"not an image")
     assert is_nearly_black(tmp_path / "grey.tif") is None
@@ -259,7 +259,7 @@ def very_large(path):
 @pytest.mark.parametrize(
     ("make", "name"), [(damaged_exif, "exif.jpg"), (half_transparent, "p.png"), (very_large, "large.png")]
 )
-def test_pillow_warns_of_nothing_in_any_thread(make, name, tmp_path, monkeypatch):
+def test_warnings_of_pillow_are_suppressed_in_every_thread(make, name, tmp_path, monkeypatch):
     make(tmp_path / name)
     if make is very_large:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
@@ -286,7 +286,7 @@ def test_images_of_more_pixels_than_pillow_opens_are_refused_in_one_line(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["frames.gif", "frames.png", "frames.webp", "pages.tif"])
-def test_of_several_frames_the_first_is_taken(name, tmp_path):
+def test_the_first_of_several_frames_is_read(name, tmp_path):
     others = [Image.new("RGB", (8, 8), (0, 0, 0))] * 2
     options = {"lossless": True} if name.endswith("webp") else {}
     Image.new("RGB", (8, 8), (0, 255, 0)).save(
@@ -328,7 +328,7 @@ def gone(path):
     ("make", "message"),
     [(no_image, "cannot"), (nothing, "cannot"), (not_allowed, "Permission"), (gone, "No such file")],
 )
-def test_what_is_not_an_image_is_named(make, message, suffix, tmp_path):
+def test_files_that_are_not_images_are_named(make, message, suffix, tmp_path):
     path = tmp_path / f"odd{suffix}"
     make(path)
     with pytest.raises(InputError, match=f"not an image that can be decoded: {message}.*\\Z") as caught:
@@ -336,7 +336,7 @@ def test_what_is_not_an_image_is_named(make, message, suffix, tmp_path):
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_a_file_that_may_not_be_read_is_named_whoever_asks(tmp_path, monkeypatch):
+def test_a_file_without_read_permission_is_named(tmp_path, monkeypatch):
     Image.fromarray(COLOURS).save(tmp_path / "0.png")
 
     def refuse(*_, **__):
@@ -358,7 +358,7 @@ FORMS = {form: encoded(form) for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), form=st.sampled_from(sorted(FORMS)))
-def test_damage_is_either_not_seen_or_refused_in_one_line(data, form, tmp_path_factory):
+def test_damage_is_undetected_or_refused_in_one_line(data, form, tmp_path_factory):
     content = bytearray(FORMS[form])
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))

@@ -26,7 +26,7 @@ def shuffled(counts):
     seed=st.integers(0, 2**32),
     by_class=st.booleans(),
 )
-def test_a_split_is_disjoint_exact_and_in_proportion_in_whatever_order_the_classes_lie(
+def test_a_split_is_disjoint_exact_and_stratified_for_any_order_of_labels(
     counts, images, validation, seed, by_class
 ):
     labels, counts = np.sort(shuffled(counts)) if by_class else shuffled(counts), np.array(counts)
@@ -63,7 +63,7 @@ def test_rare_classes_are_in_both_parts():
         assert len(val) == validation
 
 
-def test_a_split_follows_from_the_seed_and_validation_from_nothing_else():
+def test_a_split_is_determined_by_the_seed_and_validation_by_it_alone():
     labels = shuffled([30, 50, 20])
     first = split_indices(labels, 40, 20, seed=1)
     again = split_indices(labels, 40, 20, seed=1)
@@ -81,7 +81,7 @@ def test_the_largest_remainders_are_rounded_up():
 
 
 @pytest.mark.parametrize(
-    ("counts", "images", "validation", "told"),
+    ("counts", "images", "validation", "message"),
     [
         ([5, 5], None, 10, "validation: 10 of the 10 images leave 0 to train on, too few for one of each"),
         ([5, 5], None, 11, "validation: 11 of the 10 images leave 0 to train on, too few for one of each"),
@@ -89,19 +89,19 @@ def test_the_largest_remainders_are_rounded_up():
         ([5, 5], None, 1, "validation: 1 images are too few for one of each of the 2 classes"),
         ([5, 5], 1, 4, "images: 1 are too few for one of each of the 2 classes"),
         ([5, 5], 0, 4, "images: 0 are too few for one of each of the 2 classes"),
-        ([5, 5], 7, 4, "images: 7 is more than the 6 that are left beside 4 for validation"),
-        ([5, 5], 7, 14, "images: 7 is more than the 0 that are left beside 14 for validation"),
+        ([5, 5], 7, 4, "images: 7 is more than the 6 besides 4 for validation"),
+        ([5, 5], 7, 14, "images: 7 is more than the 0 besides 14 for validation"),
         ([9, 1], None, 5, "too few images of the class 'b': it has 1 and needs 2"),
         ([5, 0, 5], None, 4, "too few images of the class 'b': it has 0 and needs 2"),
         ([5, 5, 0], None, 4, "too few images of the class 'c': it has 0 and needs 2"),
     ],
 )
-def test_too_few_images_are_refused(counts, images, validation, told):
-    with pytest.raises(InputError, match=rf"{told}.*\Z"):
+def test_too_few_images_are_refused(counts, images, validation, message):
+    with pytest.raises(InputError, match=rf"{message}.*\Z"):
         split_indices(shuffled(counts), images, validation, 0, ("a", "b", "c")[: len(counts)])
 
 
-def test_a_class_without_a_name_is_told_by_its_number():
+def test_a_class_without_a_name_is_named_by_its_number():
     with pytest.raises(InputError, match="of the class 1: it has 1"):
         split_indices(shuffled([9, 1]), None, 5, 0)
 
@@ -132,7 +132,7 @@ def source():
     return Source("numbered", ("a", "b", "c"), Numbered(labels), Forbidden(labels), None, flips=False)
 
 
-def test_every_image_lies_beside_its_own_label_and_none_is_held_out(source):
+def test_images_have_their_own_labels_and_none_is_held_out(source):
     data = load_resident(source, 16, 60, 24, seed=3)
     train, val = split_indices(source.train.labels, 60, 24, seed=3)
     for images, labels, part in (
@@ -148,7 +148,7 @@ def test_every_image_lies_beside_its_own_label_and_none_is_held_out(source):
     assert (data.resolution, data.num_classes, data.flips) == (16, 3, False)
 
 
-def test_pixels_stay_where_they_were():
+def test_pixels_are_not_rearranged():
     pixels = np.random.default_rng(0).integers(256, size=(40, 9, 9, 3), dtype=np.uint8)
     labels = shuffled([20, 20])
     train = ArrayImages(pixels, labels)
@@ -176,13 +176,13 @@ def test_an_image_that_cannot_be_decoded_is_named(source, part):
         load_resident(source, 8, 60, 24, seed=0)
 
 
-def test_with_several_that_cannot_be_decoded_their_number_is_told(source):
+def test_the_number_of_images_that_cannot_be_decoded_is_reported(source):
     source.train.broken = tuple(split_indices(source.train.labels, 60, 24, seed=0)[0][[3, 4, 9]])
     with pytest.raises(InputError, match=rf"^{source.train.broken[0]}\.png: .* \(and 2 more\); "):
         load_resident(source, 8, 60, 24, seed=0)
 
 
-def test_images_that_cannot_be_decoded_are_skipped_and_the_rest_stay_where_they_were(source):
+def test_skipped_images_leave_the_rest_of_the_split_unchanged(source):
     whole = load_resident(source, 8, 60, 24, seed=0)
     assert whole.skipped == ()
     train, val = split_indices(source.train.labels, 60, 24, seed=0)
@@ -199,14 +199,14 @@ def test_images_that_cannot_be_decoded_are_skipped_and_the_rest_stay_where_they_
 
 
 @pytest.mark.parametrize(("part", "purpose"), [(0, "train"), (1, "validate")])
-def test_a_class_of_which_nothing_is_left_is_refused(source, part, purpose):
+def test_a_class_without_decodable_images_is_refused(source, part, purpose):
     indices = split_indices(source.train.labels, 60, 24, seed=0)[part]
     source.train.broken = tuple(indices[source.train.labels[indices] == 1])
-    with pytest.raises(InputError, match=f"of the class 'b' no image to {purpose} on can be decoded"):
+    with pytest.raises(InputError, match=f"no image of the class 'b' to {purpose} on can be decoded"):
         load_resident(source, 8, 60, 24, seed=0, corrupt="skip")
 
 
-def test_another_way_with_corrupt_images_is_refused(source):
+def test_an_unknown_treatment_of_corrupt_images_is_refused(source):
     with pytest.raises(InputError, match="corrupt-images: unknown 'ignore'; allowed: refuse, skip"):
         load_resident(source, 8, 60, 24, seed=0, corrupt="ignore")
 

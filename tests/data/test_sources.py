@@ -42,7 +42,7 @@ def refusal(spec):
     return str(caught.value)
 
 
-def test_digits_are_all_there_and_the_held_out_part_is_every_fifth_of_each_class():
+def test_digits_are_complete_and_every_fifth_of_each_class_is_held_out():
     source, whole = open_source("digits", Path()), load_digits()
     parts = (source.train, source.held_out)
     pixels = np.concatenate([part.pixels for part in parts])
@@ -68,7 +68,7 @@ def test_array_images_open_in_rgb():
 @pytest.mark.parametrize(
     "spec", ["", "mnist", "Digits", "digits:", "folder", "folder:", "imagenet", "cifar10:x"]
 )
-def test_an_unknown_name_is_refused_with_those_that_are_known(spec):
+def test_an_unknown_name_is_refused_and_the_known_ones_are_listed(spec):
     message = refusal(spec)
     for known in (repr(spec), "auto", "digits", "cifar10", "cifar100", "folder:PATH", "imagenet:PATH"):
         assert known in message
@@ -99,7 +99,7 @@ def test_folder_labels_its_images_by_the_sorted_names_of_their_folders(tree, mon
         ("imagenet", ["val", "test"], "val"),
     ],
 )
-def test_folder_holds_out_test_or_else_val_or_else_nothing(tree, kind, parts, chosen):
+def test_folder_holds_out_test_else_val_else_nothing(tree, kind, parts, chosen):
     for part in parts:
         draw(tree / part / "dog" / f"of-{part}.png")
     source = open_tree(tree, kind)
@@ -111,7 +111,7 @@ def test_folder_holds_out_test_or_else_val_or_else_nothing(tree, kind, parts, ch
         assert source.held_out.labels.tolist() == [1]
 
 
-def test_imagenet_holds_out_val_beside_its_unlabelled_test_images(tree):
+def test_imagenet_holds_out_val_not_its_unlabelled_test_images(tree):
     draw(tree / "val" / "cat" / "labelled.png")
     draw(tree / "test" / "unlabelled.png")
     assert [path.name for path in open_tree(tree, "imagenet").held_out.paths] == ["labelled.png"]
@@ -141,11 +141,11 @@ def emptied(folder):
         ),
         (lambda root: emptied(root / "train" / "dog"), ["'dog'", "has no images"]),
         (lambda root: shutil.rmtree(root / "train" / "dog"), ["one class, 'cat'", "at least 2"]),
-        (lambda root: draw(root / "test" / "fox" / "0.png"), ["test", "'fox'", "train/ has not"]),
-        (lambda root: draw(root / "val" / "fox" / "0.png"), ["val", "'fox'", "train/ has not"]),
+        (lambda root: draw(root / "test" / "fox" / "0.png"), ["test", "'fox'", "train/ lacks"]),
+        (lambda root: draw(root / "val" / "fox" / "0.png"), ["val", "'fox'", "train/ lacks"]),
     ],
 )
-def test_a_misshapen_folder_is_refused_by_name(tree, spoil, named):
+def test_a_folder_of_another_structure_is_refused_by_name(tree, spoil, named):
     spoil(tree)
     message = refusal(f"folder:{tree}")
     for words in (str(tree), *named):
@@ -216,7 +216,7 @@ def test_the_fingerprint_of_a_folder_changes_with_nothing_else(tree):
     assert open_tree(tree / "elsewhere", "imagenet").fingerprint() == before
 
 
-def test_the_fingerprint_of_arrays_tells_pixels_labels_and_classes_apart():
+def test_the_fingerprint_of_arrays_depends_on_pixels_labels_and_classes():
     source = open_source("digits", Path())
     pixels, labels = source.train.pixels, source.train.labels
     brighter, relabelled = pixels.copy(), labels.copy()

@@ -62,7 +62,7 @@ def as_set(images, labels):
     )
 
 
-def test_an_epoch_is_the_same_with_any_number_of_workers_and_whatever_came_before(digits):
+def test_an_epoch_does_not_depend_on_workers_or_earlier_epochs(digits):
     alone = open_stream(digits, 8, 16, seed=3)
     helped = open_stream(digits, 8, 16, seed=3, workers=2)
     for _ in helped.training(epoch=0):
@@ -86,7 +86,7 @@ def test_two_processes_share_the_batches_of_one(digits):
         assert as_set(*batch) == as_set(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def test_evaluation_images_are_shared_out_without_repetition(digits):
+def test_evaluation_images_are_divided_without_repetition(digits):
     whole = collect(open_stream(digits, 8, 16, seed=0).evaluation())
     shares = [open_stream(digits, 8, 8, seed=0, rank=rank, world_size=2).evaluation() for rank in range(2)]
     parts = [collect(share) for share in shares]
@@ -95,7 +95,7 @@ def test_evaluation_images_are_shared_out_without_repetition(digits):
     assert len(whole[1]) == 33
 
 
-def test_training_leaves_a_partial_batch_out_and_repeats_nothing():
+def test_training_drops_a_partial_batch_and_repeats_nothing():
     order = EpochOrder(np.arange(100, 111), seed=0, world_size=2)
     other = EpochOrder(np.arange(100, 111), seed=0, rank=1, world_size=2)
     indices = [index for index, _ in chain(order, other)]
@@ -104,7 +104,7 @@ def test_training_leaves_a_partial_batch_out_and_repeats_nothing():
     assert set(indices) < set(range(100, 111))
 
 
-def test_the_global_generator_is_left_alone(digits):
+def test_the_global_generator_is_unchanged(digits):
     before = torch.get_rng_state()
     stream = open_stream(digits, 8, 16, seed=0)
     collect(stream.training(0))
@@ -112,7 +112,7 @@ def test_the_global_generator_is_left_alone(digits):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_without_a_held_out_part_a_tenth_of_each_class_is(folder):
+def test_without_a_held_out_part_a_tenth_of_each_class_is_split_off(folder):
     train, held_out, images = divide(folder, seed=0)
     assert images is folder.train
     assert sorted([*train, *held_out]) == list(range(30))
@@ -138,7 +138,7 @@ def test_large_images_are_evaluated_on_their_centre(size):
     assert np.array_equal(view.permute(1, 2, 0), pixels[0, top : top + 56, left : left + 56])
 
 
-def test_small_images_are_evaluated_whole(digits):
+def test_small_images_are_evaluated_uncropped(digits):
     view = evaluation_transform(digits, 8)(digits.held_out.open(5))
     assert np.array_equal(view[0], digits.held_out.pixels[5])
     assert evaluation_transform(digits, 16)(digits.held_out.open(5)).shape == (3, 16, 16)
@@ -158,7 +158,7 @@ def test_small_images_move_by_an_eighth_at_most():
 
 @pytest.mark.parametrize("native_size", [None, 16])
 @pytest.mark.parametrize("flips", [True, False])
-def test_images_are_mirrored_only_where_that_means_the_same(native_size, flips):
+def test_images_are_flipped_only_if_the_source_allows_it(native_size, flips):
     pixels = np.zeros((64, 16, 16), dtype=np.uint8)
     pixels[:] = np.linspace(0, 255, 16, dtype=np.uint8)  # brighter to the right
     stream = open_stream(source_of(pixels, native_size, flips), 16, 64, seed=0)
@@ -185,7 +185,7 @@ def spoil(source, *indices):
         source.train.paths[index].write_bytes(b"not a picture")
 
 
-def test_a_skipped_image_leaves_every_batch_whole_and_the_same_with_any_number_of_workers(folder):
+def test_a_skipped_image_is_replaced_equally_for_any_number_of_workers(folder):
     train, held_out, _ = divide(folder, seed=0)
     spoil(folder, train[4], held_out[0])
     alone, helped = (open_stream(folder, 32, 9, seed=0, workers=n, corrupt="skip") for n in (0, 1))
@@ -202,7 +202,7 @@ def test_a_skipped_image_leaves_every_batch_whole_and_the_same_with_any_number_o
     }
 
 
-def test_processes_that_skip_images_have_equally_many_batches_and_share_those_of_one(folder):
+def test_processes_that_skip_images_have_equally_many_batches(folder):
     spoil(folder, *divide(folder, seed=0)[0][:9])
     whole = open_stream(folder, 16, 8, seed=0, corrupt="skip")
     shares = [
@@ -241,7 +241,7 @@ class NumberedImages(ArrayImages):
         return super().open(index)
 
 
-def test_where_nothing_can_be_decoded_skipping_ends(folder):
+def test_skipping_ends_if_nothing_can_be_decoded(folder):
     spoil(folder, *range(30))
     stream = open_stream(folder, 32, 9, seed=0, corrupt="skip")
     with pytest.raises(InputError, match="too many images cannot be decoded, among them /"):
@@ -255,7 +255,7 @@ def test_a_class_of_which_every_image_was_skipped_is_refused(folder, part, purpo
     of_class = indices[folder.train.labels[indices] == 1]
     stream = open_stream(folder, 32, 9, seed=0, corrupt="skip")
     faults = {(purpose, index): "broken" for index in of_class.tolist()}
-    with pytest.raises(InputError, match=f"of the class '1' no image to {purpose} can be decoded"):
+    with pytest.raises(InputError, match=f"no image of the class '1' to {purpose} can be decoded"):
         stream.refuse_lost_classes(faults, folder.classes)
     if part == 0:
         faults.popitem()
@@ -263,7 +263,7 @@ def test_a_class_of_which_every_image_was_skipped_is_refused(folder, part, purpo
     stream.refuse_lost_classes({}, folder.classes)
 
 
-def test_what_to_do_about_corrupt_images_is_one_of_two(digits):
+def test_an_unknown_treatment_of_corrupt_images_is_refused(digits):
     with pytest.raises(InputError, match="corrupt-images: unknown 'drop'; allowed: refuse, skip"):
         open_stream(digits, 8, 16, seed=0, corrupt="drop")
 
@@ -280,7 +280,7 @@ def test_a_killed_decoding_process_is_one_line(digits):
 
 
 @pytest.mark.parametrize(("most", "expected"), [(20, [15, 5]), (3, [2, 1]), (500, [90, 30])])
-def test_fewer_evaluation_images_are_of_each_class_in_proportion(digits, most, expected):
+def test_fewer_evaluation_images_are_a_stratified_sample(digits, most, expected):
     labels = np.repeat([0, 1], [90, 30])
     source = replace(digits, held_out=ArrayImages(np.zeros((120, 8, 8), np.uint8), labels))
     shares = [
@@ -309,14 +309,14 @@ def test_a_strip_takes_little_memory(monkeypatch, size):
     assert max(enlarged) <= 16 * 256 * 256
 
 
-def test_decoding_processes_are_no_more_than_the_cores_that_may_be_used(monkeypatch):
+def test_default_decoding_processes_are_at_most_the_available_cores(monkeypatch):
     for cores, processes, expected in ((2, 1, 2), (64, 1, 4), (16, 8, 2), (4, 8, 1), (1, 1, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert default_workers() == expected
 
 
-def test_more_decoding_processes_than_cores_are_taken_without_a_warning(digits):
+def test_more_decoding_processes_than_cores_give_no_warning(digits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_stream(digits, 8, 16, seed=0, workers=500)

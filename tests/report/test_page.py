@@ -1,7 +1,7 @@
 from small_study import CONFIG, small_study
 
 from nas_recalib.report.study_page import study_page
-from nas_recalib.study.statistics import keep_confirmation
+from nas_recalib.study.statistics import write_confirmation
 from nas_recalib.study.summary import summarise
 
 
@@ -17,7 +17,7 @@ def test_the_page_stands_alone_and_escapes_names():
 def test_what_was_confirmed_is_on_the_page():
     study = small_study()
     for seed, accuracy in ((1, 0.61), (2, 0.63), (3, 0.62)):
-        keep_confirmation(study, 1, seed, {"accuracy": accuracy})
+        write_confirmation(study, 1, seed, {"accuracy": accuracy})
     page = study_page(summarise(study))
     assert "<td class=n>0.6200 ± 0.0248 (3)</td>" in page
     assert "trial 1 alone was confirmed, with 3 new seeds" in page

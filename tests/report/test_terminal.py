@@ -48,7 +48,7 @@ def study():
     summary = summarise(small_study())
     wide = Confirmation.of({seed: {"accuracy": value} for seed, value in enumerate((0.2, 0.9, 0.7))}, 400)
     rows = tuple(
-        replace(row, latency_ms=1234.5678, measured_ms=999.25, over=row.number == 0, confirmation=wide)
+        replace(row, latency_ms=1234.5678, measured_ms=999.25, over_limit=row.number == 0, confirmation=wide)
         for row in summary.rows
     )
     best = replace(rows[0], architecture=str(MIXED))

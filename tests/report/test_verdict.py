@@ -5,7 +5,7 @@ from small_study import small_study
 
 from nas_recalib.report.study import confirmation_text, study_tables, verdict
 from nas_recalib.report.terminal import print_table
-from nas_recalib.study.statistics import keep_confirmation
+from nas_recalib.study.statistics import write_confirmation
 from nas_recalib.study.summary import summarise
 
 
@@ -15,7 +15,7 @@ def confirmed(**seeds):
     for name, values in seeds.items():
         for seed, value in enumerate(values, start=1):
             result = {"failure": "diverged"} if value is None else {"accuracy": value}
-            keep_confirmation(study, int(name[1:]), seed, result)
+            write_confirmation(study, int(name[1:]), seed, result)
     return summarise(study)
 
 

@@ -86,7 +86,7 @@ def test_one_that_turns_out_too_slow_is_not_the_best(study):
     )
     assert summary.best.number != slow.number
     assert slow.number not in summary.front
-    assert next(row for row in summary.rows if row.number == slow.number).over
+    assert next(row for row in summary.rows if row.number == slow.number).over_limit
     assert all(row.measured_ms is not None for row in summary.rows[:FINALISTS])
 
 

@@ -230,7 +230,7 @@ def test_a_checkpoint_that_cannot_be_kept_stops_the_search_and_gives_the_trial_b
 
 
 def test_a_worker_of_this_machine_is_known_to_have_ended_at_once(tmp_path):
-    with locked_worker(tmp_path, alone=False) as worker, locked_worker(tmp_path, alone=False) as other:
+    with locked_worker(tmp_path, False) as worker, locked_worker(tmp_path, False) as other:
         assert worker != other
         assert not worker_has_ended(tmp_path, worker)
         lock = tmp_path / "workers" / f"{worker.partition('/')[2]}.lock"

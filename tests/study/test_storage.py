@@ -24,7 +24,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.search.local import run_here
 from nas_recalib.study import retrying_storage
 from nas_recalib.study.location import StudyLocation, create_study, find_study, open_study
-from nas_recalib.study.storage import connect, file_of, kind_of, open_storage, shared
+from nas_recalib.study.storage import connect, open_storage, storage_file, storage_kind
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=4, max_size=12)
 
@@ -47,10 +47,10 @@ def test_a_search_writes_what_another_connection_reads(kind, tmp_path, request):
     urls = {"sqlite": f"sqlite:///{tmp_path}/s.db", "journal": f"journal:{tmp_path}/s.log"}
     fixtures = {"postgresql": "database", "grpc": "proxy"}
     url = urls[kind] if kind in urls else request.getfixturevalue(fixtures[kind])
-    assert kind_of(url) == kind
-    place = StudyLocation.of(kind, tmp_path, url)
-    assert find_study(place) is None
-    study = create_study(place)
+    assert storage_kind(url) == kind
+    location = StudyLocation.of(kind, tmp_path, url)
+    assert find_study(location) is None
+    study = create_study(location)
     study.set_user_attr("config", {"name": kind})
     search = make_search(study, tmp_path, StandIn(), shared=True, strategy="random")
     run_here(search, 6, Silent())
@@ -64,13 +64,7 @@ def test_a_search_writes_what_another_connection_reads(kind, tmp_path, request):
         assert read.user_attrs == written.user_attrs
     assert other.best_value == study.best_value
     optuna.delete_study(study_name=kind, storage=open_storage(url))
-    assert [left.study_name for left in open_storage(url).get_all_studies()].count(kind) == 0
-
-
-def test_only_what_several_processes_may_write_to_is_shared():
-    assert not shared("sqlite:////data/s.db")
-    for url in ("postgres://h/s", "postgresql://h/s", "mysql+pymysql://h/s", "journal:s.log", "grpc://h:1"):
-        assert shared(url)
+    assert [study.study_name for study in open_storage(url).get_all_studies()].count(kind) == 0
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -86,57 +80,57 @@ def test_many_that_come_at_once_to_an_empty_database_all_get_in(request, tmp_pat
 
 def test_a_process_has_at_most_two_connections(server, tmp_path):
     url = server.new("counted")
-    place = StudyLocation.of("s", tmp_path, url)
+    location = StudyLocation.of("s", tmp_path, url)
     for _ in range(3):
-        create_study(place)
-        assert find_study(place)
-    study = open_study(place)
+        create_study(location)
+        assert find_study(location)
+    study = open_study(location)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: study.set_user_attr(str(number), number), range(40)))
     ((connections,),) = server.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = 'counted'")
     assert 1 <= connections <= 2
-    assert len(open_study(place).user_attrs) == 40
+    assert len(open_study(location).user_attrs) == 40
 
 
-def write_trials(storage, study, told, stop):
-    """As a search does, and notes what it was told was written."""
+def write_trials(storage, study, values, stop):
+    """Write trials as a search does, and note the values of those that were written."""
     while not stop.is_set():
-        value = float(len(told))
+        value = float(len(values))
         template = create_trial(state=TrialState.RUNNING, user_attrs={"value": value})
         trial = storage.create_new_trial(study, template)
         for epoch in range(1, 4):
             storage.set_trial_intermediate_value(trial, epoch, value + epoch)
         storage.set_trial_user_attr(trial, "seconds", value)
         assert storage.set_trial_state_values(trial, TrialState.COMPLETE, [value])
-        told[trial] = value
+        values[trial] = value
 
 
 def disturbed(storage, disturb, writers=2):
-    """What writers were told while the server was disturbed, and what there is afterwards."""
+    """Return the values that each writer wrote while the server was disturbed, and the study."""
     study = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], f"d{time.time_ns()}")
-    stop, all_told = threading.Event(), [{} for _ in range(writers)]
+    stop, written = threading.Event(), [{} for _ in range(writers)]
     with ThreadPoolExecutor(writers) as pool:
-        done = [pool.submit(write_trials, storage, study, told, stop) for told in all_told]
+        done = [pool.submit(write_trials, storage, study, values, stop) for values in written]
         try:
-            disturb(lambda: sum(map(len, all_told)))
+            disturb(lambda: sum(map(len, written)))
         finally:
             stop.set()
         for writer in done:
             writer.result(timeout=60)
-    return all_told, study
+    return written, study
 
 
-def check_all_is_there_once(all_told, trials):
+def check_all_is_stored_once(written, trials):
     by_id = {trial._trial_id: trial for trial in trials}
     assert len(by_id) == len(trials)
     assert sorted(trial.number for trial in trials) == list(range(len(trials)))
-    for told in all_told:
-        for identity, value in told.items():
+    for values in written:
+        for identity, value in values.items():
             trial = by_id.pop(identity)
             assert (trial.state, trial.values) == (TrialState.COMPLETE, [value])
             assert trial.intermediate_values == {epoch: value + epoch for epoch in range(1, 4)}
             assert trial.user_attrs == {"value": value, "seconds": value}
-    assert all(trial.state == TrialState.RUNNING for trial in by_id.values()), "at most begun twice"
+    assert all(trial.state == TrialState.RUNNING for trial in by_id.values()), "at most started twice"
     assert len(by_id) <= 8
 
 
@@ -159,8 +153,8 @@ def test_a_server_restarted_amid_writes_loses_nothing_and_doubles_nothing(
             server.restart(mode)
         wait_for_more(count)
 
-    all_told, study = disturbed(open_storage(url, 60), disturb)
-    check_all_is_there_once(all_told, open_storage(database).get_all_trials(study))
+    written, study = disturbed(open_storage(url, 60), disturb)
+    check_all_is_stored_once(written, open_storage(database).get_all_trials(study))
 
 
 def test_a_proxy_that_is_killed_and_started_again_loses_nothing(database, short_pauses):
@@ -174,8 +168,8 @@ def test_a_proxy_that_is_killed_and_started_again_loses_nothing(database, short_
         wait_for_more(count)
 
     with served(database, port) as first, ExitStack() as second:
-        all_told, study = disturbed(open_storage(f"grpc://127.0.0.1:{port}", 60), disturb)
-    check_all_is_there_once(all_told, open_storage(database).get_all_trials(study))
+        written, study = disturbed(open_storage(f"grpc://127.0.0.1:{port}", 60), disturb)
+    check_all_is_stored_once(written, open_storage(database).get_all_trials(study))
 
 
 def test_connections_that_broke_while_nothing_was_asked_are_not_noticed(server, database, caplog):
@@ -198,23 +192,23 @@ def test_a_server_that_is_full_is_waited_for_from_the_start(server, database, ca
     assert "answers again" in caplog.messages[-1]
 
 
-def test_what_was_never_there_is_told_at_once(server, database, caplog):
-    begun = time.monotonic()
+def test_a_server_that_was_never_there_is_an_error_at_once(server, database, caplog):
+    start = time.monotonic()
     for url in ("postgresql://127.0.0.1:1/s", "grpc://127.0.0.1:1"):
         with pytest.raises(StorageInternalError, match=r"[Cc]onnection refused"):
             open_storage(url)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start < 5
     assert caplog.messages == []
 
 
-def test_patience_ends_with_the_reason(server, database, caplog, short_pauses):
+def test_retries_end_with_the_reason(server, database, caplog, short_pauses):
     storage = open_storage(database, 0.5)
     server.stop()
     try:
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(StorageInternalError, match="Connection refused"):
             storage.get_all_studies()
-        assert 0.5 <= time.monotonic() - begun < 5
+        assert 0.5 <= time.monotonic() - start < 5
         assert len(caplog.messages) == 1
     finally:
         server.start()
@@ -236,7 +230,7 @@ def member(server, database):
 
 @settings(max_examples=6)
 @given(ODD)
-def test_a_password_of_odd_characters_opens_the_door(member, password):
+def test_a_password_of_odd_characters_is_accepted(member, password):
     assert open_storage(member(password), 0).get_all_studies() == []
 
 
@@ -262,7 +256,7 @@ FAILING = {
 @pytest.mark.parametrize("encoded", [True, False])
 @settings(max_examples=8)
 @given(password=ODD)
-def test_no_failure_tells_the_password(server, member, case, encoded, password):
+def test_no_error_message_has_the_password(server, member, case, encoded, password):
     def url(word):
         return FAILING[case].replace("{}", word).replace("{port}", str(server.port))
 
@@ -284,9 +278,9 @@ def test_the_command_line_prints_one_line_without_the_password(
     url = FAILING[case].replace("{}", "p%40ss%2Fw0rd").replace("{port}", str(server.port))
     given = [url] if arguments[0] == "storage" else [f"--storage={url}"]
     assert run([*arguments, *given]) in (1, 2)
-    told = capsys.readouterr()
-    assert len(told.err.splitlines()) == 1
-    for text in (told.err, told.out, *caplog.messages):
+    streams = capsys.readouterr()
+    assert len(streams.err.splitlines()) == 1
+    for text in (streams.err, streams.out, *caplog.messages):
         assert "p%40ss" not in text
         assert "p@ss" not in text
 
@@ -301,8 +295,8 @@ REFUSED = {
     "grpc://": "named by grpc://HOST:PORT",
     "grpc://host:port": "named by grpc://HOST:PORT",
     "grpc://host:1/path": "named by grpc://HOST:PORT",
-    "sqlite://": "is gone when the search ends",
-    "sqlite:///file:s?mode=memory&uri=true": "is gone when the search ends",
+    "sqlite://": "is in memory and lost at the end",
+    "sqlite:///file:s?mode=memory&uri=true": "is in memory and lost at the end",
     "sqlite:///w? a/s.db": "write a ? in the path of an SQLite file as %3F",
 }
 
@@ -342,7 +336,7 @@ def test_the_file_of_a_url_is_the_one_that_is_opened(tmp_path, monkeypatch, url)
     written = url.replace("HERE", str(tmp_path))
     open_storage(written).create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
     assert {path.name.removesuffix("-journal") for path in tmp_path.iterdir()} == {FILES[url]}
-    assert file_of(written).absolute() == tmp_path / FILES[url]
+    assert storage_file(written).absolute() == tmp_path / FILES[url]
 
 
 def test_looking_for_a_study_makes_no_file(tmp_path):
@@ -360,7 +354,7 @@ def test_a_journal_is_appended_to_by_several_at_once(tmp_path):
         return [storage.create_new_trial(study) for _ in range(10)]
 
     with ThreadPoolExecutor(4) as pool:
-        made = [identity for some in pool.map(write, range(4)) for identity in some]
+        made = [trial for trials in pool.map(write, range(4)) for trial in trials]
     assert len(set(made)) == 40
     assert [trial.number for trial in open_storage(url).get_all_trials(study)] == list(range(40))
-    assert [path.name for path in tmp_path.iterdir()] == ["s.log"], "no lock is left"
+    assert [path.name for path in tmp_path.iterdir()] == ["s.log"], "the lock was removed"

@@ -9,7 +9,7 @@ from small_study import CONFIG, small_study, trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.study.statistics import keep_confirmation
+from nas_recalib.study.statistics import write_confirmation
 from nas_recalib.study.summary import leaders, summarise
 from nas_recalib.study.trials import validate_study
 
@@ -19,16 +19,16 @@ def study():
     return small_study()
 
 
-def test_the_best_ran_to_the_end_and_replays_count_for_nothing(study):
+def test_the_best_trial_is_complete_and_not_answered_from_cache(study):
     summary = summarise(study)
     assert [row.number for row in summary.rows] == [1, 2, 0, 3]
     assert summary.best.number == 1
-    assert summary.replayed == 1
+    assert summary.cached == 1
     assert summary.failures == {"diverged": 1}
     assert summary.rows[2].baseline == "vanilla"
 
 
-def test_the_front_has_what_nothing_beats_in_both(study):
+def test_the_front_has_the_trials_that_no_other_dominates(study):
     found = summarise(study)
     assert found.front == (2, 1)
     dear, cheap = 1 - 40 / 44, 1 - 30 / 44
@@ -36,7 +36,7 @@ def test_the_front_has_what_nothing_beats_in_both(study):
     assert dict(found.hypervolumes) == pytest.approx(volumes)
 
 
-def test_several_objectives_have_a_front_of_their_own(study):
+def test_the_front_of_several_objectives(study):
     config = replace(CONFIG, objectives=["accuracy", "macs", "params"])
     study.set_user_attr("config", config.as_dict())
     study.add_trial(trial("vanilla", 0.1, 39, params=3))
@@ -47,11 +47,11 @@ def test_several_objectives_have_a_front_of_their_own(study):
     assert shares == sorted(shares)
 
 
-def test_the_error_is_that_of_a_share_of_the_validation_images(study):
-    assert summarise(study).best.error == pytest.approx(math.sqrt(0.7 * 0.3 / 400))
+def test_the_standard_error_is_binomial(study):
+    assert summarise(study).best.standard_error == pytest.approx(math.sqrt(0.7 * 0.3 / 400))
 
 
-def test_importance_needs_ten_trials_and_finds_what_matters(study):
+def test_importance_needs_ten_trials_and_finds_the_position_that_matters(study):
     assert summarise(study).importance == {}
     both = {f"layer{i}.convolution": CategoricalDistribution(["vanilla", "psconv"]) for i in (1, 2)}
     for number in range(24):
@@ -73,35 +73,35 @@ def test_importance_of_several_objectives_is_that_for_accuracy():
         params["layer2.convolution"] = ["vanilla", "psconv"][second]
         values = [0.1 + 0.8 * first, 30 + 10 * second]
         attributes = {**trial("vanilla", 0, 1).user_attrs, "macs": values[1]}
-        told = {"params": params, "distributions": options, "user_attrs": attributes}
-        study.add_trial(create_trial(values=values, **told))
+        fields = {"params": params, "distributions": options, "user_attrs": attributes}
+        study.add_trial(create_trial(values=values, **fields))
     assert summarise(study).importance["layer1"] > 0.9
 
 
 def confirm(study, number, *accuracies):
     for seed, value in enumerate(accuracies, start=1):
         result = {"failure": "diverged"} if value is None else {"accuracy": value}
-        keep_confirmation(study, number, seed, {**result, "seconds": 1.0})
+        write_confirmation(study, number, seed, {**result, "seconds": 1.0})
 
 
-def test_nothing_is_confirmed_at_first(study):
+def test_a_new_study_has_no_confirmations(study):
     summary = summarise(study)
     assert {row.confirmation for row in summary.rows} == {None}
     assert summary.tied == ()
 
 
-def test_the_mean_over_new_seeds_decides_and_the_searchs_own_value_is_not_in_it(study):
+def test_confirmed_trials_are_ranked_by_the_mean_over_new_seeds_alone(study):
     confirm(study, 1, 0.60, 0.61, 0.62)
     confirm(study, 2, 0.63, 0.64, 0.65)
     summary = summarise(study)
     assert [row.number for row in summary.rows] == [2, 1, 0, 3]
     assert summary.best.confirmation.mean == pytest.approx(0.64)
     assert summary.best.confirmation.half_width == pytest.approx(4.303 * 0.01 / math.sqrt(3), rel=1e-3)
-    assert summary.best.accuracy == 0.6, "what the search found stays"
+    assert summary.best.accuracy == 0.6, "the accuracy in the search is kept"
     assert summary.tied == (), "each seed differs by 0.03"
 
 
-def test_the_best_of_those_that_cannot_be_told_apart_is_named_with_them(study):
+def test_trials_that_are_indistinguishable_from_the_best_are_tied(study):
     confirm(study, 0, 0.40, 0.41, 0.42)
     confirm(study, 1, 0.62, 0.60, 0.64)
     confirm(study, 2, 0.61, 0.63, 0.60)
@@ -109,7 +109,7 @@ def test_the_best_of_those_that_cannot_be_told_apart_is_named_with_them(study):
     assert [row.number for row in leaders(summarise(study).rows)] == [1, 2, 0]
 
 
-def test_one_new_seed_gives_no_interval_and_tells_nothing_apart(study):
+def test_one_new_seed_gives_no_interval_and_ties_all(study):
     confirm(study, 1, 0.9)
     confirm(study, 2, 0.1)
     summary = summarise(study)
@@ -117,7 +117,7 @@ def test_one_new_seed_gives_no_interval_and_tells_nothing_apart(study):
     assert summary.tied == (2,)
 
 
-def test_one_that_diverged_with_a_new_seed_comes_after_those_that_were_not_confirmed(study):
+def test_a_trial_that_diverged_with_a_new_seed_ranks_below_unconfirmed_ones(study):
     confirm(study, 1, 0.9, None)
     summary = summarise(study)
     assert [row.number for row in summary.rows] == [2, 0, 1, 3]
@@ -134,7 +134,7 @@ def test_a_study_without_a_finished_trial_and_a_foreign_one_are_refused():
         _ = summarise(empty).best
 
 
-def test_architectures_of_many_blocks_are_sound():
+def test_architectures_of_many_blocks_are_valid():
     study = small_study()
     deep = str(Architecture.of("resnet152", "psconv(pattern=1-2-1-4)+ab-plus"))
     assert len(deep) > 1000

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from nas_recalib.errors import InputError
-from nas_recalib.training.checkpoint import Run, load_checkpoint, save_checkpoint
+from nas_recalib.training.checkpoint import EpochResult, Run, load_checkpoint, save_checkpoint, write_history
 from nas_recalib.training.recipe import get_recipe
-from nas_recalib.training.results import EpochResult, best_top1, write_history
 
 RUN = Run(
     architecture="resnet20@8/10 layer1.0=psconv+ab layer1.1=vanilla",
@@ -39,7 +38,7 @@ def saved(tmp_path, parts):
     return path
 
 
-def test_what_is_saved_comes_back(saved, parts):
+def test_a_checkpoint_restores_what_was_saved(saved, parts):
     expected = {name: parameter.clone() for name, parameter in parts["model"].state_dict().items()}
     momenta = [state["momentum_buffer"].clone() for state in parts["optimizer"].state.values()]
     for tensor in (
@@ -80,14 +79,14 @@ def test_a_failed_write_leaves_the_old_file(saved, parts, monkeypatch):
     assert list(saved.parent.iterdir()) == [saved]
 
 
-def test_no_file_is_no_checkpoint(tmp_path):
+def test_a_missing_file_is_no_checkpoint(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoint.pt", RUN) is None
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.9, 0.999])
-def test_a_torn_file_is_refused(saved, share):
-    whole = saved.read_bytes()
-    saved.write_bytes(whole[: int(share * len(whole))])
+def test_a_truncated_file_is_refused(saved, share):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(share * len(content))])
     assert_refused(saved, "damaged, or not a checkpoint")
 
 
@@ -122,7 +121,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_program_is_refused(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     torch.save(content, path)
-    assert_refused(path, "not a checkpoint of this program")
+    assert_refused(path, "not a checkpoint of nas-recalib")
 
 
 @pytest.mark.parametrize(
@@ -130,24 +129,30 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path, content):
     [
         (
             {"architecture": RUN.architecture.replace("=vanilla", "=scconv")},
-            r"layer1\.1=vanilla, now layer1\.1=scconv",
+            r"architecture: .* was made with layer1\.1=vanilla, asked for layer1\.1=scconv",
         ),
-        ({"architecture": RUN.architecture.replace("@8", "@32")}, "resnet20@8/10, now resnet20@32/10"),
-        ({"recipe": get_recipe("cosine120")}, r"recipe\.name was step100, now cosine120"),
-        ({"recipe": replace(RUN.recipe, batch_size=512)}, r"recipe\.batch_size was 256, now 512"),
+        (
+            {"architecture": RUN.architecture.replace("@8", "@32")},
+            "architecture: .* was made with resnet20@8/10, asked for resnet20@32/10",
+        ),
+        ({"recipe": get_recipe("cosine120")}, "--recipe: .* was made with step100, asked for cosine120"),
+        (
+            {"recipe": replace(RUN.recipe, batch_size=512)},
+            "--batch-size: .* was made with 256, asked for 512",
+        ),
         (
             {"fingerprint": "fedcba9876543210", "data": "digits"},
-            r"data was folder:/data/a \(0123456789abcdef\), now digits \(fedcba9876543210\)",
+            r"--data: .* made with folder:/data/a \(0123456789abcdef\), asked for digits \(fedcba98.*",
         ),
-        ({"seed": 1}, "seed was 0, now 1"),
-        ({"limit_batches": 5}, "limit_batches was None, now 5"),
+        ({"seed": 1}, "--seed: .* was made with 0, asked for 1"),
+        ({"limit_batches": 5}, "--limit-batches: .* was made with no limit, asked for 5"),
     ],
 )
-def test_another_training_is_refused_and_what_differs_is_named(saved, change, message):
-    assert_refused(saved, f"another training: .*{message}", replace(RUN, **change))
+def test_other_settings_are_refused_and_the_option_is_named(saved, change, message):
+    assert_refused(saved, f"^{message}; choose another --output, or delete it$", replace(RUN, **change))
 
 
-def test_data_may_have_moved(saved):
+def test_data_may_be_moved(saved):
     assert load_checkpoint(saved, replace(RUN, data="folder:/elsewhere/a"))
 
 
@@ -166,12 +171,10 @@ def test_history_is_readable_json(tmp_path):
     assert content["skipped"] == ["a.png: broken"]
     assert content["run"]["recipe"]["milestones"] == [30, 60, 90]
     assert [epoch["top1"] for epoch in content["epochs"]] == [0.2, 0.1]
-    assert best_top1(HISTORY) == 0.2
-    assert best_top1([]) < 0
 
 
 def assert_refused(path, message, run=RUN):
     with pytest.raises(InputError, match=message) as caught:
         load_checkpoint(path, run)
-    assert str(caught.value).startswith(str(path))
+    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from nas_recalib.architecture import build
 from nas_recalib.data.streaming import open_stream
 from nas_recalib.errors import InputError, OtherProcessEnded
 from nas_recalib.training.distributed import World, join_world
-from nas_recalib.training.epoch import evaluate
+from nas_recalib.training.loop import evaluate
 
 ALONE = World(0, 1, CPU)
 
@@ -66,7 +66,7 @@ def test_counts_of_an_odd_number_of_images_equal_one_processs(together):
     assert first["counts"] == second["counts"] == asdict(alone)
 
 
-def test_all_return_what_the_main_one_wrote(together):
+def test_all_processes_return_what_the_main_one_wrote(together):
     (first, second), out, _ = together
     assert without_seconds(first) == without_seconds(second)
     last = first["histories"][0][-1]
@@ -75,7 +75,7 @@ def test_all_return_what_the_main_one_wrote(together):
     assert (first["calls"], second["calls"]) == ([1, 2, 3], [])
 
 
-def test_together_they_go_on_as_if_never_stopped(together):
+def test_two_processes_resume_identically(together):
     (first, _), out, _ = together
     whole, resumed = without_seconds(first)
     assert whole == resumed
@@ -83,7 +83,7 @@ def test_together_they_go_on_as_if_never_stopped(together):
     assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
-def test_the_main_processs_refusal_reaches_all(together):
+def test_an_error_of_the_main_process_is_raised_in_all(together):
     assert [left["refused"] for left in together[0]] == ["no", "no"]
 
 
@@ -93,7 +93,7 @@ def test_sums_and_order(together):
     assert (first["order"], second["order"]) == ([], ["saw-0"])
 
 
-def test_interrupted_they_say_so_once_and_the_same_command_resumes(together):
+def test_an_interruption_is_one_line_and_the_same_command_resumes(together):
     left, out, printed = together
     assert [process["statuses"] for process in left] == [[130, 0], [130, 0]]
     assert "Traceback" not in printed.stderr
@@ -106,11 +106,11 @@ def test_interrupted_they_say_so_once_and_the_same_command_resumes(together):
     ]
     assert len(printed.stdout.splitlines()) == 2
     assert printed.stdout.splitlines()[-1].startswith(
-        f"{out}/commanded/weights.safetensors: epoch 3, the last: "
+        f"wrote {out}/commanded/weights.safetensors: last epoch 3, "
     )
 
 
-def test_together_they_skip_an_image_that_cannot_be_decoded_and_name_it_once(together):
+def test_two_processes_skip_an_image_that_cannot_be_decoded_and_name_it_once(together):
     _, out, printed = together
     written = json.loads((out / "commanded" / "history.json").read_text())
     (skipped,) = written["skipped"]
@@ -119,7 +119,7 @@ def test_together_they_skip_an_image_that_cannot_be_decoded_and_name_it_once(tog
     assert [epoch["images"] for epoch in written["epochs"]] == [2, 2, 2]
 
 
-def test_what_the_collectives_say_of_a_process_that_ended_is_one_line(monkeypatch):
+def test_the_end_of_another_process_is_one_line(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -129,7 +129,7 @@ def test_what_the_collectives_say_of_a_process_that_ended_is_one_line(monkeypatc
         raise RuntimeError("shapes differ")
 
 
-def test_alone_nothing_is_joined():
+def test_a_single_process_joins_no_group():
     with join_world(CPU) as world, world.main_first():
         assert world == ALONE
         assert world.is_main
@@ -145,7 +145,7 @@ def test_alone_nothing_is_joined():
     ("variables", "message"),
     [({"WORLD_SIZE": "two"}, "WORLD_SIZE is not"), ({"WORLD_SIZE": "2"}, "RANK is not a number; .*torchrun")],
 )
-def test_half_an_environment_is_refused(monkeypatch, variables, message):
+def test_incomplete_variables_of_torchrun_are_refused(monkeypatch, variables, message):
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -17,7 +17,7 @@ from nas_recalib.data.streaming import open_stream
 from nas_recalib.errors import InputError
 from nas_recalib.training import loop
 from nas_recalib.training.distributed import join_world
-from nas_recalib.training.epoch import evaluate, train_epoch
+from nas_recalib.training.loop import evaluate, train_epoch
 
 
 def refuse():

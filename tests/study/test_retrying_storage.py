@@ -1,4 +1,4 @@
-"""A storage whose calls take effect and whose answers are lost, once each."""
+"""Calls are repeated after transient errors, and none takes effect twice."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ import time
 import optuna
 import pytest
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from psycopg import errors
@@ -19,17 +19,16 @@ LOST = DBAPIError("", None, Exception("connection lost"), connection_invalidated
 
 
 class Lossy:
-    """Loses the first answer to every call, then whatever `meanwhile` does has happened."""
+    """Storage whose calls take effect, but lose their answer the first time."""
 
-    def __init__(self, storage, meanwhile=lambda: None):
-        self.storage, self.meanwhile, self.lost = storage, meanwhile, []
+    def __init__(self, storage):
+        self.storage, self.lost = storage, []
 
     def __getattr__(self, name):
-        def call(*arguments):
-            answer = getattr(self.storage, name)(*arguments)
+        def call(*args, **kwargs):
+            answer = getattr(self.storage, name)(*args, **kwargs)
             if name not in self.lost:
                 self.lost.append(name)
-                self.meanwhile()
                 raise LOST
             return answer
 
@@ -37,7 +36,7 @@ class Lossy:
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
+def short_pause(monkeypatch):
     monkeypatch.setattr(retrying_storage, "_FIRST_PAUSE", 0.001)
 
 
@@ -62,7 +61,7 @@ def waiting(inner, study):
 @pytest.mark.parametrize(
     ("state", "values"), [(TrialState.COMPLETE, [0.5]), (TrialState.PRUNED, None), (TrialState.FAIL, None)]
 )
-def test_a_trial_whose_end_was_written_is_not_ended_twice(inner, study, state, values):
+def test_a_trial_that_was_finished_is_not_finished_twice(inner, study, state, values):
     trial = inner.create_new_trial(study)
     lossy = Lossy(inner)
     assert wrap(lossy).set_trial_state_values(trial, state, values) is True
@@ -70,7 +69,7 @@ def test_a_trial_whose_end_was_written_is_not_ended_twice(inner, study, state, v
     assert (inner.get_trial(trial).state, inner.get_trial(trial).values) == (state, values)
 
 
-def test_a_trial_that_another_ended_otherwise_is_no_success(inner, study):
+def test_a_trial_that_another_finished_differently_is_an_error(inner, study):
     trial = inner.create_new_trial(study)
 
     class Refusing(Lossy):
@@ -86,13 +85,13 @@ def test_a_trial_that_another_ended_otherwise_is_no_success(inner, study):
     assert inner.get_trial(trial).state == TrialState.FAIL
 
 
-def test_a_waiting_trial_is_never_given_to_two(inner, study):
+def test_a_waiting_trial_is_never_started_twice(inner, study):
     trial = waiting(inner, study)
     assert wrap(Lossy(inner)).set_trial_state_values(trial, TrialState.RUNNING) is False
     assert wrap(inner).set_trial_state_values(waiting(inner, study), TrialState.RUNNING) is True
 
 
-def test_what_is_written_twice_under_its_key_is_there_once(inner, study):
+def test_values_that_are_written_twice_are_stored_once(inner, study):
     trial = inner.create_new_trial(study)
     storage = wrap(Lossy(inner))
     storage.set_trial_intermediate_value(trial, 1, 0.25)
@@ -110,14 +109,14 @@ def test_what_is_written_twice_under_its_key_is_there_once(inner, study):
     )
 
 
-def test_a_study_that_was_deleted_or_made_is_not_missed(inner, study):
+def test_a_study_that_was_deleted_or_created_is_no_error(inner, study):
     wrap(Lossy(inner)).delete_study(study)
     assert inner.get_all_studies() == []
     made = optuna.create_study(study_name="t", storage=wrap(Lossy(inner)), load_if_exists=True)
     assert [kept.study_name for kept in inner.get_all_studies()] == [made.study_name] == ["t"]
 
 
-def test_it_says_once_that_it_waits_and_once_that_it_no_longer_does(inner, study, caplog):
+def test_one_message_when_retries_start_and_one_when_they_succeed(inner, study, caplog):
     failures = iter(range(4))
 
     class Away:
@@ -130,19 +129,19 @@ def test_it_says_once_that_it_waits_and_once_that_it_no_longer_does(inner, study
         assert len(wrap(Away()).get_all_studies()) == 1
     assert len(caplog.messages) == 2
     assert "the server: " in caplog.messages[0]
-    assert caplog.messages[0].endswith("trying for 20 s")
+    assert caplog.messages[0].endswith("; retrying for 20 s")
     assert caplog.messages[1] == "storage: the server answers again"
 
 
-def test_patience_ends(inner):
+def test_retries_end_when_patience_does(inner):
     class Away:
         def get_all_studies(self):
             raise LOST
 
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(StorageInternalError, match="connection lost"):
         wrap(Away(), patience=0.3).get_all_studies()
-    assert 0.3 <= time.monotonic() - begun < 3
+    assert 0.3 <= time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_patience_ends(inner):
         OSError(28, "No space left on device"),
     ],
 )
-def test_what_waiting_does_not_mend_is_raised_at_once(failure):
+def test_permanent_failures_are_raised_at_once(failure):
     calls = []
 
     class Failing:
@@ -168,7 +167,14 @@ def test_what_waiting_does_not_mend_is_raised_at_once(failure):
     assert len(calls) == 1
 
 
-def test_an_answer_is_no_failure(inner):
+def test_every_abstract_method_of_optunas_storages_is_retried(inner):
+    names = BaseStorage.__abstractmethods__
+    assert names <= vars(RetryingStorage).keys()
+    assert all(getattr(RetryingStorage, name).__name__ == name for name in names)
+    assert isinstance(wrap(inner), BaseStorage)
+
+
+def test_a_missing_study_is_no_failure_of_the_storage(inner):
     with pytest.raises(KeyError):
         wrap(inner).get_study_id_from_name("none")
 
@@ -182,7 +188,7 @@ def test_an_answer_is_no_failure(inner):
         errors.DeadlockDetected("deadlock detected"),
     ],
 )
-def test_what_waiting_mends_is_waited_for_through_optunas_wrapping(inner, study, failure):
+def test_transient_failures_are_retried_although_optuna_wraps_them(inner, study, failure):
     failures = [1]
 
     class Failing:

@@ -15,26 +15,26 @@ from nas_recalib.cli import run
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.search.local import run_here
 from nas_recalib.study.location import StudyLocation, create_study, find_study, open_study, storage_failures
-from nas_recalib.study.storage import file_of
+from nas_recalib.study.storage import describe_error, storage_file
 from nas_recalib.study.worker_lock import locked_worker
 
 
 @pytest.fixture
-def place(tmp_path):
+def location(tmp_path):
     (tmp_path / "s").mkdir()
     return StudyLocation.of("s", tmp_path)
 
 
 @pytest.fixture
-def odd_place(tmp_path):
-    """A place whose path has characters that mean something in a URL."""
+def odd_location(tmp_path):
+    """A location whose path has characters with a meaning in URLs."""
     (tmp_path / "w? 50%" / "s").mkdir(parents=True)
     return StudyLocation.of("s", tmp_path / "w? 50%")
 
 
 def request(app, path):
     """One GET to a WSGI application: the status line and the body."""
-    told = {}
+    response = {}
     environ = {
         "REQUEST_METHOD": "GET",
         "PATH_INFO": path,
@@ -44,14 +44,14 @@ def request(app, path):
         "wsgi.url_scheme": "http",
         "wsgi.input": BytesIO(),
     }
-    body = b"".join(app(environ, lambda status, headers, *_: told.update(status=status)))
-    return told["status"], body
+    body = b"".join(app(environ, lambda status, headers, *_: response.update(status=status)))
+    return response["status"], body
 
 
-def test_the_dashboard_shows_every_trial(odd_place, tmp_path):
-    study = create_study(odd_place)
+def test_the_dashboard_shows_every_trial(odd_location, tmp_path):
+    study = create_study(odd_location)
     run_here(make_search(study, tmp_path, StandIn()), 5, Silent())
-    app = optuna_dashboard.wsgi(odd_place.url)
+    app = optuna_dashboard.wsgi(odd_location.url)
     status, body = request(app, "/api/studies")
     assert status == "200 OK"
     (shown,) = json.loads(body)["study_summaries"]
@@ -61,18 +61,18 @@ def test_the_dashboard_shows_every_trial(odd_place, tmp_path):
     assert len(json.loads(body)["trials"]) == 5
 
 
-def test_a_study_is_found_again_under_its_name_alone(place):
-    assert find_study(place) is None
-    create_study(place)
-    assert open_study(place).study_name == "s"
-    other = StudyLocation.of("t", place.folder.parent)
+def test_a_study_is_found_again_under_its_name_alone(location):
+    assert find_study(location) is None
+    create_study(location)
+    assert open_study(location).study_name == "s"
+    other = StudyLocation.of("t", location.folder.parent)
     with pytest.raises(InputError, match=r"there is no 't' in .* there are: s"):
         open_study(other)
 
 
-def test_a_copied_folder_says_which_study_it_contains_and_how_to_open_it(place, tmp_path, capsys):
-    create_study(place)
-    shutil.copytree(place.folder, tmp_path / "moved")
+def test_a_copied_folder_says_which_study_it_contains_and_how_to_open_it(location, tmp_path, capsys):
+    create_study(location)
+    shutil.copytree(location.folder, tmp_path / "moved")
     copy = StudyLocation.of("moved", tmp_path)
     assert run(["show", "moved", "--runs-dir", str(tmp_path)]) == 2
     said = capsys.readouterr().err
@@ -86,9 +86,9 @@ def test_a_copied_folder_says_which_study_it_contains_and_how_to_open_it(place, 
     assert find_study(StudyLocation.of("t", tmp_path)) is None
 
 
-def test_one_search_at_a_time_on_a_folder(place):
-    alone = partial(locked_worker, place.folder, alone=True, advice="take --storage")
-    refused = re.escape(f"another process is using {place.folder}; take --storage") + "$"
+def test_one_search_at_a_time_on_a_folder(location):
+    alone = partial(locked_worker, location.folder, exclusive=True, advice="take --storage")
+    refused = re.escape(f"another process is using {location.folder}; take --storage") + "$"
     with alone(), pytest.raises(InputError, match=refused), alone():
         pass
     with alone():
@@ -96,7 +96,7 @@ def test_one_search_at_a_time_on_a_folder(place):
 
 
 @pytest.mark.parametrize("name", ["", "..", "../up", "a/b", ".hidden", "a b", "a{b}"])
-def test_names_that_are_no_folders_are_refused(tmp_path, name):
+def test_names_that_cannot_name_a_folder_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="is not a name"):
         StudyLocation.of(name, tmp_path)
 
@@ -108,71 +108,74 @@ ODD = ["{runs}", "p%2Fq 50%", "w? a=b&c#d", " a+b;\né\udcff"]
 def test_a_folder_of_any_name_keeps_its_own_study(tmp_path, name):
     runs = tmp_path / name
     (runs / "s").mkdir(parents=True)
-    place = StudyLocation.of("s", runs)
-    create_study(place)
-    assert open_study(place).study_name == "s"
+    location = StudyLocation.of("s", runs)
+    create_study(location)
+    assert open_study(location).study_name == "s"
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {place.database, place.folder / "study.db-journal"}
-    assert file_of(place.url) == place.database
-    assert open_study(StudyLocation.of("s", tmp_path / "other", place.url)).study_name == "s"
-    assert optuna.load_study(study_name="s", storage=place.url).study_name == "s", "as Optuna reads the URL"
+    assert files == {location.database, location.folder / "study.db-journal"}
+    assert storage_file(location.url) == location.database
+    assert open_study(StudyLocation.of("s", tmp_path / "other", location.url)).study_name == "s"
+    assert optuna.load_study(study_name="s", storage=location.url).study_name == "s", (
+        "as Optuna reads the URL"
+    )
 
 
 def test_folders_that_differ_after_a_question_mark_keep_studies_of_their_own(tmp_path, monkeypatch):
     for name in ("w? a", "w? b"):
         (tmp_path / name / "runs" / "s").mkdir(parents=True)
         monkeypatch.chdir(tmp_path / name)
-        place = StudyLocation.of("s", Path("runs"))
-        assert find_study(place) is None
-        create_study(place).set_user_attr("here", name)
-        assert open_study(place).user_attrs == {"here": name}
+        location = StudyLocation.of("s", Path("runs"))
+        assert find_study(location) is None
+        create_study(location).set_user_attr("here", name)
+        assert open_study(location).user_attrs == {"here": name}
 
 
-def test_passwords_stay_out_of_sight(tmp_path):
-    place = StudyLocation.of("s", tmp_path, "postgresql+psycopg://me:s3cret@localhost/db")
-    assert "s3cret" not in place.shown
-    assert "s3cret" not in place.reason(ValueError("connection to me:s3cret@localhost failed"))
+def test_passwords_are_hidden(tmp_path):
+    location = StudyLocation.of("s", tmp_path, "postgresql+psycopg://me:s3cret@localhost/db")
+    assert "s3cret" not in location.display_name
+    error = ValueError("connection to me:s3cret@localhost failed")
+    assert "s3cret" not in describe_error(error, location.url)
 
 
-def test_a_damaged_database_is_refused_in_one_line(place):
-    place.database.write_bytes(b"this is not SQLite" * 100)
+def test_a_damaged_database_is_refused_in_one_line(location):
+    location.database.write_bytes(b"this is not SQLite" * 100)
     with pytest.raises(InputError, match=r"storage: .*study\.db cannot be used: file is not a database"):
-        find_study(place)
+        find_study(location)
 
 
-def test_what_a_storage_fails_with_is_one_line_and_a_bug_keeps_its_traceback(tmp_path):
-    place = StudyLocation.of("s", tmp_path, f"journal:{tmp_path}/s.log")
-    study = create_study(place)
-    with pytest.raises(KeyError, match="a bug"), storage_failures(place, study):
+def test_storage_failures_are_one_line_and_bugs_keep_their_traceback(tmp_path):
+    location = StudyLocation.of("s", tmp_path, f"journal:{tmp_path}/s.log")
+    study = create_study(location)
+    with pytest.raises(KeyError, match="a bug"), storage_failures(location, study):
         raise KeyError("a bug")
-    failed = re.escape(f"storage: {place.shown} failed: ")
-    with pytest.raises(StopSearch, match=f"{failed}'Record does not"), storage_failures(place, study):
+    failed = re.escape(f"storage: {location.display_name} failed: ")
+    with pytest.raises(StopSearch, match=f"{failed}'Record does not"), storage_failures(location, study):
         study._storage.set_trial_user_attr(7, "key", "value")
     with (tmp_path / "s.log").open("ab") as file:
         file.write(b"not JSON\n" * 2)
-    with pytest.raises(StopSearch, match=f"{failed}Expecting value"), storage_failures(place, study):
+    with pytest.raises(StopSearch, match=f"{failed}Expecting value"), storage_failures(location, study):
         study.get_trials()
 
 
-def test_a_study_of_another_kind_is_refused(place):
-    optuna.create_study(study_name="s", storage=f"sqlite:///{place.database}", direction="minimize")
+def test_a_study_of_another_kind_is_refused(location):
+    optuna.create_study(study_name="s", storage=f"sqlite:///{location.database}", direction="minimize")
     with pytest.raises(InputError, match="was not made by nas-recalib"):
-        create_study(place)
+        create_study(location)
 
 
-def test_a_database_that_another_process_holds_is_waited_for_not_broken(place):
-    create_study(place)
-    with sqlite3.connect(place.database) as other:
+def test_a_database_that_another_process_writes_to_can_be_read(location):
+    create_study(location)
+    with sqlite3.connect(location.database) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert open_study(place).study_name == "s", "reading goes on"
+        assert open_study(location).study_name == "s", "reading is not blocked"
 
 
-def test_its_journal_is_emptied_but_another_kind_is_left_as_it_is(tmp_path):
-    place = StudyLocation("s", tmp_path)
-    engine = create_study(place)._storage._backend.engine
+def test_the_journal_of_sqlite_is_truncated_unless_it_is_of_another_mode(tmp_path):
+    location = StudyLocation("s", tmp_path)
+    engine = create_study(location)._storage._backend.engine
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "truncate"
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    engine = find_study(place)._storage._backend.engine
+    engine = find_study(location)._storage._backend.engine
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
