@@ -11,10 +11,10 @@ from fake_machine import FakeMachine, space
 from nas_recalib.costs import Budget
 from nas_recalib.device import with_threads
 from nas_recalib.errors import InputError
-from nas_recalib.latency import build_table
+from nas_recalib.latency.build import build_table
 from nas_recalib.pricing import Latencies, feasible, find_latencies, meant_batch, price
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 
 @pytest.fixture

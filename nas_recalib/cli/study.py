@@ -80,10 +80,10 @@ def export(
 ) -> None:
     """Write the architecture that a study found to a file."""
     from nas_recalib.export import export_architecture
-    from nas_recalib.report.study import accuracy_text, timed_text
+    from nas_recalib.report.study import accuracy_text, latency_text
 
     row = export_architecture(summary_of(study, runs_dir, storage, plugin), output, trial, overwrite=force)
-    told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
+    told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
     say(f"wrote {output}: trial {row.number}, {told}")
 
 
