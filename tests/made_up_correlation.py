@@ -42,7 +42,7 @@ def correlation(*signals, seeds=3, noise=0.3, **changed):
     whole = {
         "study": "a study",
         "space": "resnet20",
-        "budget": "41.000M macs",
+        "budget": "41.000M MACs",
         "data": "digits",
         "device": "cpu",
         "commands": ("nas-recalib correlate --space resnet20",),

@@ -90,10 +90,9 @@ class Conditions(StrictModel):
 
     def difference(self, other: "Conditions") -> str | None:
         """Return the first condition that differs, such as `threads 2, not 1`; None if there is none."""
-        for name, value in self:
-            if value != getattr(other, name):
-                return f"{name.replace('_', '-')} {value}, not {getattr(other, name)}"
-        return None
+        differing = (name for name, value in self if value != getattr(other, name))
+        name = next(differing, None)
+        return name and f"{name.replace('_', '-')} {getattr(self, name)}, not {getattr(other, name)}"
 
 
 def require_batch(batch: int) -> None:

@@ -3,6 +3,7 @@
 import html
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import plotly.graph_objects as go
 
@@ -22,6 +23,7 @@ from nas_recalib.report.correlation import (
 from nas_recalib.report.html_page import html_figure, html_page, html_table
 
 _LARGEST = 1e300  # beyond it, differences overflow
+_escape = partial(html.escape, quote=False)  # Plotly shows &lt; as < but &quot; as it is
 _MARKS = (
     "Bars are 95% intervals. A line joins the signals of a fidelity; what costs nothing is at the left edge. "
     "The band is the noise ceiling, the diamond one seed of the longer training against another, the "
@@ -90,10 +92,10 @@ def signal_figure(findings: Findings, result: SignalResult, names: Sequence[str]
             "thickness": 1,
         },
         mode="markers",
-        text=[f"{i + 1}: {html.escape(names[i])}" for i in points],
+        text=[f"{i + 1}: {_escape(names[i])}" for i in points],
     )
     figure.update_layout(
-        xaxis_title=html.escape(result.signal.name), yaxis_title="accuracy", margin={"t": 10, "r": 10}
+        xaxis_title=_escape(result.signal.name), yaxis_title="accuracy", margin={"t": 10, "r": 10}
     )
     drawn = [values[i] for i in points]
     if drawn and 0 < min(drawn) < max(drawn) / 100:
@@ -120,8 +122,8 @@ def cost_figure(findings: Findings) -> go.Figure:
             },
             mode=mode,
             marker={"symbol": symbol, "size": 18 if symbol == "circle-open" else 9},
-            name=html.escape(name),
-            text=[f"{html.escape(s.name)}, {format_seconds(s.seconds)}: tau {tau}" for s, tau in points],
+            name=_escape(name),
+            text=[f"{_escape(s.name)}, {format_seconds(s.seconds)}: tau {tau}" for s, tau in points],
             hoverinfo="text",
         )
 

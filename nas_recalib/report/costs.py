@@ -214,22 +214,18 @@ def as_dict(check: Check) -> dict[str, Any]:
 
 def check_lines(check: Check) -> Text:
     """Return a line for each counter, and one for each reason why thop's count differs."""
-    same = "the same" if check.whole == check.ours else f"{_signed(check.whole - check.ours)}"
+    same = "the same" if check.whole == check.ours else _counts(check.whole - check.ours, "+")
     lines = [
-        f"FlopCounterMode on the whole network: {_plain(check.whole)}: {same}",
-        f"thop on the whole network: {_plain(check.thop)}: {_signed(check.thop - check.ours)}",
-        *(f"  {_signed(d.cost)}: {d.times} x {d.why}" for d in check.differences),
+        f"FlopCounterMode on the whole network: {_counts(check.whole)}: {same}",
+        f"thop on the whole network: {_counts(check.thop)}: {_counts(check.thop - check.ours, '+')}",
+        *(f"  {_counts(d.cost, '+')}: {d.times} x {d.why}" for d in check.differences),
     ]
     if check.unexplained == Cost(0, 0):
-        lines.append("ours and these differences are thop's count, to the last digit")
+        lines.append("our count and these differences add up to thop's count, to the last digit")
     else:
-        lines.append(f"not explained: {_signed(check.unexplained)}")
+        lines.append(f"not explained: {_counts(check.unexplained, '+')}")
     return Text("\n".join(lines))
 
 
-def _plain(cost: Cost) -> str:
-    return f"{cost.macs:,} MACs, {cost.params:,} params"
-
-
-def _signed(cost: Cost) -> str:
-    return f"{cost.macs:+,} MACs, {cost.params:+,} params"
+def _counts(cost: Cost, sign: str = "") -> str:
+    return f"{cost.macs:{sign},} MACs, {cost.params:{sign},} params"

@@ -53,7 +53,7 @@ def _scatter(summary: Summary) -> go.Figure:
             error_y={"array": [row.error for row in rows], "thickness": 1},
             mode="markers",
             name=name,
-            text=[f"trial {row.number}: {html.escape(row.operators())}" for row in rows],
+            text=[f"trial {row.number}: {html.escape(row.operators(), quote=False)}" for row in rows],
         )
     _add_confirmed(figure, complete)
     figure.add_scatter(

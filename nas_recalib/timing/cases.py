@@ -1,7 +1,7 @@
 """Cases of the operator benchmark: layers, blocks and networks at the papers' sizes, and their settings."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, get_args
@@ -180,13 +180,10 @@ def _parse(choices: Sequence[str]) -> list[BlockChoice]:
         raise InputError(f"choice: {error}") from error
 
 
-def _batches(kind: Set, sizes: Sizes, mode: str, batch_size: int | None) -> Iterator[int]:
-    if batch_size is not None:
-        yield batch_size
-    elif kind == "networks" and sizes == "imagenet" and mode == "forward":
-        yield from _INFERENCE_BATCHES
-    else:
-        yield _BATCH[sizes]
+def _batches(kind: Set, sizes: Sizes, mode: str, batch_size: int | None) -> tuple[int, ...]:
+    if batch_size is None and (kind, sizes, mode) == ("networks", "imagenet", "forward"):
+        return _INFERENCE_BATCHES
+    return (_BATCH[sizes] if batch_size is None else batch_size,)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A correlation study that trains in worker processes on a few digits, and resumes after a kill."""
+"""A correlation study, really trained in processes of its own on a few digits; killed and gone on with."""
 
 import os
 import signal
@@ -69,27 +69,25 @@ def request(files, **changes):
     return Request(**{**given, **changes})
 
 
-def resume(request):
-    with prepared(request, CPU) as ready:
-        remaining = pending(ready.study, ready.plan, request.architectures, request.seeds, ready.scores)
-        run(ready, remaining, jobs=2, device=CPU, progress=lambda _: None)
-        sizes = (ready.scores, request.seeds)
-        return (
-            len(remaining),
-            ready,
-            gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"]),
-        )
+def go_on(asked, told=lambda _: None):
+    with prepared(asked, CPU) as ready:
+        left = pending(ready.study, ready.plan, asked.architectures, asked.seeds, ready.scores)
+        run(ready, left, jobs=2, device=CPU, progress=told)
+        sizes = (ready.scores, asked.seeds)
+        return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
 
 
-def run_in_process(_, tasks, store, *, given, **__):
-    """Replacement of worker processes."""
-    worker = Worker(*given)
-    for task, architecture in tasks:
-        store(worker.run(task, Architecture.parse(architecture)))
+class Here:
+    """In the place of processes."""
+
+    def __init__(self, do, tasks, told, *, given, **_):
+        worker = Worker(*given)
+        for task, architecture in tasks:
+            told(worker.run(task, Architecture.parse(architecture)))
 
 
 def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
-    count, ready, found = resume(request(files))
+    count, ready, found = go_on(request(files))
     assert count == 3 * (1 + 1 + 2)
     done = trained(ready.study)
     assert Counter(task.fidelity for task in done) == {"brief": 3, REFERENCE: 6}
@@ -118,15 +116,15 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
         pytest.approx(1 / 3),
     )
 
-    monkeypatch.setattr("nas_recalib.correlation.run.spread", run_in_process)
-    more, *_ = resume(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
+    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
+    more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
     assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
-    assert resume(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
+    assert go_on(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
     with pytest.raises(InputError, match="was made with another within"):
-        resume(request(files, within=0.2))
+        go_on(request(files, within=0.2))
 
 
-def test_a_killed_study_leaves_no_process_behind_and_resumes(files):
+def test_a_killed_study_leaves_no_process_behind_and_goes_on(files):
     names = ["--space=small.yaml", "--reference=long.yaml", "--fidelity=brief.yaml", "--score=none"]
     sizes = ["--architectures=4", "--within=10", "--data=digits", "--study=s", "--jobs=2", "--threads=1"]
     command = [sys.executable, "-m", "nas_recalib", "correlate", *names, *sizes]
@@ -162,11 +160,11 @@ def has_trials(files):
 
 def finished(files):
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{files}/runs/s/study.db")
-    trials = [
+    told = [
         (tuple(t.user_attrs[key] for key in ("index", "fidelity", "seed")), t.value) for t in study.trials
     ]
-    assert len(dict(trials)) == len(trials)
-    return dict(trials)
+    assert len(dict(told)) == len(told)
+    return dict(told)
 
 
 def alive(pid):
@@ -194,32 +192,32 @@ def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("error", "told"),
     [(RuntimeError("no such gradient"), "no such gradient"), (MemoryError("too much"), "with fewer --jobs")],
 )
-def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, message):
+def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, told):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("nas_recalib.correlation.run.spread", run_in_process)
+    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
     with monkeypatch.context() as patched:
         patched.setattr("nas_recalib.correlation.run.score_network", fail)
-        with pytest.raises(StopSearch, match=message):
-            resume(request(files, **FEW))
-    count, ready, _ = resume(request(files, **FEW))
+        with pytest.raises(StopSearch, match=told):
+            go_on(request(files, **FEW))
+    count, ready, _ = go_on(request(files, **FEW))
     assert count == 2 * (1 + 1 + 1), "the scores come first, so nothing has been done"
     assert len(scored(ready.study, 0)) == 3
 
 
 @pytest.mark.parametrize("kind", ["out-of-memory", "error"])
 def test_a_training_that_fails_by_no_fault_of_its_own_is_tried_again(files, monkeypatch, kind):
-    monkeypatch.setattr("nas_recalib.correlation.run.spread", run_in_process)
+    monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
     with monkeypatch.context() as patched:
         failure = Failure(kind, "no room", "traceback")
         patched.setattr("nas_recalib.proxy.trainer.Proxy.train", lambda *_: failure)
         with pytest.raises(StopSearch):
-            resume(request(files, **FEW))
-    count, ready, _ = resume(request(files, **FEW))
+            go_on(request(files, **FEW))
+    count, ready, _ = go_on(request(files, **FEW))
     assert count == 2 * (1 + 1 + 1) - 1, "all but the first scores"
     assert len(trained(ready.study)) == 4
 

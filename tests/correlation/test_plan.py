@@ -37,17 +37,17 @@ def test_a_plan_of_an_earlier_version_is_read_with_the_defaults():
 
 
 def test_an_architecture_is_done_before_the_next_is_begun():
-    listed = list(tasks(PLAN, 2, 2, ["synflow"]))
-    assert [task.index for task in listed] == [0] * 4 + [1] * 4
-    assert listed[0] == Task(0, "", 5, ("synflow",))
-    assert len(set(listed)) == len(listed)
+    told = list(tasks(PLAN, 2, 2, ["synflow"]))
+    assert [task.index for task in told] == [0] * 4 + [1] * 4
+    assert told[0] == Task(0, "", 5, ("synflow",))
+    assert len(set(told)) == len(told)
 
 
 def test_no_cheap_training_shares_a_seed_with_a_longer_one():
-    listed = list(tasks(PLAN, 3, 4, []))
-    longer = {task.seed for task in listed if task.fidelity == REFERENCE}
+    told = list(tasks(PLAN, 3, 4, []))
+    longer = {task.seed for task in told if task.fidelity == REFERENCE}
     assert len(longer) == 4
-    assert longer.isdisjoint(task.seed for task in listed if task.fidelity != REFERENCE)
+    assert longer.isdisjoint(task.seed for task in told if task.fidelity != REFERENCE)
 
 
 def test_plugins_may_lie_elsewhere():
