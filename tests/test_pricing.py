@@ -67,7 +67,7 @@ def test_tables_of_other_machines_and_torn_ones_are_passed_over(folder, latencie
     (folder / "tiny-abacus.json").write_text(json.dumps(content))
     (folder / "tiny-torn.json").write_text('{"format": "nas-rec')
     assert find_latencies(space(), None, folder) == latencies
-    with pytest.raises(InputError, match="made on abacus, here is"):
+    with pytest.raises(InputError, match="measured on abacus, but this machine has"):
         find_latencies(space(), folder / "tiny-abacus.json")
 
 

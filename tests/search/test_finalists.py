@@ -105,7 +105,7 @@ def test_another_machine_says_that_it_cannot_measure(study):
     lines = []
     measure_finalists(study, lines.append)
     assert len(lines) == 1
-    assert lines[0].startswith("finalists not measured: latency table: made on abacus")
+    assert lines[0].startswith("finalists not measured: latency table: measured on abacus")
 
 
 def test_a_machine_too_small_for_a_finalist_says_so(study):
