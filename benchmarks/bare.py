@@ -1,8 +1,8 @@
-"""What operators cannot do without: their convolutions, or their passes over the map, and nothing else.
+"""Lower bounds of the operators' time: modules that only make an operator's library calls.
 
-Stand-ins take an operator's place in a block or network and make the same calls of the library on inputs that
-lie ready, without copies, sums, gates or norms. What they compute is of no use; what they take is a floor
-under every formulation by these calls.
+They replace an operator in a block or network and make the same convolutions, or passes over the feature map,
+on prepared inputs, without copies, sums, gates or norms. Their outputs are useless; their time is a lower
+bound of every implementation by these calls.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from torch.autograd import Function
 from nas_recalib.operators import MSSAR, AccuracyBooster, BlockChoice, PSConv2d, SCConv2d, SqueezeExcite
 from nas_recalib.operators._functional import memory_format
 from nas_recalib.operators._gate import recalibrate, repeat
-from nas_recalib.timing import Case
+from nas_recalib.timing.cases import Case
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A convolution on inputs that lie ready."""
+    """A convolution on prepared inputs."""
 
     source: Tensor
     kernels: Tensor
@@ -42,23 +42,23 @@ class Call:
         torch.ops.aten.convolution_backward(*inputs, None, *geometry, [True, True, False])
 
 
-def without_the_rest(case: Case) -> Case:
-    """The case with a stand-in for each of its choice's operators; vanilla stays as it is."""
+def bare_case(case: Case) -> Case:
+    """Return the case with the operators of its choice replaced; vanilla stays as it is."""
     return replace(case, place=replace(case.place, build=partial(_build_bare, case.place.build)))
 
 
 def _build_bare(build: Callable[[BlockChoice], nn.Module], choice: BlockChoice) -> nn.Module:
     module = build(choice)
-    for name, operator in [found for found in module.named_modules() if type(found[1]) in STAND_INS]:
-        stand_in = STAND_INS[type(operator)](operator)
+    for name, operator in [found for found in module.named_modules() if type(found[1]) in REPLACEMENTS]:
+        replacement = REPLACEMENTS[type(operator)](operator)
         if not name:
-            return stand_in
-        module.set_submodule(name, stand_in)
+            return replacement
+        module.set_submodule(name, replacement)
     return module
 
 
 class Convolutions(nn.Module):
-    """In the place of an operator that is several convolutions."""
+    """Replacement of an operator that consists of several convolutions."""
 
     def __init__(self, operator: nn.Module, list_calls: Callable[[Any, Tensor], list[Call]]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _Calls(Function):
 
 
 class Passes(nn.Module):
-    """In the place of a recalibration: its passes over the map, and the products of its 1x1 layers if any."""
+    """Replacement of a recalibration: its passes over the feature map, and its 1x1 layers if it has any."""
 
     takes_residual = True
 
@@ -112,7 +112,7 @@ class Passes(nn.Module):
         return reduce(torch.add, (repeat(m, (side, side)) for m in maps))
 
 
-def _ready(convolution: nn.Conv2d, x: Tensor) -> Call:
+def _call_of(convolution: nn.Conv2d, x: Tensor) -> Call:
     return _call(x, convolution.weight, convolution.stride[0], convolution.padding[0], 1, convolution.groups)
 
 
@@ -126,7 +126,7 @@ def _of_scconv(operator: SCConv2d, x: Tensor) -> list[Call]:
     half = x[:, ::2]
     pooled = torch.nn.functional.avg_pool2d(half, min(operator.r, x.shape[-1]))
     inputs = {operator.k1: half, operator.k2[0]: pooled, operator.k3[0]: half, operator.k4: half}
-    return [_ready(convolution, source) for convolution, source in inputs.items()]
+    return [_call_of(convolution, source) for convolution, source in inputs.items()]
 
 
 def _of_psconv(operator: PSConv2d, x: Tensor) -> list[Call]:
@@ -149,7 +149,7 @@ def _product_of_booster(operator: AccuracyBooster) -> nn.Module:
     return nn.Identity() if operator.conv.groups == operator.channels else operator.conv
 
 
-STAND_INS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+REPLACEMENTS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     SCConv2d: partial(Convolutions, list_calls=_of_scconv),
     PSConv2d: partial(Convolutions, list_calls=_of_psconv),
     MSSAR: _of_msar,

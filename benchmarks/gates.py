@@ -1,10 +1,10 @@
-"""Trains ResNet-20 with recalibrations as version 0.1 had them and as the papers define them.
+"""Compares recalibrations as version 0.1 had them with those of the papers, by training ResNet-20.
 
     python benchmarks/gates.py --data folder:/data/cifar10
 
 Accuracy Booster with its gates drawn by fan-out and by fan-in; MS-SAR without and with the batch norm before
-its sigmoid, at D' = D / L and at the width that the paper's tables have; and vanilla beside them. Interrupt
-or kill it at will: the same command resumes, and no training is done twice. Prints a table, writes JSON.
+its sigmoid, at D' = D / L and at the width of the paper's tables; and vanilla. After an interruption or a
+crash the same command resumes, and no training is done twice. Prints a table, writes JSON.
 """
 
 import argparse
@@ -40,7 +40,7 @@ PAIRS = (("AB", "AB before"), ("MS-SAR, r = 3", "MS-SAR before"), ("MS-SAR, r = 
 
 
 def train_all(arguments: argparse.Namespace, fidelity: Fidelity) -> dict[str, Any]:
-    """Train what the journal lacks, seed by seed, and return everything that was measured."""
+    """Train the networks and seeds that the journal lacks, and return all measurements."""
     device = pick_device(arguments.device)
     dtype = str(fast_dtype(device)).removeprefix("torch.")
     source = open_source(arguments.data, cache_folder(None))
@@ -112,7 +112,9 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    parser.add_argument("--journal", type=Path, default=Path("runs/gates.jsonl"), help="kept meanwhile")
+    parser.add_argument(
+        "--journal", type=Path, default=Path("runs/gates.jsonl"), help="file of finished trainings"
+    )
     parser.add_argument("--output", type=Path, help="JSON (default: docs/results/gates-DEVICE.json)")
     arguments = parser.parse_args()
     output = arguments.output or RESULTS / f"gates-{pick_device(arguments.device).type}.json"
@@ -126,9 +128,9 @@ def main() -> None:
         sys.exit(130)
     summary = summarise(found["runs"])
     write_atomically(output, json.dumps({**found, **summary}, indent=2) + "\n")
-    for name, one in summary["networks"].items():
-        spread = "" if one["deviation"] is None else f" +/- {one['deviation']:.4f}"
-        print(f"{name:15} {one['mean']:.4f}{spread} ({one['params'] / 1e3:.1f}k params)")
+    for name, network in summary["networks"].items():
+        spread = "" if network["deviation"] is None else f" +/- {network['deviation']:.4f}"
+        print(f"{name:15} {network['mean']:.4f}{spread} ({network['params'] / 1e3:.1f}k params)")
     for name, each in summary["differences"].items():
         print(f"{name}: {statistics.fmean(each):+.4f} ({', '.join(f'{d:+.4f}' for d in each)})")
 

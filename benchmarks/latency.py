@@ -1,12 +1,11 @@
-"""Shows how well tables of latencies predict networks that they were not made from.
+"""Measures how well latency tables predict networks that they were not made from.
 
     python benchmarks/latency.py --spaces resnet50 resnet18 --batches 1 8 --architectures 60
 
-For every space and batch: makes the table, or goes on with the one there is; draws architectures that were in
-none of its rounds; measures each twice, beside the table's reference; and compares predictions with the mean
-of both. Beside it, the second measurement against the first: the noise, in which a prediction's last errors
-cannot be told. Prints a table, writes JSON and one SVG a case; what the JSON has already is not measured
-again.
+For every space and batch size: makes the table or resumes it, draws architectures that are in none of its
+rounds, measures each twice alternately with the table's reference, and compares the predictions with the mean
+of both measurements. The second measurement against the first shows the noise, below which no prediction can
+be judged. Prints a table, writes JSON and an SVG for each case; cases in the JSON are not measured again.
 """
 
 import argparse
@@ -29,12 +28,14 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.device import default_threads, pick_device
 from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
-from nas_recalib.latency import LatencyTable, build_table, default_path, measure_architectures, rounds_for
+from nas_recalib.latency.build import build_table, default_path, resolve_rounds
 from nas_recalib.latency.conditions import Conditions
+from nas_recalib.latency.measure import measure_architectures
+from nas_recalib.latency.table import LatencyTable
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 ROOT = Path(__file__).parents[1]
 WITHIN = 0.1
@@ -43,7 +44,7 @@ _EVENNESS = 0.1  # of a Dirichlet distribution; two or three of 24 choices make 
 
 @dataclass(frozen=True)
 class Case:
-    """One table, and the architectures that it is to predict."""
+    """A latency table, and the architectures that it has to predict."""
 
     space: SearchSpace
     batch: int
@@ -56,7 +57,7 @@ class Case:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What a result is a result of, for JSON."""
+        """Everything that a result depends on, for JSON."""
         settings = {**asdict(self.settings), "device": str(self.settings.device)}
         return {
             "space": self.space.name,
@@ -74,7 +75,7 @@ class Case:
 
 @dataclass
 class Countdown:
-    """Tells on standard error what is done, and about how long the rest will take."""
+    """Progress lines on standard error, with an estimate of the time left."""
 
     cases: Sequence[Case]
     _case: int = 0
@@ -84,45 +85,45 @@ class Countdown:
     def begin(self, case: Case, done: int) -> None:
         self._case, self._first, self._begun = self.cases.index(case), done, time.monotonic()
 
-    def tell(self, done: int) -> None:
+    def report(self, done: int) -> None:
         case = self.cases[self._case]
         each = (time.monotonic() - self._begun) / (done - self._first)
         left = case.steps - done + sum(later.steps for later in self.cases[self._case + 1 :])
-        told = f"{case}: {done}/{case.steps}, about {each * left / 60:.1f} min left"
-        later = ", should later cases be as slow" if self._case + 1 < len(self.cases) else ""
-        print(f"case {self._case + 1}/{len(self.cases)}, {told}{later}", file=sys.stderr, flush=True)
+        later = " if later cases are as slow" if self._case + 1 < len(self.cases) else ""
+        line = f"{case}: {done}/{case.steps}, about {each * left / 60:.1f} min left{later}"
+        print(f"case {self._case + 1}/{len(self.cases)}, {line}", file=sys.stderr, flush=True)
 
 
 def unseen(table: LatencyTable, count: int, seed: int) -> list[Architecture]:
-    """Architectures that are in no round of the table, all different.
+    """Return different architectures that are in no round of the table.
 
-    Each favours a few choices, others each time, so that they lie apart: where every block is drawn by
-    itself, sums over many blocks are much alike, and their order is that of the noise.
+    Each architecture favours a few random choices, so that their latencies differ: where every block is drawn
+    independently, sums over many blocks are similar, and noise decides their order.
     """
     space = table.space
     choices = sorted({str(choice) for position in space.positions for choice in position.choices})
-    seen = {tuple(done.indices) for done in table.rounds}
+    seen = {tuple(measured.indices) for measured in table.rounds}
     if count > space.count() - len(seen):
-        raise InputError(f"architectures: {count} are more than there are outside of the rounds")
+        raise InputError(f"architectures: {count} are more than the space has outside of the rounds")
     random = np.random.default_rng((seed, 1))
     drawn: list[tuple[int, ...]] = []
     while len(drawn) < count:
-        liking = dict(zip(choices, random.dirichlet([_EVENNESS] * len(choices)) + 1e-9, strict=True))
-        indices = tuple(_pick(position, liking, random) for position in space.positions)
+        weights = dict(zip(choices, random.dirichlet([_EVENNESS] * len(choices)) + 1e-9, strict=True))
+        indices = tuple(_draw_index(position, weights, random) for position in space.positions)
         if indices not in seen:
             seen.add(indices)
             drawn.append(indices)
     return [space.from_indices(indices) for indices in drawn]
 
 
-def _pick(position: Position, liking: dict[str, float], random: np.random.Generator) -> int:
-    weights = np.array([liking[str(choice)] for choice in position.choices])
-    return int(random.choice(len(weights), p=weights / weights.sum()))
+def _draw_index(position: Position, weights: dict[str, float], random: np.random.Generator) -> int:
+    shares = np.array([weights[str(choice)] for choice in position.choices])
+    return int(random.choice(len(shares), p=shares / shares.sum()))
 
 
 def figures(estimates: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
-    """How far estimates are from what was measured, and how alike their order is."""
-    errors = [abs(estimate / told - 1) for estimate, told in zip(estimates, measured, strict=True)]
+    """Return the relative errors of estimates, and the rank correlation with the measurements."""
+    errors = [abs(estimate / actual - 1) for estimate, actual in zip(estimates, measured, strict=True)]
     return {
         "median_absolute_error": statistics.median(errors),
         "within_10_percent": sum(error <= WITHIN for error in errors) / len(errors),
@@ -131,7 +132,7 @@ def figures(estimates: Sequence[float], measured: Sequence[float]) -> dict[str, 
 
 
 def measure(case: Case, folder: Path, countdown: Countdown) -> dict[str, Any]:
-    """Makes the table of a case, and sets its predictions beside two measurements."""
+    """Make the table of a case, and compare its predictions with two measurements."""
     path = default_path(folder, case.space, case.settings, case.batch)
     countdown.begin(case, len(LatencyTable.load_unfinished(path).rounds) if path.exists() else 0)
     table = build_table(
@@ -140,7 +141,7 @@ def measure(case: Case, folder: Path, countdown: Countdown) -> dict[str, Any]:
         case.settings,
         case.batch,
         rounds=case.rounds,
-        progress=lambda made: countdown.tell(len(made.rounds)),
+        progress=lambda table: countdown.report(len(table.rounds)),
     )
     architectures = unseen(table, case.architectures, case.settings.seed)
     countdown.begin(case, case.rounds)
@@ -152,12 +153,12 @@ def measure(case: Case, folder: Path, countdown: Countdown) -> dict[str, Any]:
             table.reference,
             reference_ms=table.reference_ms,
             passes=1,
-            progress=lambda done, _, before=before: countdown.tell(case.rounds + before + done),
+            progress=lambda done, _, before=before: countdown.report(case.rounds + before + done),
         )
         for before in (0, case.architectures)
     )
     predicted = [table.predict(architecture) for architecture in architectures]
-    once, again = ([told.median_ms for told in measured] for measured in (first, second))
+    once, again = ([found.median_ms for found in measured] for measured in (first, second))
     together = [statistics.mean(both) for both in zip(once, again, strict=True)]
     return {
         **case.key,
@@ -175,10 +176,10 @@ def measure(case: Case, folder: Path, countdown: Countdown) -> dict[str, Any]:
 def picture(case: Case, result: dict[str, Any]) -> str:
     networks = result["networks"]
     device = result["conditions"]["device"]
-    told = result["prediction"]
+    within = result["prediction"]["within_10_percent"]
     return scatter(
         [(network["measured_ms"], network["predicted_ms"]) for network in networks],
-        title=f"{case}, {device}: {told['within_10_percent']:.0%} within 10%",
+        title=f"{case}, {device}: {within:.0%} within 10%",
         x_label="measured, ms",
         y_label="predicted, ms",
         labels=[network["architecture"] for network in networks],
@@ -192,18 +193,18 @@ def show(results: list[dict[str, Any]]) -> Table:
     for heading in ("space", "batch", "reference ms", "median error", "within 10%", "Kendall's tau"):
         shown.add_column(heading, no_wrap=True)
     for result in results:
-        told, most = result["prediction"], result["ceiling"]
+        prediction, ceiling = result["prediction"], result["ceiling"]
         shown.add_row(
             *(result["space"], str(result["batch"]), f"{result['reference_ms']:.2f}"),
-            f"{told['median_absolute_error']:.2%} ({most['median_absolute_error']:.2%})",
-            f"{told['within_10_percent']:.0%} ({most['within_10_percent']:.0%})",
-            f"{told['kendall_tau']:.3f} ({most['kendall_tau']:.3f})",
+            f"{prediction['median_absolute_error']:.2%} ({ceiling['median_absolute_error']:.2%})",
+            f"{prediction['within_10_percent']:.0%} ({ceiling['within_10_percent']:.0%})",
+            f"{prediction['kendall_tau']:.3f} ({ceiling['kendall_tau']:.3f})",
         )
     return shown
 
 
 def read_results(output: Path) -> list[dict[str, Any]]:
-    """What an earlier run has written."""
+    """Return the cases that an earlier run has written."""
     if not output.exists():
         return []
     try:
@@ -214,8 +215,8 @@ def read_results(output: Path) -> list[dict[str, Any]]:
 
 
 def run(cases: list[Case], folder: Path, output: Path) -> list[dict[str, Any]]:
-    """Measures what has not been measured yet; writes after every case."""
-    results = {(told["space"], told["batch"]): told for told in read_results(output)}
+    """Measure the cases without a result; the file is written after each."""
+    results = {(result["space"], result["batch"]): result for result in read_results(output)}
     waiting = [case for case in cases if not _done(case, results.get((case.space.name, case.batch)))]
     countdown = Countdown(waiting)
     for case in waiting:
@@ -235,12 +236,12 @@ def _done(case: Case, result: dict[str, Any] | None) -> bool:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--spaces", nargs="+", default=["resnet50", "resnet18"], metavar="SPACE")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="N")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="N", help="batch sizes")
     parser.add_argument(
-        "--architectures", type=int, default=60, help="to predict and to measure, in each case"
+        "--architectures", type=int, default=60, help="number to predict and measure in each case"
     )
-    parser.add_argument("--rounds", type=int, help="of each table (default: 3 for every choice)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="spent on each round and each measurement")
+    parser.add_argument("--rounds", type=int, help="rounds of each table (default: 3 for each choice)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time for each round and each measurement")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--dtype", default="float32", help="float32, or bfloat16 under autocast")
     parser.add_argument("--compile", action="store_true", help="compile each block")
@@ -267,7 +268,7 @@ def main() -> None:
         )
         spaces = [SearchSpace.load(name) for name in arguments.spaces]
         cases = [
-            Case(space, batch, rounds_for(space, arguments.rounds), arguments.architectures, settings)
+            Case(space, batch, resolve_rounds(space, arguments.rounds), arguments.architectures, settings)
             for space in spaces
             for batch in arguments.batches
         ]

@@ -1,7 +1,7 @@
-"""Peak memory of activations as a run shows it, to hold the estimate against.
+"""Measured peak memory of activations, to compare the estimate with.
 
-What the process grows by is more: oneDNN's scratch does not come from torch's allocator, and the C library
-keeps what is freed. ResNet-50's first forward pass on one thread grew its resident memory by 129 MiB for 8
+The process grows by more: oneDNN's scratch memory does not come from torch's allocator, and the C library
+keeps freed memory. ResNet-50's first forward pass on one thread grew its resident memory by 129 MiB for 8
 images, of which torch's allocator had given out 90, and by 25 for 1 image (11); with PSConv and 8 images by
 181 (90), ResNeXt-29 by 100 (85), DenseNet-100 by 27 (17).
 """
@@ -14,14 +14,14 @@ _MEMORY_EVENT = "[memory]"
 
 
 def measured_memory(network: nn.Module, images: Tensor) -> int:
-    """Most bytes of activations alive at once in one forward pass, the images included.
+    """Return the peak bytes of activations in one forward pass, the images included.
 
-    On a CPU every allocation and release that torch's allocator reports is added up; on a GPU it is what
-    torch.cuda.max_memory_allocated reports, with cuDNN's workspaces among it.
+    On a CPU this is the sum over all allocations and releases that torch's allocator reports; on a GPU it is
+    torch.cuda.max_memory_allocated, which includes cuDNN's workspaces.
 
     Args:
-        network: In evaluation mode, on the device of the images.
-        images: (N, C, H, W).
+        network: Network in evaluation mode, on the device of the images.
+        images: Images of shape (N, C, H, W).
     """
     given = images.untyped_storage().nbytes()
     with torch.inference_mode():

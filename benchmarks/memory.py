@@ -1,10 +1,10 @@
-"""Sets the estimated peak memory of inference beside what a run takes, and says how far they are apart.
+"""Compares the estimated peak memory of inference with the measured one.
 
     python benchmarks/memory.py --threads 1
 
 All backbones with each of the papers' operators at every block, at their own image sizes, on a CPU or, with
---device, on a GPU. What the output file has already, of the same versions and device, is not measured again,
-so that the whole can be done in pieces (--backbones). Prints the worst of each backbone and writes JSON after
+--device, on a GPU. Networks in the output file, of the same versions and device, are not measured again, so
+that the benchmark can run in pieces (--backbones). Prints the worst of each backbone, and writes JSON after
 every network.
 """
 
@@ -30,7 +30,7 @@ BATCHES = (1, 8)
 
 
 def measure(architecture: Architecture, batch: int, device: torch.device) -> dict[str, Any]:
-    """One row: what is estimated, what is measured, and the relative error."""
+    """Return a row with the estimated and the measured bytes, and the relative error."""
     size = architecture.input_size
     network = build(architecture).eval().to(device)
     measured = measured_memory(network, torch.zeros(batch, 3, size, size, device=device))
@@ -46,17 +46,17 @@ def measure(architecture: Architecture, batch: int, device: torch.device) -> dic
 
 
 def start(output: Path, device: torch.device, threads: int) -> dict[str, Any]:
-    """What the file has already if it is of these versions, device and threads; else nothing."""
-    told = {"versions": versions(), "device": device_name(device), "threads": threads}
+    """Return the content of the file if it is of these versions, device and threads, else without rows."""
+    conditions = {"versions": versions(), "device": device_name(device), "threads": threads}
     if output.is_file():
         found: dict[str, Any] = json.loads(output.read_text())
-        if all(found.get(key) == value for key, value in told.items()):
+        if all(found.get(key) == value for key, value in conditions.items()):
             return found
-    return {"command": "python benchmarks/memory.py", **told, "rows": []}
+    return {"command": "python benchmarks/memory.py", **conditions, "rows": []}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """For each backbone the row whose estimate is worst."""
+    """Return the row with the worst estimate of each backbone."""
     names = dict.fromkeys(row["backbone"] for row in rows)
     worst = (max((r for r in rows if r["backbone"] == n), key=lambda r: abs(r["error"])) for n in names)
     return [line(row) for row in worst]
@@ -70,9 +70,11 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--backbones", nargs="+", default=backbone_names(), help="these alone")
-    parser.add_argument("--choices", nargs="+", default=CHOICES, help="at every block")
-    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="images at once")
+    parser.add_argument(
+        "--backbones", nargs="+", default=backbone_names(), help="backbones to measure (default: all)"
+    )
+    parser.add_argument("--choices", nargs="+", default=CHOICES, help="choices to take at every block")
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES, help="batch sizes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, help="JSON (default: docs/results/memory-DEVICE.json)")
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Times every operator against vanilla, and sets what came out beside the project's targets.
+"""Times every operator against vanilla, and compares the ratios with the project's targets.
 
     python benchmarks/operators.py
     python benchmarks/operators.py --bare
 
 Layers, blocks and whole networks of ResNet-50's and ResNet-20's shapes, on a GPU if there is one. Prints a
-table and writes JSON, after every part what there is so far.
+table, and writes JSON after every part.
 """
 
 import argparse
@@ -16,25 +16,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bare import without_the_rest
+from bare import bare_case
 from rich.table import Table
 
 from nas_recalib.device import default_threads, pick_device
 from nas_recalib.errors import InputError
 from nas_recalib.operators import BlockChoice, psconv_triton
 from nas_recalib.report.terminal import print_table
-from nas_recalib.timing import (
-    MSAR,
-    SIZES,
-    Case,
-    Mean,
-    Result,
-    Settings,
-    geometric_means,
-    list_cases,
-    report,
-    run,
-)
+from nas_recalib.timing.cases import MSAR, SIZES, Case, Settings, list_cases
+from nas_recalib.timing.run import Mean, Result, geometric_means, report, run
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 LAYERS = ("scconv", "psconv", "psconv(pattern=1-2)")
@@ -44,7 +34,7 @@ NETWORKS = {sizes: ("scconv", "psconv", MSAR[sizes], "ab") for sizes in SIZES}
 
 @dataclass(frozen=True)
 class Part:
-    """Cases that are timed alike."""
+    """Cases that are timed with the same settings."""
 
     set: str
     sizes: str
@@ -58,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Target:
-    """The most that a choice's time may be in terms of vanilla's: the geometric mean, or each place's."""
+    """Upper limit of a choice's time relative to vanilla: of the geometric mean, or of each place."""
 
     set: str
     sizes: str
@@ -112,25 +102,25 @@ TARGETS = {
 def measure(
     parts: list[Part], settings: Settings, change: Callable[[Case], Case]
 ) -> Iterator[tuple[Settings, list[Result]]]:
-    """Times part by part, each case changed and under its part's mode; one line a case on standard error."""
+    """Time part by part, each case after `change`; print a line for each case to standard error."""
     for number, part in enumerate(parts, start=1):
-        told = replace(settings, mode=part.mode)
+        part_settings = replace(settings, mode=part.mode)
         cases = [change(case) for case in part.cases()]
         results = []
-        for result in run(cases, told):
+        for result in run(cases, part_settings):
             results.append(result)
             ratio = result.times.ratio().median
             done = f"part {number}/{len(parts)}, {len(results)}/{len(cases)}"
             print(f"{done}: {result.case}, {part.mode}: {ratio:.3f}", file=sys.stderr, flush=True)
-        yield told, results
+        yield part_settings, results
 
 
 def compare(means: list[tuple[str, Mean]], targets: tuple[Target, ...]) -> list[dict[str, Any]]:
-    """Every mean with its mode, and the target beside it where there is one."""
-    aims = {target.key(): target for target in targets}
+    """Return every mean with its mode, and its target where there is one."""
+    by_key = {target.key(): target for target in targets}
     rows = []
     for mode, mean in means:
-        target = aims.get((mean.set, mean.sizes, mode, mean.batch, mean.choice))
+        target = by_key.get((mean.set, mean.sizes, mode, mean.batch, mean.choice))
         rows.append({"mode": mode, **asdict(mean), "target": target and judge(mean, target)})
     return rows
 
@@ -160,12 +150,14 @@ def table(title: str, rows: list[dict[str, Any]]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    parser.add_argument("--sizes", choices=("imagenet", "cifar"), help="one of them alone")
-    parser.add_argument("--batch-size", type=int, help="another one for every case, for a quick look")
+    parser.add_argument("--sizes", choices=("imagenet", "cifar"), help="image sizes to time (default: both)")
+    parser.add_argument("--batch-size", type=int, help="batch size of every case, for a quick look")
     parser.add_argument("--threads", type=int, default=default_threads())
-    parser.add_argument("--seconds", type=float, default=2.0, help="spent on each pair")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time for each pair")
     parser.add_argument(
-        "--bare", action="store_true", help="operators' own calls alone: a floor (see bare.py)"
+        "--bare",
+        action="store_true",
+        help="time only the operators' convolutions: a lower bound (see bare.py)",
     )
     parser.add_argument(
         "--output", type=Path, help="JSON (default: docs/results/operators[-bare]-DEVICE.json)"
@@ -187,9 +179,9 @@ def main() -> None:
             raise InputError(f"{output}: cannot be written")
         content: dict[str, Any] = {"summary": [], "parts": []}
         means: list[tuple[str, Mean]] = []
-        for told, results in measure(parts, settings, without_the_rest if arguments.bare else lambda c: c):
-            means += [(told.mode, mean) for mean in geometric_means(results)]
-            content["parts"].append(report(results, told))
+        for part_settings, results in measure(parts, settings, bare_case if arguments.bare else lambda c: c):
+            means += [(part_settings.mode, mean) for mean in geometric_means(results)]
+            content["parts"].append(report(results, part_settings))
             content["summary"] = compare(means, TARGETS[device.type])
             output.write_text(json.dumps(content, indent=2) + "\n")
     except InputError as error:

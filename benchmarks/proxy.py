@@ -32,8 +32,8 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing import Ratio, Settings, Times
-from nas_recalib.timing.cases import set_up
+from nas_recalib.timing.cases import Settings, set_up
+from nas_recalib.timing.paired import Ratio, Times
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 FASTER = {"cpu": 3.0, "cuda": 10.0}  # least speed-up over the plain recipe

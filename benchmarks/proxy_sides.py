@@ -13,7 +13,7 @@ from nas_recalib.data import Resident, Source, load_resident
 from nas_recalib.device import fast_dtype
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.train import Recipe, Training, make_optimizer, normalise, reproducible, train_step
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 from nas_recalib.timing.paired import Call, synchronizer
 
 PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}

@@ -18,7 +18,7 @@ from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.proxy.train import Training, accuracy, default_recipe
 from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 
 def time_ladder(

@@ -1,11 +1,11 @@
-"""A scatter plot as one SVG, written by hand: opens anywhere, and reads well as text."""
+"""Scatter plot of predictions against measurements as a small SVG file."""
 
 import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from nas_recalib.report.charts import axis_labels, grid, linear_axis
+from svg_axes import axis_labels, grid, linear_axis
 
 _SIDE, _MARGIN = 420, 60
 _STYLE = (
@@ -23,18 +23,18 @@ def scatter(
     labels: Sequence[str] = (),
     band: float | None = None,
 ) -> str:
-    """Points in a square whose two axes are alike, with the diagonal.
+    """Return an SVG of points in a square with equal axes, with the diagonal.
 
     Args:
-        points: (x, y) each, in the same unit.
-        title: Above it.
-        x_label: Below it.
-        y_label: On its left.
-        labels: What is shown when the pointer rests on each point.
+        points: Pairs (x, y) in the same unit.
+        title: Title above the square.
+        x_label: Name of the x axis.
+        y_label: Name of the y axis.
+        labels: Text for each point, shown when the pointer rests on it.
         band: Half the width of the band around the diagonal, as a share of x: 0.1 is 10%.
 
     Raises:
-        ValueError: If there are no points, one is not finite, or there are not as many labels as points.
+        ValueError: If there are no points, one is not finite, or the numbers of labels and points differ.
     """
     if not points or not all(map(math.isfinite, (value for point in points for value in point))):
         raise ValueError("points: expected one at least, all of them finite")
@@ -45,20 +45,20 @@ def scatter(
     up = replace(across, start=across.end, end=across.start)
     low, high = across.ticks[0], across.ticks[-1]
 
-    def place(x: float, y: float) -> str:
+    def pixels(x: float, y: float) -> str:
         return f"{across.at(x):.1f},{up.at(y):.1f}"
 
     def parts() -> Iterator[str]:
         yield from grid(across, up)
         if band is not None:
             corners = ((low, low * (1 - band)), (high, high * (1 - band)), (high, high * (1 + band)))
-            outline = " ".join(place(*corner) for corner in (*corners, (low, low * (1 + band))))
+            outline = " ".join(pixels(*corner) for corner in (*corners, (low, low * (1 + band))))
             yield f'<polygon class="b" clip-path="url(#square)" points="{outline}"/>'
-        yield f'<path class="d" d="M{place(low, low)}L{place(high, high)}"/>'
+        yield f'<path class="d" d="M{pixels(low, low)}L{pixels(high, high)}"/>'
         for index, point in enumerate(points):
-            x, y = place(*point).split(",")
-            told = f"<title>{html.escape(labels[index])}</title>" if labels else ""
-            yield f'<circle class="p" cx="{x}" cy="{y}" r="3.5">{told}</circle>'
+            x, y = pixels(*point).split(",")
+            hover = f"<title>{html.escape(labels[index])}</title>" if labels else ""
+            yield f'<circle class="p" cx="{x}" cy="{y}" r="3.5">{hover}</circle>'
         yield f'<text class="t" x="{_MARGIN}" y="{_MARGIN - 24}">{html.escape(title)}</text>'
         yield from axis_labels(across, up, x_label, y_label, below=size - 14, left=16)
 

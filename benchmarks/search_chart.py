@@ -1,10 +1,10 @@
-"""Regret against simulated hours as one SVG, written by hand: a panel for each benchmark and pruner."""
+"""Regret against simulated hours as an SVG file, with a panel for each benchmark and pruner."""
 
 import html
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nas_recalib.report.charts import Axis, axis_labels, grid, linear_axis
+from svg_axes import Axis, axis_labels, grid, linear_axis
 
 _WIDTH, _HEIGHT = 400, 300  # of a panel
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 56
@@ -17,10 +17,10 @@ _STYLE = (
 
 
 def chart(results: Sequence[dict[str, Any]]) -> str:
-    """Medians with their intervals, by strategy.
+    """Return an SVG of the median regret of each strategy with its interval.
 
     Args:
-        results: Of `search_summary.summarise`.
+        results: Rows of `search_summary.summarise`.
     """
     benchmarks, pruners, strategies = (
         list(dict.fromkeys(row[key] for row in results)) for key in ("benchmark", "pruner", "strategy")
@@ -30,10 +30,10 @@ def chart(results: Sequence[dict[str, Any]]) -> str:
 
     def parts() -> Iterator[str]:
         for row, benchmark in enumerate(benchmarks):
-            told = [result for result in results if result["benchmark"] == benchmark]
+            rows = [result for result in results if result["benchmark"] == benchmark]
             for column, pruner in enumerate(pruners):
                 yield f'<g transform="translate({column * _WIDTH} {row * _HEIGHT})">'
-                yield from _panel(f"{benchmark}, pruner {pruner}", told, pruner, colours)
+                yield from _panel(f"{benchmark}, pruner {pruner}", rows, pruner, colours)
                 yield "</g>"
         for index, (name, colour) in enumerate(colours.items()):
             y = _HEIGHT * len(benchmarks) + _LINE * (index + 1)
@@ -51,15 +51,15 @@ def chart(results: Sequence[dict[str, Any]]) -> str:
 def _panel(
     title: str, results: Sequence[dict[str, Any]], pruner: str, colours: dict[str, str]
 ) -> Iterator[str]:
-    """One pruner's curves; the axes are those of all on the same benchmark."""
+    """Yield the curves of one pruner, on axes that fit all results of the same benchmark."""
     points = [
         (hours, 100 * regret)
         for result in results
         for hours, regret in zip(result["hours"], result["regret"]["high"], strict=True)
         if regret is not None
     ]
-    across = linear_axis(0, max((x for x, _ in points), default=1), _LEFT, _WIDTH - _RIGHT, most=6)
-    up = linear_axis(0, max((y for _, y in points), default=1), _HEIGHT - _BOTTOM, _TOP, most=6)
+    across = linear_axis(0, max((x for x, _ in points), default=1), _LEFT, _WIDTH - _RIGHT, steps=6)
+    up = linear_axis(0, max((y for _, y in points), default=1), _HEIGHT - _BOTTOM, _TOP, steps=6)
     yield from grid(across, up)
     yield from axis_labels(
         across, up, "simulated hours", "regret, percentage points", below=_HEIGHT - 16, left=16
@@ -71,10 +71,10 @@ def _panel(
 
 
 def _curve(result: dict[str, Any], across: Axis, up: Axis, colour: str) -> Iterator[str]:
-    """From where the whole interval is known."""
+    """Yield the curve of a strategy from the hour at which its whole interval is known."""
     regret = result["regret"]
-    told = zip(result["hours"], regret["median"], regret["low"], regret["high"], strict=True)
-    known = [(across.at(x), *(up.at(100 * y) for y in ys)) for x, *ys in told if None not in ys]
+    points = zip(result["hours"], regret["median"], regret["low"], regret["high"], strict=True)
+    known = [(across.at(x), *(up.at(100 * y) for y in ys)) for x, *ys in points if None not in ys]
     if not known:
         return
     lower = [f"{x:.1f},{low:.1f}" for x, _, low, _ in known]

@@ -13,8 +13,8 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.device import default_threads, with_threads
 from nas_recalib.errors import InputError
-from nas_recalib.latency import LatencyTable
 from nas_recalib.latency.conditions import Conditions
+from nas_recalib.latency.table import LatencyTable
 from nas_recalib.space import SearchSpace
 
 Nanoseconds = Annotated[int, Field(ge=-(2**53), le=2**53)]

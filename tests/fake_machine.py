@@ -1,4 +1,4 @@
-"""A machine whose times are known: every block's, what is between them, its drift and its noise."""
+"""Fake timer with known times of every block, known drift and known noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,15 +33,15 @@ def space(granularity: str = "block", **replaced: str) -> SearchSpace:
 
 @dataclass
 class FakeMachine:
-    """Times a network by adding up; every time it is asked, the whole machine is as slow as the drift says.
+    """Timer that adds up known times.
 
     Attributes:
-        between: Seconds of what is no block.
-        slope: Whole networks' seconds per second of blocks.
-        drift: Factors on all times, in turn.
-        noise: Standard deviation of every single time, relative to it.
-        outliers: Which calls tell three times the whole network's seconds.
-        asked: What has been timed.
+        between: Seconds of everything outside the blocks.
+        slope: Seconds of a whole network per second of its blocks.
+        drift: Factors of all times, one for each call in turn.
+        noise: Relative standard deviation of every time.
+        outliers: Numbers of the calls that return three times the network's seconds.
+        asked: Architectures that have been timed.
     """
 
     between: float = 0.002
@@ -52,7 +52,7 @@ class FakeMachine:
     asked: list[Architecture] = field(default_factory=list)
 
     def blocks(self, architecture: Architecture) -> list[float]:
-        """Seconds of each block."""
+        """Return the seconds of each block."""
         stages = [int(name[5]) + 0.5 * (name in ("layer2.0", "layer3.0")) for name in architecture.blocks]
         return [
             1e-3 * stage * (CONVOLUTIONS[choice.convolution.name] + RECALIBRATIONS[choice.recalibration.name])
@@ -60,7 +60,7 @@ class FakeMachine:
         ]
 
     def seconds(self, architecture: Architecture) -> float:
-        """Of the whole network, undisturbed."""
+        """Return the seconds of the whole network without drift and noise."""
         return self.between + self.slope * sum(self.blocks(architecture))
 
     def __call__(self, architecture: Architecture) -> Sample:
@@ -79,9 +79,9 @@ class FakeMachine:
             input_size=architecture.input_size,
             num_classes=architecture.num_classes,
         )
-        strange = 3 if number in self.outliers else 1
+        factor = 3 if number in self.outliers else 1
         return Sample(
             reference=tuple(disturbed(self.seconds(reference)) for _ in range(5)),
-            network=tuple(disturbed(strange * self.seconds(architecture)) for _ in range(5)),
+            network=tuple(disturbed(factor * self.seconds(architecture)) for _ in range(5)),
             blocks=tuple(disturbed(seconds) for seconds in self.blocks(architecture)),
         )

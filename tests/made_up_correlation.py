@@ -1,10 +1,10 @@
-"""Comparisons made up of known truths: accuracies with known noise, and signals as good as wanted."""
+"""Made-up correlation studies: accuracies with known noise, and signals with a chosen amount of noise."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from nas_recalib.correlation.recommend import Correlation, Signal
+from nas_recalib.correlation.signals import Correlation, Signal
 
 COUNT = 48
 _CHOICES = ("vanilla", "scconv", "psconv", "vanilla+ab", "psconv+msar")
@@ -30,9 +30,9 @@ def baseline(name, noise):
     return Signal(name, "baseline", noisy(noise, sum(map(ord, name))), 0.0)
 
 
-def architecture(index):
-    indices = np.random.default_rng(index).integers(0, len(_CHOICES), 9)
-    blocks = (f"layer{1 + i // 3}.{i % 3}={_CHOICES[pick]}" for i, pick in enumerate(indices))
+def architecture(number):
+    indices = np.random.default_rng(number).integers(0, len(_CHOICES), 9)
+    blocks = (f"layer{1 + i // 3}.{i % 3}={_CHOICES[index]}" for i, index in enumerate(indices))
     return f"resnet20@32/10 {' '.join(blocks)}"
 
 
@@ -42,7 +42,7 @@ def correlation(*signals, seeds=3, noise=0.3, **changed):
     whole = {
         "study": "a study",
         "space": "resnet20",
-        "budget": "41.000M macs",
+        "budget": "41.000M MACs",
         "data": "digits",
         "device": "cpu",
         "commands": ("nas-recalib correlate --space resnet20",),

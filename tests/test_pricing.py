@@ -11,10 +11,10 @@ from fake_machine import FakeMachine, space
 from nas_recalib.costs import Budget
 from nas_recalib.device import with_threads
 from nas_recalib.errors import InputError
-from nas_recalib.latency import build_table
+from nas_recalib.latency.build import build_table
 from nas_recalib.pricing import Latencies, cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_tables_of_other_machines_and_torn_ones_are_passed_over(folder, latencie
     (folder / "tiny-abacus.json").write_text(json.dumps(content))
     (folder / "tiny-torn.json").write_text('{"format": "nas-rec')
     assert find_latencies(space(), None, folder) == latencies
-    with pytest.raises(InputError, match="made on abacus, here is"):
+    with pytest.raises(InputError, match="measured on abacus, but this machine has"):
         find_latencies(space(), folder / "tiny-abacus.json")
 
 

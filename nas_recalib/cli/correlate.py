@@ -132,7 +132,7 @@ def correlate(
     """
     import optuna
 
-    from nas_recalib.correlation.recommend import judge
+    from nas_recalib.correlation.recommend import evaluate
     from nas_recalib.correlation.run import pending, run
     from nas_recalib.correlation.setup import Request, prepared
     from nas_recalib.correlation.signals import gather
@@ -140,12 +140,8 @@ def correlate(
     from nas_recalib.device import device_name, pick_device
     from nas_recalib.files import write_atomically
     from nas_recalib.proxy.pool import default_jobs
-    from nas_recalib.report.correlation import (
-        WorkReporter,
-        correlation_markdown,
-        correlation_page,
-        correlation_tables,
-    )
+    from nas_recalib.report.correlation import correlation_markdown, correlation_tables, task_reporter
+    from nas_recalib.report.correlation_page import correlation_page
     from nas_recalib.report.terminal import print_table
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -177,9 +173,9 @@ def correlate(
         say_skipped(ready.skipped)
         left = pending(ready.study, plan, plan.architectures, plan.seeds, ready.scores)
         workers = jobs or default_jobs(chosen, plan.threads)
-        run(ready, left, jobs=workers, device=chosen, told=WorkReporter(len(left), say))
+        run(ready, left, jobs=workers, device=chosen, progress=task_reporter(len(left), say))
         command = shlex.join(["nas-recalib", *sys.argv[1:]])
-        found = judge(
+        found = evaluate(
             gather(ready.study, plan, ready.space, ready.drawn, ready.scores, plan.seeds, [command])
         )
     if page:

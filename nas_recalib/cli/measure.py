@@ -1,4 +1,4 @@
-"""Commands that count and time: cost, tables, bench, latency."""
+"""Commands `cost`, `tables`, `bench` and `latency`."""
 
 import json
 from pathlib import Path
@@ -22,26 +22,20 @@ from nas_recalib.cli.options import (
 )
 from nas_recalib.cli.output import print_json, require_output, say
 
+Dtype = Annotated[str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")]
+
 
 def cost(
     what: Annotated[
         str | None,
-        typer.Argument(
-            help="An architecture file, or a choice such as psconv+ab at every block.", metavar="WHAT"
-        ),
+        typer.Argument(help="Architecture file, or choice for every block: psconv+ab.", metavar="WHAT"),
     ] = None,
     space: Annotated[
-        str,
-        typer.Option(
-            help="The space whose least and greatest cost, or whose backbone, is meant.", metavar="SPACE"
-        ),
+        str, typer.Option(help="Search space to count, or to take the backbone of.", metavar="SPACE")
     ] = "resnet50",
     budget: Annotated[
         str | None,
-        typer.Option(
-            help="Say whether, or how much of the space, is within this limit on multiply-accumulates.",
-            metavar="MACS",
-        ),
+        typer.Option(help="Limit on multiply-accumulates to compare with: 4G, 4.1e9.", metavar="MACS"),
     ] = None,
     params: MaxParams = None,
     latency: MaxLatency = None,
@@ -50,7 +44,7 @@ def cost(
     batch: Batch = None,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Count with FlopCounterMode and thop, too, and explain the difference."),
+        typer.Option("--check", help="Compare with FlopCounterMode and thop, and explain the differences."),
     ] = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -58,28 +52,20 @@ def cost(
     """Count the MACs and parameters of an architecture or a space."""
     from nas_recalib.costs import Budget
     from nas_recalib.plugins import load_plugins
-    from nas_recalib.report.costs import (
-        Asked,
-        architecture_cost,
-        as_dict,
-        check_lines,
-        cost_check,
-        cost_lines,
-        space_costs,
-        space_lines,
-    )
+    from nas_recalib.report import costs as cost_report
     from nas_recalib.report.terminal import print_table
 
     load_plugins(plugin or ())
-    asked = Asked(space, Budget.parse(budget, params, latency, memory), latency_table, batch)
-    costs = space_costs(asked) if what is None else architecture_cost(what, asked)
-    checked = cost_check(what, space) if check else None
+    limits = Budget.parse(budget, params, latency, memory)
+    options = cost_report.CostOptions(space, limits, latency_table, batch)
+    costs = cost_report.space_costs(options) if what is None else cost_report.architecture_cost(what, options)
+    checked = cost_report.cost_check(what, space) if check else None
     if as_json:
-        print_json({**costs, "check": as_dict(checked)} if checked else costs)
+        print_json({**costs, "check": cost_report.as_dict(checked)} if checked else costs)
         return
-    print_table(space_lines(costs) if what is None else cost_lines(costs))
+    print_table(cost_report.space_lines(costs) if what is None else cost_report.cost_lines(costs))
     if checked:
-        print_table(check_lines(checked))
+        print_table(cost_report.check_lines(checked))
 
 
 def tables(
@@ -90,7 +76,7 @@ def tables(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
     export: Annotated[
         str | None,
-        typer.Option(help="Write this row's network as an architecture file, for 'train'.", metavar="ROW"),
+        typer.Option(help="Write the network of this row as an architecture file.", metavar="ROW"),
     ] = None,
     output: Annotated[
         Path | None,
@@ -99,23 +85,29 @@ def tables(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the papers' figures with ours, or export a row.
+    """Compare the papers' figures with our counts, or export a row.
 
-    Shows accuracies and complexity, our counts beside them, and what explains
-    each difference; --export writes the network of a row.
+    Shows printed accuracies and complexity, our counts, and what explains each
+    difference; --export writes the network of a row.
     """
     from nas_recalib.errors import InputError
-    from nas_recalib.papers.figures import compare, read_rows
+    from nas_recalib.papers.figures import compare, export_row, find_row, read_rows
     from nas_recalib.papers.tables import as_dict, paper_page, paper_table
     from nas_recalib.report.terminal import print_table
 
-    if export is not None:
-        if paper is not None or markdown or as_json:
-            raise InputError("--export: not together with --paper, --markdown or --json")
-        _export_row(export, output, force)
-        return
-    if output is not None or force:
+    if export is None and (output is not None or force):
         raise InputError("--output and --force: only together with --export")
+    if export is not None and (paper is not None or markdown or as_json):
+        raise InputError("--export: not together with --paper, --markdown or --json")
+    if export is not None:
+        row = find_row(export)
+        path = output or Path(f"{row.key}.yaml")
+        require_output(path, force)
+        cost = export_row(row, path).cost()
+        recipes = dict.fromkeys(accuracy.recipe for accuracy in row.accuracies if accuracy.recipe)
+        hint = "".join(f"; train it with --recipe {recipe}" for recipe in recipes)
+        say(f"wrote {path}: {row.network}, {cost.macs:,} MACs, {cost.params:,} params{hint}")
+        return
     compared = compare(read_rows(paper))
     if as_json:
         print_json(as_dict(compared))
@@ -123,18 +115,6 @@ def tables(
         print(paper_page(compared))
     else:
         print_table(paper_table(compared))
-
-
-def _export_row(key: str, output: Path | None, force: bool) -> None:
-    from nas_recalib.papers.figures import export_row, find_row
-
-    row = find_row(key)
-    path = output or Path(f"{row.key}.yaml")
-    require_output(path, force)
-    cost = export_row(row, path).cost()
-    recipes = dict.fromkeys(accuracy.recipe for accuracy in row.accuracies if accuracy.recipe)
-    hint = "".join(f"; trained by --recipe {recipe}" for recipe in recipes)
-    say(f"wrote {path}: {row.network}, {cost.macs:,} MACs, {cost.params:,} params{hint}")
 
 
 def bench(
@@ -146,17 +126,12 @@ def bench(
     ] = "all",
     choice: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Operators to time, such as psconv+ab; may be repeated (default: those of the papers).",
-            metavar="CHOICE",
-        ),
+        typer.Option(help="Choice to time: psconv+ab; repeatable (default: the papers').", metavar="CHOICE"),
     ] = None,
     mode: Annotated[
         str, typer.Option(help="forward (inference), or train (forward and backward).", metavar="NAME")
     ] = "forward",
-    dtype: Annotated[
-        str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
-    ] = "float32",
+    dtype: Dtype = "float32",
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -169,12 +144,9 @@ def bench(
     memory_format: Annotated[
         str, typer.Option(help="channels_last or contiguous.", metavar="NAME")
     ] = "channels_last",
-    compile_first: Annotated[bool, typer.Option("--compile", help="Compile both sides first.")] = False,
+    compile_first: Annotated[bool, typer.Option("--compile", help="Compile both networks first.")] = False,
     seconds: Annotated[
-        float,
-        typer.Option(
-            help="Time for each pair; slow pairs take five rounds, however long.", metavar="SECONDS"
-        ),
+        float, typer.Option(help="Time for each pair, at least five rounds.", metavar="SECONDS")
     ] = 2.0,
     threads: Threads = None,
     device: Device = None,
@@ -185,11 +157,10 @@ def bench(
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time operators against vanilla, side by side.
+    """Time operators against vanilla, alternately.
 
-    What is timed are layers alone, blocks or whole networks. A ratio is the
-    median over the rounds, with its quartiles; --choice vanilla shows how far
-    from 1 noise alone takes it.
+    Times layers, blocks or whole networks. A ratio is the median over the
+    rounds, with its quartiles; --choice vanilla shows the noise.
     """
     from rich.console import Group
     from rich.text import Text
@@ -199,8 +170,9 @@ def bench(
     from nas_recalib.plugins import load_plugins
     from nas_recalib.report.terminal import print_table
     from nas_recalib.report.timings import timing_tables
-    from nas_recalib.timing import Settings, list_cases, report
-    from nas_recalib.timing import run as run_cases
+    from nas_recalib.timing.cases import Settings, list_cases
+    from nas_recalib.timing.run import report
+    from nas_recalib.timing.run import run as run_cases
 
     load_plugins(plugin or ())
     require_output(output, force)
@@ -234,27 +206,21 @@ def latency(
         str, typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE")
     ] = "resnet50",
     batch: Annotated[int, typer.Option(help="Batch size.", min=1, max=65_536, metavar="N")] = 1,
-    dtype: Annotated[
-        str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")
-    ] = "float32",
+    dtype: Dtype = "float32",
     compile_first: Annotated[
         bool, typer.Option("--compile", help="Compile each block, and each part between them.")
     ] = False,
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="Networks to time (default: as the table was begun with, or three times as many as a "
-            "position has choices).",
+            help="Networks to time (default: as before, or three for each choice of a position).",
             min=1,
             max=MANY,
             metavar="N",
         ),
     ] = None,
     seconds: Annotated[
-        float,
-        typer.Option(
-            help="Time for each round; slow networks run three times, however long.", metavar="SECONDS"
-        ),
+        float, typer.Option(help="Time for each round, at least three passes.", metavar="SECONDS")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the random networks.", min=0, max=MANY, metavar="N")] = 0,
     threads: Threads = None,
@@ -273,18 +239,18 @@ def latency(
 ) -> None:
     """Measure the latency of every choice in every block.
 
-    The result is a table of this machine. Each round times a whole network of
-    random choices beside the reference, the first choice everywhere. Interrupt
-    and rerun at will: the same command resumes, and with more --rounds it makes
-    a finished table more exact.
+    The result is a table of this machine. Each round times a network of random
+    choices alternately with the reference, the first choice everywhere. After an
+    interruption the same command resumes; with more --rounds it makes a finished
+    table more exact.
     """
     from nas_recalib.device import default_threads, pick_device
-    from nas_recalib.latency import build_table, default_path, rounds_for
+    from nas_recalib.latency.build import build_table, default_path, resolve_rounds
     from nas_recalib.plugins import load_plugins
     from nas_recalib.report.terminal import print_table
-    from nas_recalib.report.timings import RoundReporter, latency_summary
+    from nas_recalib.report.timings import latency_summary, round_reporter
     from nas_recalib.space import SearchSpace
-    from nas_recalib.timing import Settings
+    from nas_recalib.timing.cases import Settings
 
     load_plugins(plugin or ())
     settings = Settings(
@@ -296,9 +262,9 @@ def latency(
         seed=seed,
     )
     chosen = SearchSpace.load(space)
-    rounds_for(chosen, rounds)  # refuses a number that cannot be before a folder is made
+    resolve_rounds(chosen, rounds)  # refuses a wrong number before a folder is made
     path = output or default_path(RUNS / "latency", chosen, settings, batch)
-    table = build_table(path, chosen, settings, batch, rounds=rounds, progress=RoundReporter(say))
+    table = build_table(path, chosen, settings, batch, rounds=rounds, progress=round_reporter(say))
     say(f"{path}: {len(table.rounds)} rounds")
     if as_json:
         print_json(table.as_dict())

@@ -80,11 +80,11 @@ def export(
 ) -> None:
     """Write the best architecture of a study to a file."""
     from nas_recalib.export import export_architecture
-    from nas_recalib.report.study import accuracy_text, timed_text
+    from nas_recalib.report.study import accuracy_text, latency_text
 
     row = export_architecture(_summary(study, runs_dir, storage, plugin), output, trial, overwrite=force)
-    figures = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{timed_text(row)}"
-    say(f"wrote {output}: trial {row.number}, {figures}")
+    told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
+    say(f"wrote {output}: trial {row.number}, {told}")
 
 
 def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:

@@ -1,5 +1,1 @@
-"""How far cheap signals order architectures as longer training does."""
-
-from nas_recalib.correlation.agreement import Agreement, Ceiling, Interval, agreement, beats, ceiling
-
-__all__ = ["Agreement", "Ceiling", "Interval", "agreement", "beats", "ceiling"]
+"""How well cheap signals rank architectures, compared with longer training of several seeds."""

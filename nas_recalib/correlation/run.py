@@ -1,7 +1,8 @@
-"""Work of a correlation study, task by task in processes of its own, each result stored at once."""
+"""Worker processes of a correlation study, which train and score; each result is stored at once."""
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import optuna
 import torch
@@ -18,124 +19,131 @@ from nas_recalib.proxy.scores import score_network
 from nas_recalib.proxy.train import normalise
 from nas_recalib.proxy.trainer import Loader, Trainer
 
-_BATCH = 64  # images that scores look at
+_BATCH_SIZE = 64  # of the images that zero-cost proxies look at
 
 
 class Worker:
-    """Does the tasks of one plan."""
+    """Trainer and scorer of the architectures of one plan.
+
+    Args:
+        plan: Plan of the study.
+        images: Loader of the images.
+        device: Device of all trainings.
+    """
 
     def __init__(self, plan: Plan, images: Loader, device: str) -> None:
         self._plan = plan
-        self._trainer = Trainer(
-            images,
-            device,
-            dtype=plan.dtype,
-            threads=plan.threads,
-            plugins=plan.plugins,
-            gate_fan=plan.gate_fan,
-        )
+        options = {name: getattr(plan, name) for name in ("dtype", "threads", "plugins", "gate_fan")}
+        self._trainer = Trainer(images, device, **options)
 
-    def do(self, task: Task, architecture: Architecture) -> Done:
+    def run(self, task: Task, architecture: Architecture) -> Done:
+        """Return the result of a task; a failure is part of it."""
         start = time.monotonic()
+        result: dict[str, Any]
         if task.scores:
             try:
-                scores = self._scores(task, architecture)
-            except Exception as error:  # an operator of the user's own may be anything
-                return Done(task, round(time.monotonic() - start, 2), failure=explain(error))
-            return Done(task, round(time.monotonic() - start, 2), scores=scores)
-        curve = self._trainer.train(architecture, self._plan.fidelity(task.fidelity), task.seed)
-        seconds = round(time.monotonic() - start, 2)
-        if isinstance(curve, Failure):
-            return Done(task, seconds, failure=curve)
-        return Done(task, seconds, tuple(e.accuracy for e in curve), tuple(e.loss for e in curve))
+                result = {"scores": self._scores(task, architecture)}
+            except Exception as error:  # a user's own operator may raise anything
+                result = {"failure": explain(error)}
+        else:
+            curve = self._trainer.train(architecture, self._plan.fidelity(task.fidelity), task.seed)
+            if isinstance(curve, Failure):
+                result = {"failure": curve}
+            else:
+                result = {
+                    "accuracies": tuple(epoch.accuracy for epoch in curve),
+                    "losses": tuple(epoch.loss for epoch in curve),
+                }
+        return Done(task, round(time.monotonic() - start, 2), **result)
 
     def _scores(self, task: Task, architecture: Architecture) -> dict[str, tuple[float, float]]:
+        """Return the value and the seconds of each zero-cost proxy of a task."""
         fidelity = self._plan.reference
         data = self._trainer.data(fidelity)
         shape = architecture.shape.scaled(fidelity.width)
-        given = (shape, architecture.blocks, data.num_classes, 3, task.seed, self._plan.gate_fan)
-        network = build_seeded(*given)
-        network.to(self._trainer.device)
-        some = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(task.seed))
-        some = some[:_BATCH].to(self._trainer.device)  # in their own order they may all be of one class
-        images, labels = normalise(data.train_images[some], data), data.train_labels[some]
-        found = {}
+        network = build_seeded(
+            shape, architecture.blocks, data.num_classes, 3, task.seed, self._plan.gate_fan
+        ).to(self._trainer.device)
+        order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(task.seed))
+        batch = order[:_BATCH_SIZE].to(self._trainer.device)  # unshuffled images may all be of one class
+        images, labels = normalise(data.train_images[batch], data), data.train_labels[batch]
+        scores = {}
         for name in task.scores:
             start = time.monotonic()
             value = score_network(name, network, images, labels, seed=task.seed)
-            found[name] = (value, round(time.monotonic() - start, 4))
-        return found
+            scores[name] = (value, round(time.monotonic() - start, 4))
+        return scores
 
 
 _worker: Worker | None = None
 
 
-def begin(plan: Plan, images: Loader, device: str) -> None:
-    """Makes this process a worker."""
+def start_worker(plan: Plan, images: Loader, device: str) -> None:
+    """Prepare this process for `run_task`."""
     global _worker
     _worker = Worker(plan, images, device)
 
 
-def do(task: Task, architecture: str) -> Done:
-    """A task in a process that `begin` has made a worker."""
+def run_task(task: Task, architecture: str) -> Done:
+    """Return the result of a task, in a process that `start_worker` has prepared."""
     assert _worker is not None
-    return _worker.do(task, Architecture.parse(architecture))
+    return _worker.run(task, Architecture.parse(architecture))
 
 
 def pending(
     study: optuna.Study, plan: Plan, architectures: int, seeds: int, scores: Sequence[str]
 ) -> list[Task]:
-    """What is left to do."""
+    """Return the tasks that the study has no result of yet."""
     done = trained(study)
-    left = []
+    remaining = []
     for task in tasks(plan, architectures, seeds, scores):
         if task.scores:
             known = scored(study, task.index)
             missing = tuple(name for name in task.scores if name not in known)
-            left += [Task(task.index, "", task.seed, missing)] if missing else []
+            remaining += [Task(task.index, "", task.seed, missing)] if missing else []
         elif task not in done:
-            left.append(task)
-    return left
+            remaining.append(task)
+    return remaining
 
 
 def run(
     ready: Ready,
-    left: Sequence[Task],
+    remaining: Sequence[Task],
     *,
     jobs: int,
     device: torch.device,
-    told: Callable[[Done], None],
+    progress: Callable[[Done], None],
 ) -> None:
-    """Does what is left.
+    """Run the remaining tasks of a study.
 
     Args:
-        ready: The study.
-        left: The tasks.
-        jobs: Processes.
-        device: Of all trainings.
-        told: Is called for each piece that is done.
+        ready: Study that is open and locked.
+        remaining: Tasks to run.
+        jobs: Number of worker processes.
+        device: Device of all trainings.
+        progress: Function that is called with the result of each task.
 
     Raises:
         StopSearch: If a worker dies, memory runs out or there is an error in the program.
     """
     common_attrs = {"device": device_name(device, ready.plan.threads), "versions": versions()}
 
-    def take(done: Done) -> None:
-        keep(ready.study, ready.space, ready.drawn[done.task.index], done, common_attrs)
-        told(done)
-        if done.failure is not None and done.failure.kind == "error":
-            raise StopSearch(f"{ready.drawn[done.task.index]}: {done.failure.details}")
-        if done.failure is not None and done.failure.kind == "out-of-memory":
+    def store(done: Done) -> None:
+        architecture, failure = ready.drawn[done.task.index], done.failure
+        keep(ready.study, ready.space, architecture, done, common_attrs)
+        progress(done)
+        if failure is not None and failure.kind == "error":
+            raise StopSearch(f"{architecture}: {failure.details}")
+        if failure is not None and failure.kind == "out-of-memory":
             raise StopSearch(
-                f"{ready.drawn[done.task.index]}: {done.failure.message}; the same command goes on from here "
-                "with fewer --jobs"
+                f"{architecture}: {failure.message}; run the same command again with fewer --jobs to resume"
             )
 
     run_in_processes(
-        do,
-        [(task, str(ready.drawn[task.index])) for task in left],
-        take,
+        run_task,
+        [(task, str(ready.drawn[task.index])) for task in remaining],
+        store,
         jobs=jobs,
-        initializer=begin,
+        initializer=start_worker,
         initargs=(ready.plan, ready.images, str(device)),
     )

@@ -1,4 +1,4 @@
-"""Signals of a correlation study, gathered beside the longer training they are compared with."""
+"""Collection of a correlation study's data: reference accuracies, zero-cost proxies and short trainings."""
 
 import math
 import statistics
@@ -22,15 +22,15 @@ KINDS = ("score", "training", "baseline")
 
 @dataclass(frozen=True)
 class Signal:
-    """Something cheap that orders architectures.
+    """Cheap measurement that ranks architectures.
 
     Attributes:
-        name: As in `synflow` or `quick, epoch 2`.
-        kind: "score" (without training), "training" or "baseline" (a cost).
-        values: One for each architecture; higher is better.
-        seconds: Median cost for one architecture.
+        name: Name such as `synflow` or `quick, epoch 2`.
+        kind: "score" (zero-cost proxy), "training" or "baseline" (a cost).
+        values: Value of each architecture; higher is better.
+        seconds: Median seconds for one architecture.
         fidelity: Name of a training's fidelity.
-        epoch: After which a training gives it.
+        epoch: Epoch of a training after which the value is known.
     """
 
     name: str
@@ -43,27 +43,27 @@ class Signal:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Architectures, what cheap signals say of them, and what longer training does.
+    """Architectures with the accuracies of their reference trainings and the values of cheap signals.
 
     Attributes:
-        study: Its name.
-        space: Where the architectures are from.
-        budget: Within which.
-        data: Trained on.
-        device: On which machine.
-        commands: That make this again.
-        seed: Of everything drawn.
-        architectures: In their canonical form.
-        macs: Of each.
-        params: Of each.
-        reference: The fidelity of the longer training.
-        reference_seconds: Median cost of one such training.
-        runs: Accuracies of the longer training (architectures, seeds).
-        signals: All that are compared with it.
+        study: Name of the study.
+        space: Name of the search space.
+        budget: Limits of the slice that the architectures are from, as text.
+        data: Data set of the trainings.
+        device: Machine of the trainings, in words.
+        commands: Commands that repeat the study.
+        seed: Seed of every random draw.
+        architectures: Canonical text of each architecture.
+        macs: Multiply-accumulates of each architecture.
+        params: Number of parameters of each architecture.
+        reference: Fidelity of the reference training.
+        reference_seconds: Median seconds of one reference training.
+        runs: Accuracies of the reference trainings, of shape (architectures, seeds).
+        signals: Signals that are compared with the reference training.
 
     Raises:
-        ValueError: If there is not one of everything for each architecture, a kind of signal is unknown, or
-            two signals share a name.
+        ValueError: If a length is not the number of architectures, a kind of signal is unknown, or two
+            signals share a name.
     """
 
     study: str
@@ -96,16 +96,16 @@ class Correlation:
             if signal.kind not in KINDS:
                 raise ValueError(f"{signal.name}: kind = {signal.kind!r} is not one of {', '.join(KINDS)}")
             if names.count(signal.name) > 1:
-                raise ValueError(f"signals: {signal.name!r} is there twice")
+                raise ValueError(f"signals: {signal.name!r} is given twice")
 
     @cached_property
     def means(self) -> tuple[float, ...]:
-        """Mean accuracy of each architecture over its seeds; not a number where a training diverged."""
+        """Mean accuracy of each architecture over its seeds; NaN where a training diverged."""
         return tuple(float(np.mean(row)) if np.isfinite(row).all() else math.nan for row in self.runs)
 
     @property
     def seeds(self) -> int:
-        """Longer trainings of each architecture."""
+        """Number of reference trainings of each architecture."""
         return len(self.runs[0])
 
 
@@ -121,29 +121,29 @@ def gather(
     seeds: int,
     commands: Sequence[str],
 ) -> Correlation:
-    """What a study says of architectures all of whose work is done.
+    """Return the data of a study whose tasks are all done.
 
     Args:
-        study: Which.
-        plan: What it is about.
-        space: That the architectures are of.
-        drawn: The architectures, in the order of the draw.
-        scores: Names of the scores to report.
-        seeds: Longer trainings of each.
-        commands: That make it again.
+        study: Optuna study that holds the results.
+        plan: Plan of the study.
+        space: Search space of the architectures.
+        drawn: Architectures in the order of the draw.
+        scores: Names of the zero-cost proxies to report.
+        seeds: Number of reference trainings of each architecture.
+        commands: Commands that repeat the study.
     """
     done = trained(study)
     numbers = range(1, seeds + 1)
     runs = [[done[Task(i, REFERENCE, plan.seed + n)] for n in numbers] for i in range(len(drawn))]
     costs = [space.table.cost(space.indices_of(architecture)) for architecture in drawn]
-    signals = _of_scores(study, len(drawn), scores)
+    signals = _score_signals(study, len(drawn), scores)
     for name in plan.fidelities:
-        signals += _of_training(name, [done[Task(i, name, plan.seed)] for i in range(len(drawn))])
+        signals += _training_signals(name, [done[Task(i, name, plan.seed)] for i in range(len(drawn))])
     trials = [trial for row in runs for trial in row]
     return Correlation(
         study=study.study_name,
         space=space.name,
-        budget=f"{plan.upper}, less {plan.within:.2%} at most",
+        budget=f"{plan.upper} (and at most {100 * plan.within:g}% below)",
         data=plan.data,
         device=", ".join(sorted({trial.user_attrs["device"] for trial in trials})),
         commands=tuple(commands),
@@ -158,28 +158,27 @@ def gather(
     )
 
 
-def _of_scores(study: optuna.Study, count: int, names: Sequence[str]) -> list[Signal]:
-    told = [scored(study, index) for index in range(count)]
+def _score_signals(study: optuna.Study, count: int, names: Sequence[str]) -> list[Signal]:
+    scores_of = [scored(study, index) for index in range(count)]
     signals = [
         Signal(
             name=name,
             kind="baseline" if name in BASELINES else "score",
-            values=tuple(row[name][0] for row in told),
-            seconds=statistics.median(row[name][1] for row in told),
+            values=tuple(scores[name][0] for scores in scores_of),
+            seconds=statistics.median(scores[name][1] for scores in scores_of),
         )
         for name in names
     ]
-    scores = [signal for signal in signals if signal.kind == "score"]
-    if len(scores) > 1:
-        ranks = aggregate_ranks({signal.name: signal.values for signal in scores})
-        signals.append(
-            Signal("mean rank of the scores", "score", tuple(ranks), sum(signal.seconds for signal in scores))
-        )
+    proxies = [signal for signal in signals if signal.kind == "score"]
+    if len(proxies) > 1:
+        ranks = aggregate_ranks({signal.name: signal.values for signal in proxies})
+        seconds = sum(signal.seconds for signal in proxies)
+        signals.append(Signal("mean rank of the scores", "score", tuple(ranks), seconds))
     return signals
 
 
-def _of_training(fidelity: str, trials: Sequence[FrozenTrial]) -> list[Signal]:
-    """Validation after each epoch, and the training losses added up (Ru et al., NeurIPS 2021)."""
+def _training_signals(fidelity: str, trials: Sequence[FrozenTrial]) -> list[Signal]:
+    """Return the validation accuracy after each epoch, and the sum of training losses (Ru et al., 2021)."""
     epochs = max(len(trial.intermediate_values) for trial in trials)
     seconds = _seconds(trials)
     curves = [

@@ -14,6 +14,7 @@ _NUMBER = re.compile(r"(?P<number>\d+(\.\d*)?|\.\d+)(e\+?(?P<exponent>\d{1,2}))?
 _GREATEST = 2**62
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _DURATIONS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_NAMES = {"macs": "MACs"}
 _SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -82,14 +83,14 @@ def format_memory(size: int) -> str:
 
 
 def format_cost(name: str, value: int) -> str:
-    """Return a cost with its name: 4.089G macs, 12.345 ms latency."""
+    """Return a cost with its name: 4.089G MACs, 12.345 ms latency."""
     write = {"latency": format_latency, "memory": format_memory}.get(name, format_quantity)
-    return f"{write(value)} {name}"
+    return f"{write(value)} {_NAMES.get(name, name)}"
 
 
 def format_exactly(name: str, value: int) -> str:
-    """Return a cost with its name to the last digit: 4,089,184,256 macs, 12.345678 ms latency."""
-    return f"{value / 10**6:,} ms {name}" if name == "latency" else f"{value:,} {name}"
+    """Return a cost with its name, to the last digit: 4,089,184,256 MACs, 12.345678 ms latency."""
+    return f"{value / 10**6:,} ms {name}" if name == "latency" else f"{value:,} {_NAMES.get(name, name)}"
 
 
 @dataclass(frozen=True)

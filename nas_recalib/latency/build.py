@@ -1,43 +1,46 @@
-"""Calibration of a latency table: round after round is measured, and the file always holds what is done."""
+"""Calibration of a latency table: measure and save one round after another, resume an unfinished file."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.latency.fit import most_choices, run_rounds
-from nas_recalib.latency.measure import PairedTimer, Sample, Timer
-from nas_recalib.latency.table import MOST_ROUNDS, LatencyTable
+from nas_recalib.latency.fit import max_choices, run_rounds
+from nas_recalib.latency.measure import PairedTimer, Timer
+from nas_recalib.latency.table import MAX_ROUNDS, LatencyTable
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
-Progress = Callable[[LatencyTable], None]
-
-_EACH = 3
+_ROUNDS_PER_CHOICE = 3
 
 
-def rounds_for(space: SearchSpace, asked: int | None = None) -> int:
-    """Rounds of a table: as asked, or three for every choice of the position that has most.
+def resolve_rounds(space: SearchSpace, rounds: int | None = None) -> int:
+    """Return the number of rounds of a table.
+
+    Args:
+        space: Search space of the table.
+        rounds: Number that the user wants (default: three for every choice of the position with most).
 
     Raises:
-        InputError: If they are too few for every choice to stand everywhere, or beyond all patience.
+        InputError: If there are too few for every choice to be timed at every position, or too many.
     """
-    least = most_choices(space)
-    rounds = _EACH * least if asked is None else asked
-    if not least <= rounds <= MOST_ROUNDS:
-        told = f"from {least}, the choices of a position, to {MOST_ROUNDS:,}"
-        raise InputError(f"rounds: {rounds} is not {told}")
+    least = max_choices(space)
+    rounds = _ROUNDS_PER_CHOICE * least if rounds is None else rounds
+    if not least <= rounds <= MAX_ROUNDS:
+        raise InputError(
+            f"rounds: {rounds} is not from {least} (so that every choice is timed) to {MAX_ROUNDS:,}"
+        )
     return rounds
 
 
 def default_path(folder: Path, space: SearchSpace, settings: Settings, batch: int) -> Path:
-    """Where a table is kept if not told otherwise; the folder is made.
+    """Return the default file of a table, and make its folder.
 
     Raises:
-        InputError: If it cannot be.
+        InputError: If the folder cannot be made.
     """
     compiled = "-compile" if settings.compile else ""
     device = str(settings.device).replace(":", "")
@@ -55,56 +58,55 @@ def build_table(
     batch: int,
     *,
     rounds: int | None = None,
-    progress: Progress = lambda _: None,
+    progress: Callable[[LatencyTable], None] = lambda _: None,
     timer: Timer | None = None,
 ) -> LatencyTable:
-    """Makes a table, or goes on with the one in the file; it is written after every round.
+    """Measure a latency table, or resume the one in the file; the file is written after every round.
 
     Args:
-        path: The file.
-        space: Whose choices are timed.
-        settings: Where and how; `seconds` are those of one round, beside warming up.
-        batch: Images at once.
-        rounds: Number of rounds that the table is to have (default: as it was begun with, or three for each
-            choice); one that has more keeps them.
-        progress: Is told of the table as it is after each round.
-        timer: In the place of a `PairedTimer`.
+        path: File of the table.
+        space: Search space whose choices are timed.
+        settings: Device, dtype and so on; `seconds` is the time of one round without warm-up.
+        batch: Batch size.
+        rounds: Number of rounds of the table (default: that of the file, or three for each choice); a file
+            that has more keeps them.
+        progress: Function that is called with the table after each round.
+        timer: Replacement of a `PairedTimer`.
 
     Raises:
-        InputError: If the file cannot be written or holds something else, or there are too few rounds.
+        InputError: If the file cannot be written or is of other conditions, or there are too few rounds.
     """
-    wanted = rounds_for(space, rounds)
+    wanted = resolve_rounds(space, rounds)
     require_writable(path)
-    table = _start(path, LatencyTable(space, Conditions.of(settings, batch), wanted, ()), rounds is None)
-    numbers = range(len(table.rounds), table.wanted)
-    if numbers and timer is None:
-        timer = _timer(PairedTimer(table.reference, settings, batch))
-    for done in run_rounds(space, settings.seed, numbers, timer) if timer else ():
-        table = replace(table, rounds=(*table.rounds, done))
+    table = _resume(path, LatencyTable(space, Conditions.of(settings, batch), wanted, ()), rounds is None)
+    missing = range(len(table.rounds), table.wanted)
+    if missing and timer is None:
+        timer = partial(PairedTimer(table.reference, settings, batch).time, blocks=True)
+    for measured in run_rounds(space, settings.seed, missing, timer) if timer else ():
+        table = replace(table, rounds=(*table.rounds, measured))
         table.save(path)
         progress(table)
     return table
 
 
-def _start(path: Path, fresh: LatencyTable, keep_wanted: bool) -> LatencyTable:
-    """What the file holds, if that was made as the fresh table is to be, with as many rounds or its own."""
+def _resume(path: Path, new: LatencyTable, keep_wanted: bool) -> LatencyTable:
+    """Return the table in the file, if it has the conditions of the new one, else the new one.
+
+    Args:
+        path: File of the table.
+        new: Table without rounds.
+        keep_wanted: Whether the number of rounds is that of the file instead of the new table's.
+    """
     if not path.exists():
-        return fresh
+        return new
     found = LatencyTable.load_unfinished(path)
-    if found.space.describe() != fresh.space.describe():
+    if found.space.describe() != new.space.describe():
         raise InputError(f"{path}: made for another space, {found.space.name}; name another file with -o")
-    difference = found.conditions.difference(fresh.conditions)
+    difference = found.conditions.difference(new.conditions)
     if difference:
-        raise InputError(f"{path}: made with another {difference}; name another file with -o")
-    wanted = found.wanted if keep_wanted else fresh.wanted
+        raise InputError(f"{path}: made with {difference}; name another file with -o")
+    wanted = found.wanted if keep_wanted else new.wanted
     table = replace(found, wanted=max(wanted, len(found.rounds)))
     if table.finished and not found.finished:
         table.save(path)
     return table
-
-
-def _timer(paired_timer: PairedTimer) -> Timer:
-    def time(architecture: Architecture) -> Sample:
-        return paired_timer.time(architecture, blocks=True)
-
-    return time

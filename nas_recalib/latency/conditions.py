@@ -1,4 +1,4 @@
-"""What a latency holds for: a machine, a version, a way of running."""
+"""Conditions of a latency table: device, versions, dtype, batch size; and whether two tables match."""
 
 from typing import Literal
 
@@ -8,26 +8,26 @@ from pydantic import Field
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import StrictModel
-from nas_recalib.timing import Settings
-from nas_recalib.timing.cases import DTYPES, MEMORY_FORMATS
+from nas_recalib.timing.cases import DTYPES, MEMORY_FORMATS, Settings
 
 Device = torch.device  # `torch` is a field below
 
-MOST_IMAGES = 65_536
+MAX_BATCH = 65_536
+_SHARED = ("dtype", "memory_format", "threads", "compile", "seed")  # with `Settings`
 
 
 class Conditions(StrictModel):
-    """Under what a table was made; latencies made under others are not to be compared.
+    """Conditions under which a table was measured; latencies are comparable only under the same conditions.
 
     Attributes:
-        kind: Of device.
-        device: In words, with the threads of a CPU.
-        threads: Of the CPU.
-        dtype: Of convolutions: float32, or bfloat16 under autocast.
-        memory_format: Of inputs and weights.
-        batch: Images at once.
-        compile: Whether blocks and what is between them were compiled.
-        seed: Of which choices stood where in which round, and of inputs and weights.
+        kind: Type of the device, "cpu" or "cuda".
+        device: Name of the processor or GPU, with the number of threads of a CPU.
+        threads: Number of CPU threads.
+        dtype: Type of the convolutions: float32, or bfloat16 under autocast.
+        memory_format: Memory format of inputs and weights.
+        batch: Batch size.
+        compile: Whether blocks and the parts between them were compiled.
+        seed: Seed of the rounds' networks, of inputs and of weights.
         nas_recalib: Version of this package.
         torch: Version of torch.
     """
@@ -37,7 +37,7 @@ class Conditions(StrictModel):
     threads: int = Field(ge=1, le=4096)
     dtype: str = Field(pattern=f"^({'|'.join(DTYPES)})$")
     memory_format: str = Field(pattern=f"^({'|'.join(MEMORY_FORMATS)})$")
-    batch: int = Field(ge=1, le=MOST_IMAGES)
+    batch: int = Field(ge=1, le=MAX_BATCH)
     compile: bool
     seed: int = Field(ge=0, le=2**63)
     nas_recalib: str
@@ -45,7 +45,7 @@ class Conditions(StrictModel):
 
     @classmethod
     def of(cls, settings: Settings, batch: int) -> "Conditions":
-        """Those of timings made now.
+        """Return the conditions of timings on this machine with these settings.
 
         Raises:
             InputError: If the batch is not allowed.
@@ -55,21 +55,17 @@ class Conditions(StrictModel):
         return cls(
             kind="cuda" if settings.device.type == "cuda" else "cpu",
             device=device_name(settings.device, settings.threads),
-            threads=settings.threads,
-            dtype=settings.dtype,
-            memory_format=settings.memory_format,
             batch=batch,
-            compile=settings.compile,
-            seed=settings.seed,
             nas_recalib=known["nas-recalib"],
             torch=known["torch"],
+            **{name: getattr(settings, name) for name in _SHARED},
         )
 
     def device_here(self) -> Device:
-        """The device of this machine that they are of.
+        """Return the device of this machine that has these conditions.
 
         Raises:
-            InputError: If there is none.
+            InputError: If this machine has no such device.
         """
         devices = [torch.device("cpu")]
         if self.kind == "cuda":
@@ -77,35 +73,29 @@ class Conditions(StrictModel):
         names = [device_name(device, self.threads) for device in devices]
         if self.device not in names:
             here = ", ".join(names) or "no GPU"
-            raise InputError(f"latency table: made on {self.device}, here is {here}; make one here")
+            raise InputError(
+                f"latency table: measured on {self.device}, but this machine has {here}; "
+                "run 'nas-recalib latency' here"
+            )
         return devices[names.index(self.device)]
 
     def settings(self, *, seconds: float) -> Settings:
-        """How to time under the same conditions, on this machine.
+        """Return settings to time under the same conditions on this machine.
 
         Raises:
-            InputError: If it has no such device.
+            InputError: If this machine has no such device.
         """
-        return Settings(
-            self.device_here(),
-            dtype=self.dtype,
-            memory_format=self.memory_format,
-            threads=self.threads,
-            seconds=seconds,
-            compile=self.compile,
-            seed=self.seed,
-        )
+        shared = {name: getattr(self, name) for name in _SHARED}
+        return Settings(self.device_here(), seconds=seconds, **shared)
 
     def difference(self, other: "Conditions") -> str | None:
-        """The first thing that is not alike, in words: `threads 2, here 1`."""
-        for name, value in self:
-            here = getattr(other, name)
-            if value != here:
-                return f"{name.replace('_', '-')} {value}, here {here}"
-        return None
+        """Return the first condition that differs, such as `threads 2, not 1`; None if there is none."""
+        differing = (name for name, value in self if value != getattr(other, name))
+        name = next(differing, None)
+        return name and f"{name.replace('_', '-')} {getattr(self, name)}, not {getattr(other, name)}"
 
 
 def require_batch(batch: int) -> None:
-    """Raises InputError unless as many images could be a batch."""
-    if not 1 <= batch <= MOST_IMAGES:
-        raise InputError(f"batch: {batch} is not from 1 to {MOST_IMAGES:,}")
+    """Raise InputError unless the batch size is allowed."""
+    if not 1 <= batch <= MAX_BATCH:
+        raise InputError(f"batch: {batch} is not from 1 to {MAX_BATCH:,}")

@@ -1,4 +1,4 @@
-"""LatencyTable: what every choice takes at every position of a space, on one machine."""
+"""LatencyTable: the latency of every choice at every position of a space on one machine, and its file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -22,33 +22,33 @@ from nas_recalib.latency.fit import (
     Round,
     fit_networks,
     make_entries,
-    most_choices,
+    max_choices,
     reference_seconds,
     round_indices,
 )
 from nas_recalib.space import SearchSpace
 
-MOST_ROUNDS = 100_000
+MAX_ROUNDS = 100_000
 
 
 class _TableFile(StrictModel):
     format: Literal["nas-recalib/latency/1"]
     space: str
     conditions: Conditions
-    wanted: int = Field(ge=1, le=MOST_ROUNDS)
-    table: dict[str, Any] | None  # follows from the rounds; for other programs
+    wanted: int = Field(ge=1, le=MAX_ROUNDS)
+    table: dict[str, Any] | None  # computed from the rounds, for other programs
     rounds: list[Round]
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """A constant and an entry for every position and choice; a network's latency is their sum.
+    """A constant and an entry for each choice at each position; a network's latency is their sum.
 
     Attributes:
-        space: Of which architectures.
-        conditions: Under which they were timed.
-        wanted: Rounds that the table is to have.
-        rounds: Those it has.
+        space: Search space of the table.
+        conditions: Machine and settings of the timings.
+        wanted: Number of rounds of the finished table.
+        rounds: Rounds that have been measured.
     """
 
     space: SearchSpace
@@ -58,76 +58,83 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "LatencyTable":
-        """Reads a table that is finished.
+        """Read a finished table.
 
         Raises:
-            InputError: If the file is none, or not finished; what is wrong is named.
+            InputError: If the file is no table, or not finished.
         """
         table = cls.load_unfinished(Path(path))
         if not table.finished:
-            done = f"{len(table.rounds)} of {max(table.wanted, most_choices(table.space))} rounds"
-            raise InputError(f"{path}: not finished, {done}; the same command goes on")
+            raise InputError(
+                f"{path}: not finished, {len(table.rounds)} of {table.rounds_needed} rounds; run the same "
+                "'nas-recalib latency' again to resume"
+            )
         return table
 
     @classmethod
     def load_unfinished(cls, path: Path) -> "LatencyTable":
-        """Reads a table with whatever rounds it has.
+        """Read a table that may have fewer rounds than wanted.
 
         Raises:
-            InputError: If the file is none; what is wrong is named.
+            InputError: If the file is no table.
         """
         file = read_json(path, _TableFile)
         space = SearchSpace.parse(file.space, f"{path}: space")
         blocks = sum(len(position.blocks) for position in space.positions)
-        for number, told in enumerate(file.rounds):
-            right = tuple(told.indices) == round_indices(space, file.conditions.seed, number)
-            if not right or len(told.blocks_ns) != blocks:
+        for number, measured in enumerate(file.rounds):
+            expected = round_indices(space, file.conditions.seed, number)
+            if tuple(measured.indices) != expected or len(measured.blocks_ns) != blocks:
                 raise InputError(f"{path}: rounds.{number} is not of this space and seed; was it edited?")
         return cls(space, file.conditions, file.wanted, tuple(file.rounds))
 
     def save(self, path: Path) -> None:
-        """Writes the table, whole or not at all.
+        """Write the table atomically.
 
         Raises:
-            InputError: If it cannot be written.
+            InputError: If the file cannot be written.
         """
         write_atomically(path, _as_text(self.as_dict()) + "\n")
 
     @property
+    def rounds_needed(self) -> int:
+        """Number of rounds of the finished table, in which each choice is timed at each position."""
+        return max(self.wanted, max_choices(self.space))
+
+    @property
     def finished(self) -> bool:
-        """Whether all rounds are done and each choice has stood everywhere."""
-        return len(self.rounds) >= max(self.wanted, most_choices(self.space))
+        """Whether all rounds are measured."""
+        return len(self.rounds) >= self.rounds_needed
 
     @cached_property
     def entries(self) -> tuple[tuple[Entry, ...], ...]:
-        """For each position of the space an entry for each choice."""
+        """Entry of each choice, for each position of the space."""
         return make_entries(self.space, self.rounds)
 
     @cached_property
     def fit(self) -> Fit:
-        """How whole networks follow from entries."""
+        """Fit of whole networks to the sums of their entries."""
         return fit_networks(self.rounds, self.entries)
 
     @property
     def reference(self) -> Architecture:
-        """The network that stood beside every other: the first choice everywhere."""
+        """Network that every other was timed with alternately: the first choice at every position."""
         return self.space.from_indices((0,) * len(self.space.positions))
 
     @property
     def reference_ms(self) -> float:
-        """What the reference took, in milliseconds; all times of the table are relative to it."""
+        """Median latency of the reference in milliseconds; all times of the table are relative to it."""
         return reference_seconds(self.rounds) * 1e3
 
     def require(self, space: SearchSpace, device: torch.device, *, threads: int | None = None) -> None:
-        """Refuses a table that says nothing about a space on a device.
+        """Raise InputError unless the table is of a space and of a device of this machine.
 
         Args:
-            space: Whose architectures are meant.
-            device: Where they are to run.
-            threads: Of the CPU, where it matters that they are as many.
+            space: Search space whose latencies are wanted.
+            device: Device whose latencies are wanted.
+            threads: Number of CPU threads, if the table has to have the same (default: any).
 
         Raises:
-            InputError: If the space, the device, a version or the threads differ; it is named.
+            InputError: If the space, the device, a version or the number of threads differs.
         """
         self._require_space(space)
         known = versions()
@@ -139,13 +146,13 @@ class LatencyTable:
         }
         difference = self.conditions.difference(self.conditions.model_copy(update=here))
         if difference:
-            raise InputError(f"latency table: made with another {difference}; make one here")
+            raise InputError(f"latency table: made with {difference}; run 'nas-recalib latency' here")
 
     def column(self, space: SearchSpace) -> tuple[int, tuple[Integers, ...]]:
-        """The table in whole nanoseconds, as a cost table takes it.
+        """Return the table in whole nanoseconds, for a column of a cost table.
 
         Returns:
-            What no choice changes, and for each position of the space its choices' latencies, (choices,).
+            The constant, and for each position of the space the latencies of its choices, shape (choices,).
 
         Raises:
             InputError: If the table is of another space.
@@ -158,24 +165,24 @@ class LatencyTable:
         return round(self.fit.intercept * 1e9), entries
 
     def predict(self, architecture: Architecture) -> float:
-        """Milliseconds of one forward pass with the table's batch.
+        """Return the milliseconds of a forward pass with the table's batch size.
 
         Raises:
             InputError: If the architecture is not of the table's space.
         """
         constant, entries = self.column(self.space)
         indices = self.space.indices_of(architecture)
-        return (constant + sum(int(row[pick]) for row, pick in zip(entries, indices, strict=True))) / 1e6
+        return (constant + sum(int(row[index]) for row, index in zip(entries, indices, strict=True))) / 1e6
 
     def as_dict(self) -> dict[str, Any]:
-        """What the file holds."""
+        """Return the content of the file."""
         return {
             "format": "nas-recalib/latency/1",
             "space": self.space.describe(),
             "conditions": self.conditions.model_dump(),
             "wanted": self.wanted,
             "table": self._summary() if self.finished else None,
-            "rounds": [told.model_dump() for told in self.rounds],
+            "rounds": [measured.model_dump(by_alias=True) for measured in self.rounds],
         }
 
     def _summary(self) -> dict[str, Any]:
@@ -202,7 +209,7 @@ class LatencyTable:
 
 
 def _as_text(value: Any, indent: str = "", depth: int = 0) -> str:
-    """JSON with one line for every round and every entry."""
+    """Return JSON with a line for every round and every entry."""
     if depth >= 2 and not (isinstance(value, dict) and any(isinstance(v, dict) for v in value.values())):
         return json.dumps(value)
     if not isinstance(value, dict | list) or not value:

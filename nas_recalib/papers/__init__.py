@@ -1,1 +1,1 @@
-"""The papers' printed figures, how they were counted, and ours beside them."""
+"""The papers' printed figures, other ways to count, and the comparison with our counts."""

@@ -1,9 +1,8 @@
-"""Ways of counting that papers' figures follow where they differ from ours, by name."""
+"""Other ways to count MACs and parameters that some of the papers' figures follow, by name."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -18,30 +17,30 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def norms_and_relus(architecture: Architecture) -> int:
-    """MACs, two more for every value of a batch norm and one for every value of a ReLU."""
+    """MACs plus two for every value of a batch norm and one for every value of a ReLU."""
     norms = sum(values for _, _, values in _outputs(architecture, nn.BatchNorm2d))
     relus = sum(values for _, _, values in _outputs(architecture, nn.ReLU))
     return architecture.cost().macs + 2 * norms + relus
 
 
 def convolution_outputs(architecture: Architecture) -> int:
-    """MACs, one more for every value that a convolution gives."""
+    """MACs plus one for every output value of a convolution."""
     return architecture.cost().macs + sum(values for _, _, values in _outputs(architecture, nn.Conv2d))
 
 
 def biased_outputs(architecture: Architecture) -> int:
-    """MACs, one more for every value that a convolution adds a bias to."""
+    """MACs plus one for every output value of a convolution with a bias."""
     outputs = _outputs(architecture, nn.Conv2d)
     return architecture.cost().macs + sum(values for _, conv, values in outputs if conv.bias is not None)
 
 
 def no_transitions(architecture: Architecture) -> int:
-    """MACs, less those of the 1x1 convolutions between dense blocks."""
+    """MACs without the 1x1 convolutions between dense blocks."""
     sizes = {"input_size": architecture.input_size, "num_classes": architecture.num_classes}
-    plain = Architecture.of(architecture.backbone, "vanilla", **sizes)  # no choice reaches a transition
-    outputs = _outputs(plain, nn.Conv2d)
-    between = sum(conv.in_channels * values for name, conv, values in outputs if "transition" in name)
-    return architecture.cost().macs - between
+    vanilla = Architecture.of(architecture.backbone, "vanilla", **sizes)  # no choice changes a transition
+    outputs = _outputs(vanilla, nn.Conv2d)
+    transitions = sum(conv.in_channels * values for name, conv, values in outputs if "transition" in name)
+    return architecture.cost().macs - transitions
 
 
 def hundred_classes(architecture: Architecture) -> int:
@@ -50,14 +49,14 @@ def hundred_classes(architecture: Architecture) -> int:
 
 
 def no_gate_norms(architecture: Architecture) -> int:
-    """Parameters, less those of the batch norms in recalibrations."""
+    """Parameters without the batch norms in recalibrations."""
     modules = _network(architecture).named_modules()
     norms = [m for name, m in modules if ".recalibration." in name and isinstance(m, nn.BatchNorm2d)]
     return architecture.cost().params - sum(p.numel() for norm in norms for p in norm.parameters())
 
 
 def gather_bias(architecture: Architecture) -> int:
-    """Parameters, a bias following gather-excite's depthwise convolution instead of a batch norm."""
+    """Parameters with a bias instead of a batch norm after gather-excite's depthwise convolution."""
     gates = [m for m in _network(architecture).modules() if isinstance(m, GatherExcite)]
     return architecture.cost().params - sum(gate.channels for gate in gates)
 
@@ -76,35 +75,16 @@ def _network(architecture: Architecture) -> nn.Module:
         return architecture.shape.build(architecture.blocks, architecture.num_classes, 3).eval()
 
 
-def _image(architecture: Architecture) -> tuple[int, int, int, int]:
-    return (1, 3, architecture.input_size, architecture.input_size)
-
-
 def _outputs(architecture: Architecture, kind: type[Module]) -> list[tuple[str, Module, int]]:
-    """For every call of a module of a kind: its name, the module, and how many values one image gives."""
-    return [
-        (name, module, values) for name, module, values in _calls(architecture) if isinstance(module, kind)
-    ]
+    """Return name, module and number of output values for one image of every call of a module of a type."""
+    calls: list[tuple[str, Module, int]] = []
 
+    def record(name: str, module: Module, _inputs: object, output: Tensor) -> None:
+        calls.append((name, module, output.numel()))
 
-@lru_cache(maxsize=1)
-def _calls(architecture: Architecture) -> Sequence[tuple[str, nn.Module, int]]:
-    return _record_calls(_network(architecture), _image(architecture))
-
-
-def _record_calls(
-    network: nn.Module, input_shape: tuple[int, int, int, int]
-) -> Sequence[tuple[str, nn.Module, int]]:
-    calls: list[tuple[str, nn.Module, int]] = []
-
-    def watch(name: str, module: nn.Module) -> None:
-        def hook(_: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls.append((name, module, math.prod(output.shape)))
-
-        module.register_forward_hook(hook)
-
+    network = _network(architecture)
     for name, module in network.named_modules():
-        if not list(module.children()):
-            watch(name, module)
-    run_on_meta(network, input_shape)
+        if isinstance(module, kind):
+            module.register_forward_hook(partial(record, name))
+    run_on_meta(network, (1, 3, architecture.input_size, architecture.input_size))
     return calls

@@ -1,4 +1,4 @@
-"""Printed figures of the papers, and whether our counts agree with them."""
+"""Figures that the papers print: their tables as rows, and the comparison with our counts."""
 
 import csv
 import difflib
@@ -29,7 +29,7 @@ POWERS = {"M": 6, "G": 9}
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A printed accuracy or error of one row on one data set, in per cent; what is not printed is empty.
+    """Printed accuracy or error of one row on one data set, in per cent; what is not printed is empty.
 
     Attributes:
         dataset: Name of the data set: "imagenet", "cifar10" or "cifar100".
@@ -37,7 +37,7 @@ class Accuracy:
         top1: Top-1 figure with all printed digits.
         top1_std: Standard deviation of the top-1 figure over the runs.
         top5: Top-5 figure with all printed digits.
-        runs: Number of runs that the figure is the mean of, where the paper says it.
+        runs: Number of runs that the figure is the mean of, where the paper states it.
         test: Crop or image size of the test.
         schedule: Training schedule, as the paper's text or table names it.
         recipe: Name of our recipe with the same schedule.
@@ -59,17 +59,17 @@ class Row:
     """One row of a paper's table.
 
     Attributes:
-        key: Name of the row that stays the same from version to version, such as "scnet-t1-scnet50".
-        paper: A key of `PAPERS`.
-        table: Number of the table in the paper, or "section 4.2" for what only the text prints.
-        network: Name of the network as the paper has it.
+        key: Permanent name of the row, such as "scnet-t1-scnet50".
+        paper: Key of the paper in `PAPERS`.
+        table: Number of the table in the paper, or "section 4.2" for a figure in the text.
+        network: Name of the network in the paper.
         dataset: Data set that the complexity is for.
-        choice: What of ours stands for it: of all blocks, or of each stage, set apart by bars.
-        architecture: The same, on the backbone; None where our backbones and operators cannot build it.
-        printed: The printed figures, such as "25.6M", by quantity; empty where there is none.
-        countings: By quantity the counting that its table seems to follow, empty where that is ours.
-        note: What is to be said of what stands for it, or of a figure that nothing explains.
-        accuracies: The printed results, one for each data set.
+        choice: Our choice for all blocks, or for each stage with bars between.
+        architecture: Our architecture with this choice; None where no backbone and operator can build it.
+        printed: Printed complexity by quantity, such as "25.6M"; empty where there is none.
+        countings: Name of the counting that the table seems to follow, by quantity; empty where it is ours.
+        note: Remark on our architecture, or on a figure that nothing explains.
+        accuracies: Printed results, one for each data set.
     """
 
     key: str
@@ -87,15 +87,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """A printed figure beside ours.
+    """Comparison of a printed figure with our count.
 
     Attributes:
-        printed: As the paper has it.
-        ours: The figure by our own counting; None where the network cannot be built.
-        agrees: How the counting named gives the printed figure to its every digit; None where nothing does.
-        counting: "ours"; another one's name, where ours does not agree but that does; "difference" where
-            no figure agrees, but its difference to that of the plain network.
-        counted: Ours by the counting named, or the difference.
+        printed: Printed figure.
+        ours: Our count; None where the network cannot be built.
+        agrees: Whether the count is the printed figure after rounding or cutting off; None where no count is.
+        counting: "ours"; the name of another counting, where only that agrees; "difference" where only the
+            difference to the vanilla network agrees.
+        counted: Count by that counting, or the difference.
     """
 
     printed: str
@@ -107,7 +107,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Compared:
-    """A row and its cells, by quantity; a quantity that is not printed has none."""
+    """A row with its comparisons, by quantity; a quantity that is not printed has none."""
 
     row: Row
     cells: Mapping[str, Cell]
@@ -123,7 +123,8 @@ def read_rows(paper: str | None = None) -> list[Row]:
         raise InputError(f"paper: {paper!r} is not one of {', '.join(PAPERS)}")
     results: dict[str, list[Accuracy]] = {}
     for record in _read_csv("accuracies.csv"):
-        results.setdefault(record.pop("row"), []).append(_accuracy(record))
+        row, runs = record.pop("row"), record.pop("runs")
+        results.setdefault(row, []).append(Accuracy(**record, runs=int(runs) if runs else None))
     return [
         _row(record, tuple(results.get(record["key"], ())))
         for record in _read_csv("complexity.csv")
@@ -131,13 +132,9 @@ def read_rows(paper: str | None = None) -> list[Row]:
     ]
 
 
-def _read_csv(name: str) -> list[dict[str, str]]:
+def _read_csv(name: str) -> list[dict[str, Any]]:
     with (files("nas_recalib.papers") / name).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _accuracy(record: Mapping[str, Any]) -> Accuracy:
-    return Accuracy(**{**record, "runs": int(record["runs"]) if record["runs"] else None})
 
 
 def _row(record: Mapping[str, str], accuracies: tuple[Accuracy, ...]) -> Row:
@@ -194,9 +191,9 @@ def export_row(row: Row, path: Path) -> Architecture:
     """
     if row.architecture is None:
         raise InputError(f"row: {row.key} is {row.network}, which no backbone and operator here can build")
-    printed = [
-        {name: value for name, value in asdict(one).items() if value not in ("", None)}
-        for one in row.accuracies
+    accuracies = [
+        {name: value for name, value in asdict(accuracy).items() if value not in ("", None)}
+        for accuracy in row.accuracies
     ]
     complexity = {quantity: figure for quantity, figure in row.printed.items() if figure}
     origin = {
@@ -205,7 +202,7 @@ def export_row(row: Row, path: Path) -> Architecture:
         "table": row.table,
         "network": row.network,
         **({"printed_complexity": complexity} if complexity else {}),
-        **({"printed_accuracy": printed} if printed else {}),
+        **({"printed_accuracy": accuracies} if accuracies else {}),
     }
     row.architecture.save(path, origin)
     return row.architecture
@@ -213,39 +210,34 @@ def export_row(row: Row, path: Path) -> Architecture:
 
 @cache
 def count(architecture: Architecture, quantity: str, counting: str = "") -> int:
-    """Return a quantity by our own counting, or by another one that is named; a MAC is two FLOPs."""
+    """Return a quantity by our own counting, or by the named one; a MAC is two FLOPs."""
     if quantity == "flops":
         return 2 * count(architecture, "macs", counting)
     return int(COUNTINGS[counting](architecture) if counting else getattr(architecture.cost(), quantity))
 
 
 def compare(rows: Sequence[Row]) -> list[Compared]:
-    """Count every row and compare it with what is printed."""
-    plain: dict[tuple[str, str, str], Row] = {}
+    """Count every row and compare it with the printed figures."""
+    vanilla: dict[tuple[str, str, str], Row] = {}
     for row in rows:
         if row.architecture and set(map(str, row.architecture.choices)) == {"vanilla"}:
-            plain.setdefault((row.paper, row.table, row.architecture.backbone), row)
+            vanilla.setdefault((row.paper, row.table, row.architecture.backbone), row)
     return [
-        Compared(row, {name: _cell(row, plain, name) for name in QUANTITIES if row.printed[name]})
+        Compared(row, {name: _cell(row, vanilla, name) for name in QUANTITIES if row.printed[name]})
         for row in rows
     ]
 
 
-def _cell(row: Row, plain: Mapping[tuple[str, str, str], Row], quantity: str) -> Cell:
+def _cell(row: Row, vanilla: Mapping[tuple[str, str, str], Row], quantity: str) -> Cell:
     printed, architecture = row.printed[quantity], row.architecture
     if architecture is None:
         return Cell(printed)
     ours = count(architecture, quantity)
-    agrees = agreement(ours, printed)
-    if agrees:
-        return Cell(printed, ours, agrees, "ours", ours)
-    counting = row.countings[quantity]
-    if counting:
-        counted = count(architecture, quantity, counting)
-        agrees = agreement(counted, printed)
-        if agrees:
+    for counting in filter(None, ("ours", row.countings[quantity])):
+        counted = ours if counting == "ours" else count(architecture, quantity, counting)
+        if agrees := agreement(counted, printed):
             return Cell(printed, ours, agrees, counting, counted)
-    base = plain.get((row.paper, row.table, architecture.backbone))
+    base = vanilla.get((row.paper, row.table, architecture.backbone))
     if base and base is not row and base.architecture and base.printed[quantity]:
         difference = ours - count(base.architecture, quantity)
         if _differ_by(difference, printed, base.printed[quantity]):
@@ -254,7 +246,7 @@ def _cell(row: Row, plain: Mapping[tuple[str, str, str], Row], quantity: str) ->
 
 
 def agreement(value: int, printed: str) -> Agreement | None:
-    """Whether a value is the printed one to its every digit, rounded or else cut off."""
+    """Return whether a value, rounded or else cut off, is the printed one; None if it is not."""
     number, unit = Decimal(printed[:-1]), printed[-1]
     exact = Decimal(value).scaleb(-POWERS[unit])
     if exact.quantize(number, ROUND_HALF_UP) == number:
@@ -262,15 +254,15 @@ def agreement(value: int, printed: str) -> Agreement | None:
     return "cut off" if exact.quantize(number, ROUND_DOWN) == number else None
 
 
-def _differ_by(difference: int, printed: str, plain: str) -> bool:
-    """Whether two printed figures differ by a value, rounded."""
-    between = Decimal(printed[:-1]) - Decimal(plain[:-1])
-    return printed[-1] == plain[-1] and agreement(difference, f"{between}{plain[-1]}") == "rounded"
+def _differ_by(difference: int, printed: str, vanilla: str) -> bool:
+    """Return whether the difference of two printed figures is a value, rounded."""
+    between = Decimal(printed[:-1]) - Decimal(vanilla[:-1])
+    return printed[-1] == vanilla[-1] and agreement(difference, f"{between}{vanilla[-1]}") == "rounded"
 
 
 def summary(compared: Sequence[Compared]) -> dict[str, int]:
-    """Return how many figures of complexity there are, and how many of them agree in which way."""
-    cells = [cell for one in compared for cell in one.cells.values()]
+    """Return the number of figures of complexity, in all and by the way in which they agree."""
+    cells = [cell for item in compared for cell in item.cells.values()]
     countings = [cell.counting for cell in cells if cell.ours is not None]
     return {
         "figures": len(cells),

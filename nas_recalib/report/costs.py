@@ -1,4 +1,4 @@
-"""Terminal tables of costs: an architecture, a choice, a space, and the cross-check with other counters."""
+"""Costs of an architecture, a choice or a space as text and JSON, and their check by other counters."""
 
 import math
 from contextlib import suppress
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import Budget, CostTable, format_cost, format_quantity, histogram
+from nas_recalib.costs import Budget, CostTable, format_cost, format_exactly, format_quantity, histogram
 from nas_recalib.costs.check import Check, check_cost
 from nas_recalib.costs.macs import Cost
 from nas_recalib.errors import InputError, printable
@@ -22,18 +22,18 @@ from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import space_names
 
 RUNS = Path("runs")
-_BARS, _BESIDE = (8, 50), 45  # letters of the longest bar, and columns beside it
+_BARS, _OTHER_COLUMNS = (8, 50), 45  # least and greatest length of the longest bar, width of the rest
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What costs are to be told of.
+class CostOptions:
+    """Space, budget and device of the `cost` command.
 
     Attributes:
-        space: Name or path.
-        budget: What is limited, and so told.
+        space: Name or path of the search space.
+        budget: Limits to compare with; latency and memory are computed only where they are limited.
         latency_table: File of the table that predicts latencies (default: the one of this machine).
-        batch: Images at once, for the peak memory.
+        batch: Batch size for the peak memory (default: the latency table's, else 1).
     """
 
     space: str
@@ -41,16 +41,11 @@ class Asked:
     latency_table: Path | None = None
     batch: int | None = None
 
-    @property
-    def of_device(self) -> bool:
-        """Whether more than MACs and parameters is asked for."""
-        return bool(self.latency_table or self.budget.latency or self.budget.memory)
-
-    def priced(self) -> tuple[SearchSpace, CostTable]:
-        """The space, and what its choices cost.
+    def load(self) -> tuple[SearchSpace, CostTable]:
+        """Return the search space and its cost table.
 
         Raises:
-            InputError: If there is no such space or table.
+            InputError: If there is no such space or latency table.
         """
         space = SearchSpace.load(self.space)
         timed = self.budget.latency is not None or self.latency_table is not None
@@ -58,32 +53,32 @@ class Asked:
         return space, cost_table(space, self.budget, latencies, resolve_batch(self.batch, latencies))
 
 
-def space_costs(asked: Asked) -> dict[str, Any]:
-    """Least and greatest cost of a space, how many architectures it has, and the all-vanilla network's cost.
+def space_costs(options: CostOptions) -> dict[str, Any]:
+    """Return the size of a space with its least, greatest and all-vanilla cost.
 
-    Under a budget also how many are within it, and how the MACs of all are spread.
+    Under a budget also the number of architectures within it, and the histogram of all MACs.
 
     Raises:
         InputError: If there is no such space, or nothing in it is within the budget.
     """
-    space, table = asked.priced()
-    within = feasible(space, table, asked.budget)
-    plain = Architecture.of(
+    space, table = options.load()
+    within = feasible(space, table, options.budget)
+    vanilla = Architecture.of(
         space.backbone, "vanilla", input_size=space.input_size, num_classes=space.num_classes
     )
     content = {
         "space": space.name,
         "architectures": space.count(),
         "least": table.least(),
-        "all vanilla": vars(plain.cost()),
+        "all vanilla": vars(vanilla.cost()),
         "greatest": table.greatest(),
     }
-    if asked.budget == Budget():
+    if options.budget == Budget():
         return content
     edges, architectures = histogram(table)
     return {
         **content,
-        "budget": asked.budget.limits(),
+        "budget": options.budget.limits(),
         "within_budget": within.count(),
         "share": within.count() / space.count(),
         "slack": within.slack,
@@ -91,15 +86,16 @@ def space_costs(asked: Asked) -> dict[str, Any]:
     }
 
 
-def architecture_cost(what: str, asked: Asked) -> dict[str, Any]:
-    """Cost of an architecture file, or of a choice taken at every block of a space's backbone.
+def architecture_cost(text: str, options: CostOptions) -> dict[str, Any]:
+    """Return the cost of an architecture file, or of a choice at every block of a space's backbone.
 
     Raises:
-        InputError: If it is neither, or latency or memory is asked of one that is not of the space.
+        InputError: If the text is neither, or a latency or memory is wanted and the architecture is not of
+            the space.
     """
-    architecture, name = find_architecture(what, asked.space)
-    if asked.of_device:
-        space, table = asked.priced()
+    architecture, name = find_architecture(text, options.space)
+    if options.latency_table or options.budget.latency or options.budget.memory:
+        space, table = options.load()
         cost = table.cost(space.indices_of(architecture))
     else:
         try:
@@ -107,52 +103,52 @@ def architecture_cost(what: str, asked: Asked) -> dict[str, Any]:
         except ValueError as error:
             raise InputError(f"cost: {error}") from error
     content: dict[str, Any] = {name: cost}
-    if asked.budget != Budget():
-        content["within_budget"] = asked.budget.allows(cost)
+    if options.budget != Budget():
+        content["within_budget"] = options.budget.allows(cost)
     return content
 
 
-def find_architecture(what: str, space: str) -> tuple[Architecture, str]:
-    """An architecture file's, or one choice at every block of a space's backbone; and how to call it.
+def find_architecture(text: str, space: str) -> tuple[Architecture, str]:
+    """Return the architecture of a file, or of a choice at every block of a space's backbone, and its name.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the text is neither.
     """
-    if what.endswith((".yaml", ".yml")):
-        return Architecture.load(what), what
+    if text.endswith((".yaml", ".yml")):
+        return Architecture.load(text), text
     loaded = SearchSpace.load(space)
     sizes = {"input_size": loaded.input_size, "num_classes": loaded.num_classes}
     try:
-        choice = BlockChoice.parse(what)
+        choice = BlockChoice.parse(text)
     except ValueError as error:
-        raise InputError(f"cost: {_hint(what) or error}") from error
-    return Architecture.of(loaded.backbone, choice, **sizes), f"{loaded.backbone}, all {what}"
+        raise InputError(f"cost: {_hint(text) or error}") from error
+    return Architecture.of(loaded.backbone, choice, **sizes), f"{loaded.backbone}, all {text}"
 
 
-def _hint(what: str) -> str:
-    """Return what else a name that is no operator stands for, and how to give that; empty if nothing."""
-    if what in space_names():
-        return f"{what!r} is a search space, not an operator; give --space {what}"
-    if close := get_close_matches(what, space_names(), n=1, cutoff=0.85):
-        return f"{what!r} is neither an operator nor a search space; did you mean --space {close[0]}?"
-    with suppress(OSError, ValueError):  # what no file can be called
-        if (RUNS / what / "study.db").is_file():
-            return f"{what!r} is a study, not an operator; 'nas-recalib export {what}' writes its best"
-        if Path(what).is_file() or Path(f"{what}.yaml").is_file():
-            return f"{what!r} is not an operator; the name of an architecture file ends in .yaml"
+def _hint(name: str) -> str:
+    """Return how to pass a space, study or file that was given as an operator; empty if it is none."""
+    if name in space_names():
+        return f"{name!r} is a search space, not an operator; give --space {name}"
+    if close := get_close_matches(name, space_names(), n=1, cutoff=0.85):
+        return f"{name!r} is neither an operator nor a search space; did you mean --space {close[0]}?"
+    with suppress(OSError, ValueError):  # raised for names that no file can have
+        if (RUNS / name / "study.db").is_file():
+            return f"{name!r} is a study, not an operator; 'nas-recalib export {name}' writes its best"
+        if Path(name).is_file() or Path(f"{name}.yaml").is_file():
+            return f"{name!r} is not an operator; the name of an architecture file ends in .yaml"
     return ""
 
 
 def cost_lines(costs: dict[str, Any]) -> Text:
-    """Return one line for each figure."""
+    """Return a line for each cost."""
     lines = []
     for key, value in costs.items():
         name = printable(key)
         if isinstance(value, dict):
-            macs, params, *others = value
-            short = f"{format_quantity(value[macs])} MACs, {format_quantity(value[params])} params"
-            more = "".join(f", {format_cost(other, value[other])}" for other in others)
-            lines.append(f"{name}: {value[macs]:,} MACs, {value[params]:,} params ({short}{more})")
+            macs, params = value["macs"], value["params"]
+            others = [format_cost(cost, value[cost]) for cost in value if cost not in ("macs", "params")]
+            rounded = (f"{format_quantity(macs)} MACs", f"{format_quantity(params)} params", *others)
+            lines.append(f"{name}: {macs:,} MACs, {params:,} params ({', '.join(rounded)})")
         else:
             text = f"{value:,}" if type(value) is int else value
             lines.append(f"{name.replace('_', ' ')}: {text}")
@@ -160,24 +156,24 @@ def cost_lines(costs: dict[str, Any]) -> Text:
 
 
 def space_lines(costs: dict[str, Any]) -> RenderableType:
-    """Return the lines of `cost_lines`; under a budget also the share that fits, and a histogram of MACs."""
-    figures = cost_lines(
+    """Return the costs of a space; under a budget also the share within it, and a histogram of MACs."""
+    lines = cost_lines(
         {name: costs[name] for name in ("space", "architectures", "least", "all vanilla", "greatest")}
     )
     if "budget" not in costs:
-        return figures
-    within, whole = _readable(costs["within_budget"]), _readable(costs["architectures"])
-    lines = [f"within {Budget(**costs['budget'])}: {within} of {whole} ({100 * costs['share']:.3g}%)"]
+        return lines
+    within, total = _readable(costs["within_budget"]), _readable(costs["architectures"])
+    lines.append(f"\nwithin {Budget(**costs['budget'])}: {within} of {total} ({100 * costs['share']:.3g}%)")
     if any(costs["slack"].values()):
-        slack = " or ".join(f"{format_cost(name, cells)}" for name, cells in costs["slack"].items())
-        lines.append(f"not counted: some that are less than {slack} under a limit")
-    return Group(figures, Text("\n".join(lines)), Text(), _histogram(costs))
+        slack = " or ".join(format_exactly(name, cells) for name, cells in costs["slack"].items())
+        lines.append(f"\nthe count is approximate: it omits some architectures within {slack} of a limit")
+    return Group(lines, Text(), _histogram(costs))
 
 
 def _histogram(costs: dict[str, Any]) -> PlainTable:
     edges, counts = costs["histogram"]["macs"], costs["histogram"]["architectures"]
     limit = costs["budget"].get("macs")
-    longest = max(_BARS[0], min(_BARS[1], columns() - _BESIDE))
+    longest = max(_BARS[0], min(_BARS[1], columns() - _OTHER_COLUMNS))
     rows = [
         (
             f"{format_quantity(low)} to {format_quantity(high)}",
@@ -191,24 +187,25 @@ def _histogram(costs: dict[str, Any]) -> PlainTable:
 
 
 def _readable(count: int) -> str:
-    """12,345 and 1.07e22."""
+    """Return a number such as 12,345 or 1.07e22."""
     return f"{count:,}" if count < 10**6 else f"{count:.3g}".replace("e+", "e")
 
 
-def cost_check(what: str | None, space: str) -> Check:
-    """Counts what the cost command was given by other means, too.
+def cost_check(text: str | None, space: str) -> Check:
+    """Return the counts of FlopCounterMode and thop for an architecture file or a choice.
 
     Raises:
-        InputError: If that is neither an architecture file nor a choice, or thop cannot be imported.
+        InputError: If the text is neither, or thop cannot be imported.
     """
-    if what is None:
+    if text is None:
         raise InputError("check: needs an architecture file, or a choice such as psconv+ab")
-    architecture, _ = find_architecture(what, space)
+    architecture, _ = find_architecture(text, space)
     sizes = {"input_size": architecture.input_size, "num_classes": architecture.num_classes}
     return check_cost(architecture.shape, architecture.blocks, **sizes)
 
 
 def as_dict(check: Check) -> dict[str, Any]:
+    """Return the counts for JSON."""
     return {
         "flop_counter": vars(check.flop_counter),
         "thop": vars(check.thop),
@@ -218,23 +215,19 @@ def as_dict(check: Check) -> dict[str, Any]:
 
 
 def check_lines(check: Check) -> Text:
-    """Return one line for each counter, and one for each reason why thop's count differs."""
-    same = "the same" if check.flop_counter == check.ours else f"{_signed(check.flop_counter - check.ours)}"
+    """Return a line for each counter, and one for each reason why thop's count differs."""
+    same = "the same" if check.flop_counter == check.ours else _counts(check.flop_counter - check.ours, "+")
     lines = [
-        f"FlopCounterMode on the whole network: {_plain(check.flop_counter)}: {same}",
-        f"thop on the whole network: {_plain(check.thop)}: {_signed(check.thop - check.ours)}",
-        *(f"  {_signed(one.cost)}: {one.times} x {one.why}" for one in check.differences),
+        f"FlopCounterMode on the whole network: {_counts(check.flop_counter)}: {same}",
+        f"thop on the whole network: {_counts(check.thop)}: {_counts(check.thop - check.ours, '+')}",
+        *(f"  {_counts(d.cost, '+')}: {d.times} x {d.why}" for d in check.differences),
     ]
     if check.unexplained == Cost(0, 0):
-        lines.append("ours and these differences are thop's count, to the last digit")
+        lines.append("our count and these differences add up to thop's count, to the last digit")
     else:
-        lines.append(f"not explained: {_signed(check.unexplained)}")
+        lines.append(f"not explained: {_counts(check.unexplained, '+')}")
     return Text("\n".join(lines))
 
 
-def _plain(cost: Cost) -> str:
-    return f"{cost.macs:,} MACs, {cost.params:,} params"
-
-
-def _signed(cost: Cost) -> str:
-    return f"{cost.macs:+,} MACs, {cost.params:+,} params"
+def _counts(cost: Cost, sign: str = "") -> str:
+    return f"{cost.macs:{sign},} MACs, {cost.params:{sign},} params"

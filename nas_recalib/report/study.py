@@ -1,4 +1,4 @@
-"""Terminal tables of a study: results, how sure the best is, status, details of a trial."""
+"""Terminal tables of a study: results, how certain the best trial is, status, details of a trial."""
 
 from collections.abc import Sequence
 
@@ -6,29 +6,33 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.costs import format_quantity
+from nas_recalib.costs import Budget, format_quantity
 from nas_recalib.errors import printable
 from nas_recalib.report.terminal import PlainTable, duration
 from nas_recalib.study.statistics import MIN_VALUES
 from nas_recalib.study.status import RunningTrial, StudyStatus, TrialDetails
 from nas_recalib.study.summary import ENOUGH_FOR_IMPORTANCE, Summary, TrialRow, leaders, pareto_objectives
 
-_MORE = f"add --confirm {MIN_VALUES} or more"
+_TOO_FEW = f"add --confirm {MIN_VALUES} or more"
 
 
 def verdict(summary: Summary) -> str:
-    """Whether the leaders can be told apart; where none was confirmed, how to find out."""
+    """Return whether the best trial is clearly better than the others, or how to find out."""
     diverged = [row for row in summary.rows if row.diverged]
-    sentences = [
-        _of_the_leaders(summary),
-        f"{_trial_counts(diverged)} diverged with a new seed" if diverged else "",
-        _of_the_unconfirmed(summary),
-    ]
-    return ". ".join(filter(None, sentences))
+    unconfirmed = [row for row in leaders(summary.rows) if row.confirmed is None]
+    sentences = [_compare_leaders(summary)]
+    if diverged:
+        sentences.append(f"{_trial_numbers(diverged)} diverged with a new seed")
+    if unconfirmed and summary.best.confirmed is not None:
+        sentences.append(
+            f"not confirmed among the leaders: {_trial_numbers(unconfirmed)}; run the search again with "
+            "--confirm N to re-train them"
+        )
+    return ". ".join(sentences)
 
 
 def confirmation_text(row: TrialRow) -> str:
-    """As in `0.8100 ± 0.0040 (3)`, the mean over so many new seeds; empty where there are none.
+    """Return the mean over new seeds, such as `0.8100 ± 0.0040 (3)` for three; empty without any.
 
     An interval that would reach beyond 0 or 1 is written by its ends: `0.9800, 0.9312 to 1.0000 (3)`.
     """
@@ -45,17 +49,21 @@ def confirmation_text(row: TrialRow) -> str:
 
 
 def accuracy_text(row: TrialRow) -> str:
-    """What is known of a trial's accuracy, in a line of text; what was confirmed comes first."""
+    """Return a trial's accuracy in a line of text, beginning with that over new seeds if there is one."""
+    searched = f"{row.accuracy:.4f} ± {row.standard_error:.4f}"
     if row.confirmation is None:
-        return f"accuracy {row.accuracy:.4f} ± {row.standard_error:.4f}"
+        return f"accuracy {searched}"
     if row.diverged:
-        return (
-            f"accuracy {row.accuracy:.4f} ± {row.standard_error:.4f} in the search, {confirmation_text(row)}"
-        )
+        return f"accuracy {searched} in the search, {confirmation_text(row)}"
     return f"accuracy {confirmation_text(row)} over new seeds, {row.accuracy:.4f} in the search"
 
 
-def _of_the_leaders(summary: Summary) -> str:
+def budget_text(budget: Budget) -> str:
+    """Return `within 4.000G MACs`, or `without a budget`."""
+    return f"within {budget}" if budget.limits() else "without a budget"
+
+
+def _compare_leaders(summary: Summary) -> str:
     best = summary.best
     if best.confirmation is None or best.confirmed is None:
         return (
@@ -66,32 +74,25 @@ def _of_the_leaders(summary: Summary) -> str:
         row for row in summary.rows if row.confirmed is not None and not row.over_limit and row is not best
     ]
     tied = [row for row in rivals if row.number in summary.tied]
-    count = _seeds([best, *(tied or rivals)])
+    count = _seed_count([best, *(tied or rivals)])
     if not rivals:
-        few = f", too few for an interval: {_MORE}" if best.confirmation.half_width is None else ""
-        return f"trial {best.number} alone was confirmed, with {count}{few}"
+        few = f", too few for an interval: {_TOO_FEW}" if best.confirmation.half_width is None else ""
+        return f"only trial {best.number} was confirmed, with {count}{few}"
     if best.confirmation.half_width is None:
         return (
-            f"{_trial_counts(rivals)} cannot be told apart from {best.number}: "
-            f"too few seeds for an interval ({count}): {_MORE}"
+            f"trial {best.number} is not distinguishable from {_trial_numbers(rivals)}: "
+            f"too few seeds for an interval ({count}): {_TOO_FEW}"
         )
     if not tied:
-        return f"trial {best.number} is better than {_trial_counts(rivals)} at 95% with {count}"
+        return f"trial {best.number} is better than {_trial_numbers(rivals)} at 95% with {count}"
     least = min([best, *tied], key=lambda row: row.macs)
     return (
-        f"{_trial_counts(tied)} cannot be told apart from {best.number} at 95% with {count}; "
-        f"{least.number} has the fewest MACs of them"
+        f"trial {best.number} is not distinguishable from {_trial_numbers(tied)} at 95% with {count}; "
+        f"trial {least.number} has the fewest MACs of them"
     )
 
 
-def _of_the_unconfirmed(summary: Summary) -> str:
-    waiting = [row for row in leaders(summary.rows) if row.confirmed is None]
-    if summary.best.confirmed is None or not waiting:
-        return ""
-    return f"among the leaders of the search, not confirmed: {_trial_counts(waiting)}; --confirm N goes on"
-
-
-def _seeds(rows: Sequence[TrialRow]) -> str:
+def _seed_count(rows: Sequence[TrialRow]) -> str:
     counts = [len(row.confirmation.accuracies) for row in rows if row.confirmation]
     least, most = min(counts), max(counts)
     if least < most:
@@ -99,54 +100,48 @@ def _seeds(rows: Sequence[TrialRow]) -> str:
     return "1 new seed" if most == 1 else f"{most} new seeds"
 
 
-def _trial_counts(rows: Sequence[TrialRow]) -> str:
-    """As in `trial 31` or `trials 12, 7 and 4`."""
+def _trial_numbers(rows: Sequence[TrialRow]) -> str:
+    """Return `trial 31` or `trials 12, 7 and 4`."""
     *others, last = (str(row.number) for row in rows)
     return f"trials {', '.join(others)} and {last}" if others else f"trial {last}"
 
 
 def study_tables(summary: Summary, top: int) -> RenderableType:
-    """Best architecture, trials, front and importance of a study, one below the other."""
-    best = summary.best
+    """Return the headline, the best `top` trials, the front, the best blocks and the importances."""
+    volume = f" (hypervolume {summary.hypervolumes[-1][1]:.4f})" if summary.hypervolumes else ""
+    front = [row for number in summary.front for row in summary.rows if row.number == number]
+    title = f"Front of {' against '.join(pareto_objectives(summary.config))}{volume}"
     parts: list[RenderableType] = [
         Text("\n".join(map(printable, _headline(summary).splitlines()))),
-        Text(),
         _trials("Trials", summary.rows[:top]),
-        Text(),
-        _trials(
-            f"Front of {' against '.join(pareto_objectives(summary.config))}{_volume(summary)}",
-            [row for number in summary.front for row in summary.rows if row.number == number],
-        ),
-        Text(),
-        _blocks(best),
-        Text(),
+        _trials(title, front),
+        _blocks(summary.best),
         _importance(summary),
     ]
-    return Group(*parts)
-
-
-def _volume(summary: Summary) -> str:
-    return f" (hypervolume {summary.hypervolumes[-1][1]:.4f})" if summary.hypervolumes else ""
+    return Group(parts[0], *(line for part in parts[1:] for line in (Text(), part)))
 
 
 def _headline(summary: Summary) -> str:
     best, config, fidelity = summary.best, summary.config, summary.config.fidelity
-    pruned = sum(row.pruned for row in summary.rows)
-    failed = "".join(f", {n} {kind}" for kind, n in summary.failures.items())
+    counts = {
+        "pruned": sum(row.pruned for row in summary.rows),
+        "duplicates answered from cache": summary.cached,
+        **summary.failures,
+    }
+    others = "".join(f", {count} {name}" for name, count in counts.items() if count)
     return (
-        f"{summary.study}: {summary.counts} ({pruned} pruned), "
-        f"{summary.cached} duplicates answered from cache{failed}\n"
-        f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
+        f"{summary.study}: {summary.counts}{others}\n"
+        f"{budget_text(config.budget)}, on {config.data}: {fidelity['resolution']} px, "
         f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
         f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
         f"best: trial {best.number}, {accuracy_text(best)}, "
-        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{timed_text(best)}\n"
+        f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{latency_text(best)}\n"
         f"{verdict(summary)}"
     )
 
 
-def timed_text(row: TrialRow) -> str:
-    """A trial's latency, predicted and measured, to go after its other figures; empty where there is none."""
+def latency_text(row: TrialRow) -> str:
+    """Return a trial's predicted and measured latency, to append to other figures; empty without one."""
     if row.latency_ms is None:
         return ""
     measured = "not measured" if row.measured_ms is None else f"{row.measured_ms:.3f} ms measured"
@@ -156,10 +151,14 @@ def timed_text(row: TrialRow) -> str:
 
 def _trials(title: str, rows: Sequence[TrialRow]) -> PlainTable:
     timed = any(row.latency_ms is not None for row in rows)
-    latency = ("ms predicted", "measured") if timed else ()
     confirmed = any(row.confirmation for row in rows)
-    confirmation = ("confirmed, 95% (seeds)",) if confirmed else ()
-    headings = ("trial", *confirmation, "accuracy", "MACs", "params", *latency, "epochs", "s")
+    headings = (
+        "trial",
+        *(("confirmed, 95% (seeds)",) if confirmed else ()),
+        *("accuracy", "MACs", "params"),
+        *(("ms predicted", "measured") if timed else ()),
+        *("epochs", "s"),
+    )
     cells = [
         (
             str(row.number),
@@ -195,23 +194,21 @@ def _blocks(row: TrialRow) -> PlainTable:
 
 def _importance(summary: Summary) -> RenderableType:
     title = "Importance for accuracy"
-    if not summary.importance:
-        return Text(f"{title}: {_without_importance(summary)}")
-    cells = [(position, f"{share:.3f}") for position, share in summary.importance.items()]
-    return PlainTable(("position", "share"), "lr", cells, title)
-
-
-def _without_importance(summary: Summary) -> str:
+    if summary.importance:
+        cells = [(position, f"{share:.3f}") for position, share in summary.importance.items()]
+        return PlainTable(("position", "share"), "lr", cells, title)
     complete = [row for row in summary.rows if not row.pruned]
     if len(complete) < ENOUGH_FOR_IMPORTANCE:
-        return f"needs {ENOUGH_FOR_IMPORTANCE} trials trained to the end ({len(complete)} so far)"
-    if len({row.accuracy for row in complete}) == 1:
-        return f"unknown, all {len(complete)} trials have the same accuracy"
-    return "unknown, the trials do not differ in their choices"
+        reason = f"needs {ENOUGH_FOR_IMPORTANCE} trials trained to the end ({len(complete)} so far)"
+    elif len({row.accuracy for row in complete}) == 1:
+        reason = f"unknown, all {len(complete)} trials have the same accuracy"
+    else:
+        reason = "unknown, the trials do not differ in their choices"
+    return Text(f"{title}: {reason}")
 
 
 def status_tables(status: StudyStatus) -> RenderableType:
-    """Counts in two lines, then what is being trained."""
+    """Return the counts of a study in two lines, then its running trials."""
     best = f", best {status.best[1]:.4f} (trial {status.best[0]})" if status.best else ""
     counts = {
         "running": len(status.running),
@@ -219,15 +216,13 @@ def status_tables(status: StudyStatus) -> RenderableType:
         "enqueued": status.waiting,
         **{f"failed: {kind}": count for kind, count in status.failures.items()},
     }
-    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing running"
-    head = f"{status.study}: {status.trained} trained{best}, {status.per_hour} in the last hour\n{told}"
-    if not status.running:
-        return Text(head)
-    return Group(Text(head), Text(), _running(status))
+    line = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing running"
+    head = f"{status.study}: {status.trained} trained{best}, {status.per_hour} in the last hour\n{line}"
+    return Group(Text(head), Text(), _running(status)) if status.running else Text(head)
 
 
 def trial_tables(details: TrialDetails) -> RenderableType:
-    """Everything about a trial, line by line."""
+    """Return everything about a trial, line by line."""
     lines = [f"trial {details.number}: {details.state}, begun {details.started}, ended {details.finished}"]
     if details.resumed_by is not None:
         lines.append(f"resumed by trial {details.resumed_by}")
@@ -237,23 +232,23 @@ def trial_tables(details: TrialDetails) -> RenderableType:
 
 
 def _running(status: StudyStatus) -> PlainTable:
-    beating = any(one.heartbeat_age is not None for one in status.running)
-    heartbeat = ("heartbeat",) if beating else ()  # a search that has its storage to itself needs none
+    has_heartbeats = any(trial.heartbeat_age is not None for trial in status.running)
     rows = [
         (
-            str(one.number),
-            one.worker,
-            duration(one.seconds),
-            *((_heartbeat(one),) if beating else ()),
-            f"{one.epochs}/{status.epochs}",
-            "" if one.accuracy is None else f"{one.accuracy:.4f}",
-            one.operators,
+            str(trial.number),
+            trial.worker,
+            duration(trial.seconds),
+            *((_heartbeat(trial),) if has_heartbeats else ()),
+            f"{trial.epochs}/{status.epochs}",
+            "" if trial.accuracy is None else f"{trial.accuracy:.4f}",
+            trial.operators,
         )
-        for one in status.running
+        for trial in status.running
     ]
+    heartbeat = ("heartbeat",) if has_heartbeats else ()
     headings = ("trial", "worker", "since", *heartbeat, "epoch", "accuracy", "operators (blocks each)")
     return PlainTable(headings, "rl" + "r" * (len(headings) - 3) + "l", rows)
 
 
-def _heartbeat(one: RunningTrial) -> str:
-    return "none" if one.heartbeat_age is None else f"{duration(max(0.0, one.heartbeat_age))} ago"
+def _heartbeat(trial: RunningTrial) -> str:
+    return "none" if trial.heartbeat_age is None else f"{duration(max(0.0, trial.heartbeat_age))} ago"

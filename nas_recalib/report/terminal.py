@@ -1,7 +1,8 @@
-"""Tables and lines of text on standard output, fitted to the terminal."""
+"""Plain tables that fit the terminal, durations and the estimate of the time left."""
 
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len, chop_cells
@@ -10,17 +11,17 @@ from rich.text import Text
 
 from nas_recalib.errors import encodable, printable
 
-UNFOLDED = 10_000  # columns where output is no terminal: as good as endless
+UNFOLDED = 10_000  # columns where output is no terminal, so that nothing wraps
 _NARROWEST = 20  # columns; a terminal that claims fewer scrolls
 _GAP, _INDENT = 2, 4
-_READABLE = 24  # columns that text gets before it moves to a line of its own
+_READABLE = 24  # columns that text needs; with fewer it moves to a further line
 _WORD = re.compile(r"(?:\d+ )?\S+\s*")  # with the count before it
 _BREAK = re.compile(r"[^+,;:=(/_-]*[+,;:=(/_-]?")
 
 
 @dataclass(frozen=True)
 class PlainTable:
-    """A table without rules that fits its terminal and never cuts a cell.
+    """Table without rules that fits its terminal and never cuts a cell.
 
     Where the columns do not fit side by side, text wraps; where that leaves it too narrow to read, each row
     continues on an indented line. Numbers are neither wrapped nor shortened.
@@ -28,7 +29,7 @@ class PlainTable:
     Attributes:
         headings: Headings of the columns.
         layout: One letter for each column: "r" for numbers, aligned on the right, "l" for text, and "w" for
-            words that a reader copies, which are not wrapped either.
+            words that a user copies, which are not wrapped either.
         rows: Cells, in the order of the headings.
         title: Line above the headings, if there is one.
     """
@@ -48,17 +49,14 @@ class PlainTable:
         """Return the lines of the title and headings, and those of the rows.
 
         Args:
-            width: Number of columns to fit into.
-            encoding: Encoding of the output, in which "±" may need more columns than one.
+            width: Number of columns of the terminal.
+            encoding: Encoding of the output, in which "±" may need more than one column.
         """
         rows = [[encodable(printable(cell), encoding) for cell in row] for row in (self.headings, *self.rows)]
         groups = self._groups([max(map(cell_len, column)) for column in zip(*rows, strict=True)], width)
-        heads, *others = (
-            [line for row in rows[:1] for line in self._row(row, groups)],
-            *[self._row(row, groups) for row in rows[1:]],
-        )
+        heads, *others = (list(self._row(row, groups)) for row in rows)
         title = _wrapped(encodable(printable(self.title), encoding), width) if self.title else []
-        return [*title, *heads], [line for row in others for line in row]
+        return [*title, *heads], [line for lines in others for line in lines]
 
     def _groups(self, widths: Sequence[int], width: int) -> list[dict[int, int]]:
         """Return the columns of each line of a row, with their widths."""
@@ -99,7 +97,7 @@ class PlainTable:
 
 def print_table(renderable: RenderableType) -> None:
     """Print to standard output: fitted to a terminal, unfolded and uncoloured elsewhere."""
-    console = Console(markup=False, emoji=False)  # what is written is what is meant
+    console = Console(markup=False, emoji=False)  # `[red]` and `:x:` in names are no markup
     if console.is_terminal:
         console.print(renderable, width=max(_NARROWEST, console.width))
         return
@@ -110,20 +108,35 @@ def print_table(renderable: RenderableType) -> None:
 
 
 def columns() -> int:
-    """Return the width of the terminal, 80 where output is none."""
+    """Return the width of the terminal, or 80 where output is no terminal."""
     console = Console()
     return console.width if console.is_terminal else 80
 
 
 def duration(seconds: float) -> str:
-    """As in `1 h 05 min` or `3 min 20 s`."""
+    """Return a duration such as `1 h 05 min` or `3 min 20 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
+def remaining_seconds(clock: Callable[[], float] = time.monotonic) -> Callable[[int], float]:
+    """Return a function that estimates the time left from the pace since now.
+
+    Call it once after each piece of work, with the number of pieces that are left.
+    """
+    start, done = clock(), 0
+
+    def remaining(left: int) -> float:
+        nonlocal done
+        done += 1
+        return (clock() - start) / done * left
+
+    return remaining
+
+
 def _wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text, broken between words, inside those that are too long after a separator."""
+    """Return the lines of a text, broken between words; words that are too long break after a separator."""
     lines, line = [], ""
     for piece in _pieces(text, width):
         if line and cell_len(line + piece.rstrip()) > width:

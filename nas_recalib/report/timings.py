@@ -1,19 +1,18 @@
-"""Terminal tables of operator timings and of latency tables."""
+"""Terminal tables of operator timings and of latency tables, and progress lines of a calibration."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from nas_recalib.latency import LatencyTable
-from nas_recalib.report.terminal import PlainTable
+from nas_recalib.latency.table import LatencyTable
+from nas_recalib.report.terminal import PlainTable, duration, remaining_seconds
 from nas_recalib.timing.run import Mean, Result, geometric_means
 
 
 def timing_tables(results: Sequence[Result]) -> RenderableType:
-    """Every case, and the geometric means over each set's places."""
+    """Return a table of all cases and one of the geometric means over the places of each set."""
     return Group(_cases(results), Text(), _means(geometric_means(results)))
 
 
@@ -31,15 +30,14 @@ def _cases(results: Sequence[Result]) -> PlainTable:
             )
         )
     headings = ("set", "place", "batch", "choice", "vanilla ms", "ms", "ratio", "quartiles", "samples")
-    return PlainTable(headings, "llrlrrrrr", rows, "Time against vanilla")
+    return PlainTable(headings, "llrlrrrrr", rows, "Time relative to vanilla")
 
 
 def _means(means: Sequence[Mean]) -> PlainTable:
     rows = [
         (
             *(mean.set, mean.sizes, str(mean.batch), mean.choice, str(mean.places)),
-            f"{mean.ratio:.3f}",
-            f"{mean.worst:.3f}",
+            *(f"{mean.ratio:.3f}", f"{mean.worst:.3f}"),
         )
         for mean in means
     ]
@@ -47,43 +45,38 @@ def _means(means: Sequence[Mean]) -> PlainTable:
     return PlainTable(headings, "llrlrrr", rows, "Geometric means")
 
 
-@dataclass
-class RoundReporter:
-    """Tells of every round, and how long the rest will take.
+def round_reporter(
+    say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[LatencyTable], None]:
+    """Return a function that prints a line about the last round of a table, with the time left.
 
-    Attributes:
-        say: Takes each line.
-        clock: Tells the seconds.
+    Args:
+        say: Function that prints a line.
+        clock: Function that returns the time in seconds.
     """
+    remaining = remaining_seconds(clock)
 
-    say: Callable[[str], None]
-    clock: Callable[[], float] = time.monotonic
-    _begun: float = field(init=False)
-    _told: int = 0
-
-    def __post_init__(self) -> None:
-        self._begun = self.clock()
-
-    def __call__(self, table: LatencyTable) -> None:
-        self._told += 1
-        done = table.rounds[-1]
-        left = (self.clock() - self._begun) / self._told * (table.wanted - len(table.rounds))
-        self.say(
-            f"round {len(table.rounds)}/{table.wanted}: {done.network_ns / 1e6:.2f} ms, "
-            f"the reference {done.reference_ns / 1e6:.2f} ms, about {left:.0f} s left"
+    def report(table: LatencyTable) -> None:
+        last, count = table.rounds[-1], len(table.rounds)
+        say(
+            f"round {count}/{table.wanted}: {last.network_ns / 1e6:.2f} ms, reference "
+            f"{last.reference_ns / 1e6:.2f} ms, about {duration(remaining(table.wanted - count))} left"
         )
+
+    return report
 
 
 def latency_summary(table: LatencyTable) -> RenderableType:
-    """How well entries make up networks, and for each position its fastest and slowest choice."""
+    """Return the fit of a table with its errors, and the fastest and slowest choice of each position."""
     conditions, fit = table.conditions, table.fit
     compiled = ", compiled" if conditions.compile else ""
     lines = (
-        f"{table.space.name} on {conditions.device}, batch {conditions.batch}, {conditions.dtype}{compiled}",
-        f"the reference, the first choice everywhere: {table.reference_ms:.3f} ms",
-        f"a network: {fit.intercept * 1e3:.3f} ms + {fit.slope:.3f} * its entries; over the "
-        f"{len(table.rounds)} rounds half are within {fit.typical_error:.1%}, nine tenths within "
-        f"{fit.large_error:.1%}",
+        f"{table.space.name} on {conditions.device}, batch size {conditions.batch}, "
+        f"{conditions.dtype}{compiled}",
+        f"reference (the first choice everywhere): {table.reference_ms:.3f} ms",
+        f"predicted latency = {fit.intercept * 1e3:.3f} ms + {fit.slope:.3f} * sum of its entries; error "
+        f"over {len(table.rounds)} rounds: median {fit.typical_error:.1%}, "
+        f"90th percentile {fit.large_error:.1%}",
     )
     return Group(*(Text(line) for line in lines), Text(), _positions(table))
 
@@ -91,14 +84,11 @@ def latency_summary(table: LatencyTable) -> RenderableType:
 def _positions(table: LatencyTable) -> PlainTable:
     rows = []
     for position, row in zip(table.space.positions, table.entries, strict=True):
-        choices = dict(zip(map(str, position.choices), row, strict=True))
-        shown = {
-            "first": str(position.choices[0]),
-            "fastest": min(choices, key=lambda name: choices[name].median),
-            "slowest": max(choices, key=lambda name: choices[name].median),
-        }
+        entries = dict(zip(map(str, position.choices), row, strict=True))
+        by_time = sorted(entries, key=lambda name: entries[name].median)
+        shown = {"first": str(position.choices[0]), "fastest": by_time[0], "slowest": by_time[-1]}
         for which, name in shown.items():
-            entry = choices[name]
+            entry = entries[name]
             spread = (entry.upper - entry.lower) / entry.median
             figures = (f"{entry.median * 1e3:.3f}", str(entry.samples), f"{spread:.1%}")
             rows.append((position.name, which, name, *figures))

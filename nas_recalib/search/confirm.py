@@ -10,8 +10,8 @@ import optuna
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
-from nas_recalib.latency import Measured, measure_architectures
 from nas_recalib.latency.conditions import Conditions
+from nas_recalib.latency.measure import Measurement, measure_architectures
 from nas_recalib.pricing import Latencies
 from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.report.terminal import duration
@@ -81,7 +81,7 @@ FINALISTS = 3
 _VISITS = 3
 _SECONDS = 2.0
 
-Measure = Callable[[Sequence[Architecture]], list[Measured]]
+Measure = Callable[[Sequence[Architecture]], list[Measurement]]
 
 
 def measure_finalists(
@@ -121,7 +121,7 @@ def _on_its_device(latencies: Latencies) -> Measure:
     conditions = Conditions(**latencies.conditions)
     settings = conditions.settings(seconds=_SECONDS)
 
-    def measure(architectures: Sequence[Architecture]) -> list[Measured]:
+    def measure(architectures: Sequence[Architecture]) -> list[Measurement]:
         reference = Architecture.parse(latencies.reference)
         return measure_architectures(
             architectures, settings, conditions.batch, reference, reference_ms=latencies.reference_ms
@@ -136,7 +136,7 @@ def _next(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
     return [row for row in within if row.measured_ms is None]
 
 
-def _line(row: TrialRow, result: Measured, budget: Budget) -> str:
+def _line(row: TrialRow, result: Measurement, budget: Budget) -> str:
     over = ", over the limit" if budget.latency and result.median_ms * 1e6 > budget.latency else ""
     quartiles = f"{result.lower:.3f} to {result.upper:.3f}"
     told = f"{result.median_ms:.3f} ms measured ({quartiles}), {row.latency_ms:.3f} ms predicted"

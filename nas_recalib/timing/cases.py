@@ -1,10 +1,10 @@
-"""Cases of the operator benchmark: layers, blocks and networks at the papers' sizes, as pairs of calls."""
+"""Cases of the operator benchmark: layers, blocks and networks at the papers' sizes, and their settings."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from nas_recalib.timing.paired import Call
 Set = Literal["layers", "blocks", "networks"]
 Sizes = Literal["imagenet", "cifar"]
 
-SETS: tuple[Set, ...] = ("layers", "blocks", "networks")
-SIZES: tuple[Sizes, ...] = ("imagenet", "cifar")
+SETS: tuple[Set, ...] = get_args(Set)
+SIZES: tuple[Sizes, ...] = get_args(Sizes)
 MODES = ("forward", "train")
 MSAR: Mapping[Sizes, str] = {"imagenet": "msar(reduction=16)", "cifar": "msar(reduction=3)"}  # as printed
 CHOICES: Mapping[Sizes, tuple[str, ...]] = {
@@ -35,35 +35,38 @@ _LAYERS: dict[Sizes, tuple[tuple[int, int], ...]] = {
 }
 _BATCH: dict[Sizes, int] = {"imagenet": 32, "cifar": 128}
 _INFERENCE_BATCHES = (1, 8, 32)
+DTYPES = ("float32", "bfloat16")
+MEMORY_FORMATS = ("channels_last", "contiguous")
+_MAX_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Place:
-    """Something that takes a choice and keeps the shape of its input and output whatever it is given.
+    """Place for a choice: a layer, block or network whose shapes are the same for every choice.
 
     Attributes:
-        set: What kind of thing it is.
-        sizes: Whose images it is made for.
-        name: As tables show it: `64@56` (channels, side), `resnet50 layer1.1`, `resnet50`.
-        shape: Of one input, (C, H, W).
-        build: Gives the module with a choice in it, by torch's global generator.
+        set: Kind of the place: layers, blocks or networks.
+        sizes: Data set whose image sizes the place has.
+        name: Name in tables: `64@56` (channels, side), `resnet50 layer1.1`, `resnet50`.
+        shape: Shape of one input, (C, H, W).
+        build: Function that returns the module with a choice, initialised by torch's global generator.
     """
 
     set: Set
     sizes: Sizes
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     build: Callable[[BlockChoice], nn.Module]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A choice to be timed against vanilla.
+    """A choice that is timed against vanilla at the same place.
 
     Attributes:
-        place: Where both stand.
-        choice: The one that is not vanilla.
-        batch: Inputs at once.
+        place: Layer, block or network of both.
+        choice: Choice to compare with vanilla.
+        batch: Batch size.
     """
 
     place: Place
@@ -71,8 +74,8 @@ class Case:
     batch: int
 
     @property
-    def input_shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W)."""
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input, (N, C, H, W)."""
         return (self.batch, *self.place.shape)
 
     def __str__(self) -> str:
@@ -80,7 +83,7 @@ class Case:
 
 
 def layers(sizes: Sizes) -> tuple[Place, ...]:
-    """The 3x3 convolutions of each stage's blocks of stride 1, alone."""
+    """Return a place for the 3x3 convolution of each stage's blocks of stride 1."""
 
     def build(channels: int, choice: BlockChoice) -> nn.Module:
         return build_convolution(choice.convolution, channels, channels, 1)
@@ -92,20 +95,18 @@ def layers(sizes: Sizes) -> tuple[Place, ...]:
 
 
 def blocks(sizes: Sizes) -> tuple[Place, ...]:
-    """The second block of each stage, the first that keeps its input's shape."""
+    """Return a place for the second block of each stage, the first that keeps its input's shape."""
     backbone = get_backbone(_BACKBONES[sizes])
     _, shapes = fixed_cost(backbone, backbone.input_size, backbone.num_classes, 3)
-    places = []
-    for name, spec in backbone.blocks().items():
-        if name.endswith(".1"):
-            _, channels, height, width = shapes[name]
-            shape = (channels, height, width)
-            places.append(Place("blocks", sizes, f"{backbone.name} {name}", shape, spec.build))
-    return tuple(places)
+    return tuple(
+        Place("blocks", sizes, f"{backbone.name} {name}", shapes[name][1:], spec.build)
+        for name, spec in backbone.blocks().items()
+        if name.endswith(".1")
+    )
 
 
 def networks(sizes: Sizes) -> tuple[Place, ...]:
-    """ResNet-50 or ResNet-20, with one choice at every block."""
+    """Return the place that is ResNet-50 or ResNet-20, with one choice at every block."""
     backbone = get_backbone(_BACKBONES[sizes])
 
     def build(choice: BlockChoice) -> nn.Module:
@@ -115,11 +116,7 @@ def networks(sizes: Sizes) -> tuple[Place, ...]:
     return (Place("networks", sizes, backbone.name, (3, side, side), build),)
 
 
-_PLACES: dict[Set, Callable[[Sizes], tuple[Place, ...]]] = {
-    "layers": layers,
-    "blocks": blocks,
-    "networks": networks,
-}
+_PLACES = {"layers": layers, "blocks": blocks, "networks": networks}
 
 
 def list_cases(
@@ -130,18 +127,19 @@ def list_cases(
     mode: str = "forward",
     batch_size: int | None = None,
 ) -> list[Case]:
-    """The cases of the sets and sizes named; a layer takes only choices without recalibration.
+    """Return the cases of the named sets and sizes; a layer takes only choices without recalibration.
 
     Args:
         which: One of `SETS`, or "all".
         sizes: One of `SIZES`, or "all".
-        choices: Written as in a search space (default: `CHOICES`, the papers' operators at the widths that
-            they have in the papers' networks of these sizes).
-        mode: One of `MODES`; a ResNet-50 is timed at batch 1, 8 and 32 forward, at 32 in training.
-        batch_size: For all cases (default: 32 of ImageNet's size, 128 of CIFAR's).
+        choices: Choices as in a search space (default: `CHOICES`, the papers' operators at the widths of the
+            papers' networks of these sizes).
+        mode: One of `MODES`.
+        batch_size: Batch size of all cases (default: 32 for ImageNet, 128 for CIFAR, and 1, 8 and 32 for a
+            ResNet-50 forward).
 
     Raises:
-        InputError: If a word is unknown, a choice does not fit, or one has nowhere to stand.
+        InputError: If a word is unknown, or a choice does not fit any or all of the places.
     """
     require_one_of("set", which, (*SETS, "all"))
     require_one_of("sizes", sizes, (*SIZES, "all"))
@@ -157,16 +155,20 @@ def list_cases(
         for choice in _parse(choices or CHOICES[size])
         if kind != "layers" or choice.recalibration == NONE
     ]
-    nowhere = [choice for choice in _parse(choices) if choice not in {case.choice for case in cases}]
-    if nowhere:
-        raise InputError(f"choice: {nowhere[0]} recalibrates a block, and the set 'layers' has none")
+    unused = [choice for choice in _parse(choices) if choice not in {case.choice for case in cases}]
+    if unused:
+        raise InputError(f"choice: {unused[0]} recalibrates a block, but the set 'layers' has no blocks")
     for case in {(case.place.set, case.place.name, case.choice): case for case in cases}.values():
-        _refuse_misfit(case, training=mode == "train")
+        try:
+            with torch.device("meta"), torch.no_grad():
+                case.place.build(case.choice).train(mode == "train")(torch.empty(case.input_shape))
+        except ValueError as error:
+            raise InputError(f"choice: {case}: {error}") from error
     return cases
 
 
 def require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raises InputError unless a value is one of those allowed."""
+    """Raise InputError unless a value is allowed."""
     if value not in allowed:
         raise InputError(f"{name}: {value!r} is not one of {', '.join(allowed)}")
 
@@ -178,45 +180,28 @@ def _parse(choices: Sequence[str]) -> list[BlockChoice]:
         raise InputError(f"choice: {error}") from error
 
 
-def _batches(kind: Set, sizes: Sizes, mode: str, batch_size: int | None) -> Iterator[int]:
-    if batch_size is not None:
-        yield batch_size
-    elif kind == "networks" and sizes == "imagenet" and mode == "forward":
-        yield from _INFERENCE_BATCHES
-    else:
-        yield _BATCH[sizes]
-
-
-def _refuse_misfit(case: Case, *, training: bool) -> None:
-    """Runs a case once on the meta device, where it costs nothing."""
-    try:
-        with torch.device("meta"), torch.no_grad():
-            case.place.build(case.choice).train(training)(torch.empty(case.input_shape))
-    except ValueError as error:
-        raise InputError(f"choice: {case}: {error}") from error
-
-
-DTYPES = ("float32", "bfloat16")
-MEMORY_FORMATS = ("channels_last", "contiguous")
-_MOST_SECONDS = 3600
+def _batches(kind: Set, sizes: Sizes, mode: str, batch_size: int | None) -> tuple[int, ...]:
+    if batch_size is None and (kind, sizes, mode) == ("networks", "imagenet", "forward"):
+        return _INFERENCE_BATCHES
+    return (_BATCH[sizes] if batch_size is None else batch_size,)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How cases are timed.
+    """Settings of timings.
 
     Attributes:
-        device: Where.
-        mode: "forward" is inference; "train" is forward and backward with batch norm in training.
-        dtype: Of convolutions: float32, or bfloat16 under autocast.
-        memory_format: Of inputs and weights, channels_last or contiguous.
-        threads: Of the CPU (default: half of its cores).
-        seconds: Spent on each case, beside warming up; slow ones take five rounds however long.
-        compile: Whether both sides are compiled first, each as one graph.
-        seed: Of weights, inputs and gradients.
+        device: Device to time on.
+        mode: "forward" for inference, "train" for forward and backward with batch norm in training mode.
+        dtype: Type of the convolutions: float32, or bfloat16 under autocast.
+        memory_format: Memory format of inputs and weights, channels_last or contiguous.
+        threads: Number of CPU threads (default: half of the cores).
+        seconds: Time for each case without warm-up; slow cases take a few rounds, however long.
+        compile: Whether the modules are compiled first, each as one graph.
+        seed: Seed of weights, inputs and gradients.
 
     Raises:
-        InputError: If a value is not allowed; it is named.
+        InputError: If a value is not allowed.
     """
 
     device: torch.device
@@ -235,20 +220,20 @@ class Settings:
         cores = os.cpu_count() or 1
         if not 1 <= self.threads <= cores:
             raise InputError(f"threads: {self.threads} is not from 1 to the {cores} cores of this machine")
-        if not 0 < self.seconds <= _MOST_SECONDS:
-            raise InputError(f"seconds: {self.seconds:g} is not more than 0 and at most {_MOST_SECONDS}")
+        if not 0 < self.seconds <= _MAX_SECONDS:
+            raise InputError(f"seconds: {self.seconds:g} is not more than 0 and at most {_MAX_SECONDS}")
 
 
-def vanilla_and_choice(case: Case, settings: Settings) -> tuple[Call, Call]:
-    """Two callables that do the same work with the same input, one with vanilla and one with the choice.
+def make_calls(case: Case, settings: Settings) -> tuple[Call, Call]:
+    """Return two callables that do the same work on the same input, with vanilla and with the choice.
 
-    In training the gradient of the input is computed too, but for whole networks, whose inputs are images.
-    Those also stay float32, where layers and blocks take what convolutions before them would give.
+    The inputs of networks are images: float32, and without a gradient. Layers and blocks take the dtype of
+    the convolutions before them, and in training the gradient of their input is computed too.
     """
     if settings.compile:
         torch.compiler.reset()  # it gives up on code that it has compiled too often
     images = case.place.set == "networks"
-    x = draw(case.input_shape, settings.seed, torch.float32 if images else _dtype(settings), settings)
+    x = random_input(case.input_shape, settings.seed, torch.float32 if images else _dtype(settings), settings)
     x.requires_grad_(settings.mode == "train" and not images)
     return _call(case, BlockChoice(), x, settings), _call(case, case.choice, x, settings)
 
@@ -257,14 +242,14 @@ def _call(case: Case, choice: BlockChoice, x: Tensor, settings: Settings) -> Cal
     with torch.random.fork_rng(devices=[]):  # modules initialise themselves from the global generator
         torch.manual_seed(settings.seed)
         module = case.place.build(choice)
-    lay_out(module, settings)
+    move_module(module, settings)
     if settings.compile:
         module.compile(fullgraph=True)
     forward = forward_call(module, x, settings)
     if settings.mode == "forward":
         return forward
     y = forward().detach()
-    gradient = draw(tuple(y.shape), settings.seed + 1, y.dtype, settings)
+    gradient = random_input(tuple(y.shape), settings.seed + 1, y.dtype, settings)
 
     def forward_and_backward() -> None:
         forward().backward(gradient)
@@ -274,14 +259,14 @@ def _call(case: Case, choice: BlockChoice, x: Tensor, settings: Settings) -> Cal
     return forward_and_backward
 
 
-def lay_out(module: nn.Module, settings: Settings) -> None:
-    """Moves a module to the settings' device, memory format and mode, in place."""
+def move_module(module: nn.Module, settings: Settings) -> None:
+    """Move a module to the settings' device, memory format and mode, in place."""
     layout = {"device": settings.device, "memory_format": _memory_format(settings)}
     module.to(**layout).train(settings.mode == "train")  # type: ignore[call-overload]
 
 
 def forward_call(module: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Tensor]:
-    """Calls a module with an input in the settings' dtype; in the mode "forward" without any gradient."""
+    """Return a call of a module in the settings' dtype; in the mode "forward" in inference mode."""
     dtype = _dtype(settings)
 
     def forward() -> Tensor:
@@ -292,8 +277,8 @@ def forward_call(module: nn.Module, x: Tensor, settings: Settings) -> Callable[[
     return torch.inference_mode()(forward) if settings.mode == "forward" else forward
 
 
-def draw(shape: tuple[int, ...], seed: int, dtype: torch.dtype, settings: Settings) -> Tensor:
-    """Normal values on the settings' device and in their memory format, by a seed."""
+def random_input(shape: tuple[int, ...], seed: int, dtype: torch.dtype, settings: Settings) -> Tensor:
+    """Return normal random values on the settings' device and in their memory format."""
     generator = torch.Generator(settings.device).manual_seed(seed)
     x = torch.randn(shape, generator=generator, device=settings.device, dtype=dtype)
     return x.to(memory_format=_memory_format(settings)) if x.dim() == 4 else x
@@ -305,11 +290,10 @@ def _dtype(settings: Settings) -> torch.dtype:
 
 
 def _memory_format(settings: Settings) -> torch.memory_format:
-    channels_last = settings.memory_format == "channels_last"
-    return torch.channels_last if channels_last else torch.contiguous_format
+    return torch.channels_last if settings.memory_format == "channels_last" else torch.contiguous_format
 
 
-def set_up(settings: Settings) -> None:
-    """Threads as the settings say and memory kept, from now on."""
+def configure_torch(settings: Settings) -> None:
+    """Set torch's number of threads, and let it keep freed memory."""
     torch.set_num_threads(settings.threads)
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Runs cases, and says what came out."""
+"""Runs of the operator benchmark: time every case, average over places, report as JSON."""
 
 import statistics
 from collections.abc import Iterable, Iterator
@@ -9,23 +9,24 @@ import torch
 
 from nas_recalib import __version__
 from nas_recalib.device import device_name, keep_freed_memory
-from nas_recalib.timing.cases import Case, Settings, set_up, vanilla_and_choice
-from nas_recalib.timing.paired import Times, fastest_convolutions, synchronizer, time_side_by_side
+from nas_recalib.timing.cases import Case, Settings, configure_torch, make_calls
+from nas_recalib.timing.paired import Times, cudnn_benchmark, synchronizer, time_alternately
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a case took.
+    """Result of one case.
 
     Attributes:
-        case: Which.
-        times: Of vanilla and of the choice.
+        case: Case that was timed.
+        times: Times of vanilla and of the choice.
     """
 
     case: Case
     times: Times
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the result for JSON."""
         vanilla, choice = self.times.medians
         ratio = self.times.ratio()
         return {
@@ -39,22 +40,22 @@ class Result:
             "ratio": ratio.median,
             "ratio_quartiles": [ratio.lower, ratio.upper],
             "samples": len(self.times.rounds),
-            "calls_per_sample": self.times.repeats,
+            "calls_per_sample": self.times.iterations,
         }
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A choice's cost over the places of a set.
+    """Time of a choice relative to vanilla, averaged over the places of a set.
 
     Attributes:
-        set: Which set.
-        sizes: Whose images.
-        batch: Inputs at once.
-        choice: As it is written.
-        places: How many.
-        ratio: Geometric mean of their ratios.
-        worst: The greatest of them.
+        set: Name of the set: layers, blocks or networks.
+        sizes: Data set whose image sizes the places have.
+        batch: Batch size.
+        choice: Text of the choice.
+        places: Number of places.
+        ratio: Geometric mean of the places' ratios.
+        worst: Greatest ratio.
     """
 
     set: str
@@ -67,22 +68,22 @@ class Mean:
 
 
 def run(cases: Iterable[Case], settings: Settings) -> Iterator[Result]:
-    """Times each case; the number of torch's threads stays as the settings say.
+    """Time each case; the number of torch's threads stays changed.
 
     Raises:
-        InputError: If a case does not fit into memory; it is named.
+        InputError: If a case does not fit into memory.
     """
-    set_up(settings)
+    configure_torch(settings)
     synchronize = synchronizer(settings.device)
     for case in cases:
-        with fastest_convolutions(case):
-            calls = vanilla_and_choice(case, settings)
-            times = time_side_by_side(calls, seconds=settings.seconds, synchronize=synchronize)
+        with cudnn_benchmark(case):
+            calls = make_calls(case, settings)
+            times = time_alternately(calls, seconds=settings.seconds, synchronize=synchronize)
         yield Result(case, times)
 
 
 def geometric_means(results: Iterable[Result]) -> list[Mean]:
-    """One for each choice, set, sizes and batch, in the order they first come."""
+    """Return the mean of each choice, set, sizes and batch size, in the order of their first results."""
     groups: dict[tuple[str, str, int, str], list[float]] = {}
     for result in results:
         case = result.case
@@ -95,7 +96,7 @@ def geometric_means(results: Iterable[Result]) -> list[Mean]:
 
 
 def report(results: Iterable[Result], settings: Settings) -> dict[str, Any]:
-    """Everything that came out and what it came out on, for JSON."""
+    """Return all results with the settings, versions and device, for JSON."""
     results = list(results)
     return {
         "versions": {"nas-recalib": __version__, "torch": str(torch.__version__)},

@@ -26,7 +26,7 @@ def test_it_runs_whole_on_small_inputs(tmp_path):
     assert done.returncode == 0, done.stderr
     content = json.loads(output.read_text())
     assert content["command"] == " ".join(["python", "benchmarks/budget.py", *quick, f"--output={output}"])
-    assert (content["space"], content["budget"], content["seed"]) == ("resnet20", "38.000M macs", 3)
+    assert (content["space"], content["budget"], content["seed"]) == ("resnet20", "38.000M MACs", 3)
     assert {"nas-recalib", "torch", "numpy", "python"} <= content["versions"].keys()
     assert content["device"]
     assert (content["counted_directly"], content["counted_differently"]) == (3, 0)
@@ -40,7 +40,7 @@ def test_it_runs_whole_on_small_inputs(tmp_path):
 @pytest.mark.parametrize(
     ("option", "named"),
     [
-        ("--budget=1M", "budget: 1.000M macs is below the least possible cost"),
+        ("--budget=1M", "budget: 1.000M MACs is below the least possible cost"),
         ("--rounds=0", "count, draws and rounds: each is at least 1"),
         ("--output=no/such/folder.json", "no/such/folder.json: cannot be written"),
     ],

@@ -79,7 +79,7 @@ def test_architectures_are_none_of_the_rounds(benchmark, here):
     assert len(set(drawn)) == 6
     assert not seen & set(drawn)
     assert benchmark.unseen(table, 6, 1) != drawn
-    with pytest.raises(benchmark.InputError, match="architectures: 7 are more than there are"):
+    with pytest.raises(benchmark.InputError, match="architectures: 7 are more than the space has"):
         benchmark.unseen(table, 7, 0)
 
 

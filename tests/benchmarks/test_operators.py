@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.operators import psconv_triton
-from nas_recalib.timing import Mean
+from nas_recalib.timing.run import Mean
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "operators.py"
 
@@ -99,7 +99,7 @@ def test_bare_calls_are_the_multiply_accumulates_of_the_operator(benchmark, choi
         if (part.set, part.sizes, part.mode) == ("networks", "cifar", "forward")
         for case in replace(part, choices=(choice,)).cases()
     )
-    bare = benchmark.without_the_rest(case).place.build(case.choice).eval()
+    bare = benchmark.bare_case(case).place.build(case.choice).eval()
     whole = case.place.build(case.choice).eval()
     counts = []
     for network in (whole, bare):

@@ -20,7 +20,7 @@ from nas_recalib.data import load_resident, open_source
 from nas_recalib.device import fast_dtype
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SIDE = 64

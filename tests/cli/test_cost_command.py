@@ -36,7 +36,7 @@ def test_how_much_of_a_space_is_within_a_budget(here, capsys):
 
     assert run(asked) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"within 40.000M macs and 271.000k params: {fitting} of 216 ({fitting / 2.16:.3g}%)" in lines
+    assert f"within 40.000M MACs and 271.000k params: {fitting} of 216 ({fitting / 2.16:.3g}%)" in lines
     rows = lines[lines.index("MACs of all architectures") + 2 :]
     assert len(rows) == 20
     (marked,) = [row for row in rows if row.endswith("<- 40.000M")]
@@ -50,7 +50,7 @@ def test_a_large_count_is_readable(here, capsys):
     assert "within 26.000M params: 6.53e19 of 1.21e22 (0.539%)\n" in told
     assert "<-" not in told, "there is no limit on MACs"
     assert run(["cost", "--space", "resnet20", "--budget", "1M"]) == 2
-    assert "the least possible cost, 32.040M macs (32,039,552)" in capsys.readouterr().err
+    assert "the least possible cost, 32.040M MACs (32,039,552)" in capsys.readouterr().err
 
 
 def test_cost_is_checked_against_other_counters(here, capsys):
@@ -59,7 +59,7 @@ def test_cost_is_checked_against_other_counters(here, capsys):
     assert told[0].startswith("resnet20, all psconv+ab: ")
     assert told[1].startswith("FlopCounterMode on the whole network: ")
     assert told[1].endswith(": the same")
-    assert told[-1] == "ours and these differences are thop's count, to the last digit"
+    assert told[-1] == "our count and these differences add up to thop's count, to the last digit"
 
     assert run(["cost", "psconv+ab", "--space", "tiny.yaml", "--check", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -238,9 +238,7 @@ def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, ca
             if len(rounds) == 4:
                 raise KeyboardInterrupt
 
-        interrupted.setattr(
-            "nas_recalib.report.timings.RoundsTold.__call__", lambda _, table: interrupt(table)
-        )
+        interrupted.setattr("nas_recalib.report.timings.round_reporter", lambda _: interrupt)
         assert run(quick) == 130
     assert "interrupted: run the same command again to resume" in capsys.readouterr().err
     assert len(json.loads(path.read_text())["rounds"]) == 4
@@ -248,7 +246,7 @@ def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, ca
     assert run(quick) == 0
     told = capsys.readouterr()
     assert [line.split(":")[0] for line in told.err.splitlines()[:-1]] == ["round 5/6", "round 6/6"]
-    assert "batch 2, float32" in told.out
+    assert "batch size 2, float32" in told.out
     rows = [line.split()[:2] for line in told.out.splitlines()[-9:]]
     assert rows == [[f"layer{n}", which] for n in (1, 2, 3) for which in ("first", "fastest", "slowest")]
     assert run([*quick, "--json"]) == 0
@@ -256,6 +254,4 @@ def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, ca
 
     assert run([*quick, "--dtype", "bfloat16", "-o", str(path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == (
-        f"error: {path}: made with another dtype float32, here bfloat16; name another file with -o"
-    )
+    assert line == f"error: {path}: made with dtype float32, not bfloat16; name another file with -o"

@@ -82,7 +82,7 @@ def test_a_warm_start_takes_over_what_fits_and_says_what_does_not(here, capsys):
     streams = capsys.readouterr()
     told = streams.err
     taken = [trial for trial in load("t").trials if "taken_from" in trial.user_attrs]
-    assert f"t: 1 trained trials and {len(taken)} transferred (0 pruned), " in streams.out
+    assert f"t: 1 trained trials and {len(taken)} transferred" in streams.out
     assert "1 of 1 trials, " in told
     assert f"warm start: {len(taken)} trials of s taken over; not" in told
     assert "that are over the budget (" in told

@@ -17,7 +17,7 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.plan import REFERENCE, Task
-from nas_recalib.correlation.recommend import judge
+from nas_recalib.correlation.recommend import evaluate
 from nas_recalib.correlation.run import Worker, pending, run
 from nas_recalib.correlation.setup import Request, prepared
 from nas_recalib.correlation.signals import gather
@@ -72,7 +72,7 @@ def request(files, **changes):
 def go_on(asked, told=lambda _: None):
     with prepared(asked, CPU) as ready:
         left = pending(ready.study, ready.plan, asked.architectures, asked.seeds, ready.scores)
-        run(ready, left, jobs=2, device=CPU, told=told)
+        run(ready, left, jobs=2, device=CPU, progress=told)
         sizes = (ready.scores, asked.seeds)
         return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
 
@@ -83,7 +83,7 @@ class Here:
     def __init__(self, do, tasks, told, *, initargs, **_):
         worker = Worker(*initargs)
         for task, architecture in tasks:
-            told(worker.do(task, Architecture.parse(architecture)))
+            told(worker.run(task, Architecture.parse(architecture)))
 
 
 def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
@@ -95,7 +95,7 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
         assert trial.value == trial.intermediate_values[ready.plan.fidelity(task.fidelity).epochs]
         assert trial.user_attrs["architecture"] == str(ready.drawn[task.index])
         assert trial.params == ready.space.encode(ready.drawn[task.index])
-    alone = Worker(ready.plan, ready.images, "cpu").do(next(iter(done)), ready.drawn[next(iter(done)).index])
+    alone = Worker(ready.plan, ready.images, "cpu").run(next(iter(done)), ready.drawn[next(iter(done)).index])
     assert alone.accuracies == tuple(done[alone.task].intermediate_values.values())
     assert list(alone.losses) == done[alone.task].user_attrs["losses"]
 
@@ -108,7 +108,13 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
         *("params", "snip", "synflow", "mean rank of the scores", "brief, epoch 1", "brief, sum of losses")
     ]
     assert values["snip"] == tuple(scored(ready.study, i)["snip"][0] for i in range(3))
-    assert judge(found).verdict("snip").agreement.tau.value in (-1, -1 / 3, 1 / 3, 1, pytest.approx(1 / 3))
+    assert next(r for r in evaluate(found).results if r.signal.name == "snip").agreement.tau.value in (
+        -1,
+        -1 / 3,
+        1 / 3,
+        1,
+        pytest.approx(1 / 3),
+    )
 
     monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
     more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
@@ -181,7 +187,7 @@ def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatc
             "nas_recalib.correlation.run.score_network",
             lambda name, network, images, labels, seed: seen.append(labels) or 0.0,
         )
-        worker.do(Task(0, "", 0, ("snip",)), ready.drawn[0])
+        worker.run(Task(0, "", 0, ("snip",)), ready.drawn[0])
     assert len(seen[0].unique()) > 5
 
 

@@ -126,7 +126,7 @@ def test_refuses_what_is_not_a_memory(text):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("macs", 4_089_184_256, "4.089G macs"),
+        ("macs", 4_089_184_256, "4.089G MACs"),
         ("params", 999, "999 params"),
         ("latency", 12_345_000, "12.345 ms latency"),
         ("memory", 300_000_000, "300.0 MB memory"),
@@ -197,9 +197,9 @@ def test_a_budget_kept_before_there_were_latency_and_memory_is_still_one():
 @pytest.mark.parametrize(
     ("budget", "text"),
     [
-        (Budget.parse("4G", "26M"), "4.000G macs and 26.000M params"),
+        (Budget.parse("4G", "26M"), "4.000G MACs and 26.000M params"),
         (Budget.parse(params="26M"), "26.000M params"),
-        (Budget.parse("4G", latency="20ms"), "4.000G macs and 20 ms latency"),
+        (Budget.parse("4G", latency="20ms"), "4.000G MACs and 20 ms latency"),
         (Budget.parse(latency="12.5ms", memory="300MB"), "12.500 ms latency and 300.0 MB memory"),
         (Budget.parse(), "no limit"),
     ],

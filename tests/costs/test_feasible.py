@@ -237,19 +237,19 @@ def test_repair_keeps_every_choice_that_fits(seed, budget):
 @pytest.mark.parametrize(
     ("budget", "message"),
     [
-        (Budget(5), r"^budget: 5 macs is below the least possible cost, 6 macs \(6\)$"),
+        (Budget(5), r"^budget: 5 MACs is below the least possible cost, 6 MACs \(6\)$"),
         (Budget(None, 5), r"^budget: 5 params is below the least possible cost, 6 params \(6\)$"),
         (
             Budget(6, 6),
-            "^budget: no architecture is within 6 macs and 6 params at once; the least of each alone is "
-            "6 macs, 6 params, 12.345 ms latency, 8.0 MB memory$",
+            "^budget: no architecture is within 6 MACs and 6 params at once; the least of each alone is "
+            "6 MACs, 6 params, 12.345 ms latency, 8.0 MB memory$",
         ),
         (
             Budget(latency=5_000_000),
             r"^budget: 5\.000 ms latency is below the least possible cost, 12\.345 ms latency$",
         ),
         (Budget(memory=10**6), r"^budget: 1\.0 MB memory is below the least possible cost, 8\.0 MB memory$"),
-        (Budget(8, memory=8 * 10**6), "^budget: no architecture is within 8 macs and 8.0 MB memory at once"),
+        (Budget(8, memory=8 * 10**6), "^budget: no architecture is within 8 MACs and 8.0 MB memory at once"),
     ],
 )
 def test_says_what_would_have_been_possible(budget, message):

@@ -76,7 +76,7 @@ def test_at_the_least_cost_the_cheapest_are_left_and_below_it_none(resnet50):
     assert feasible.count() == math.prod(map(len, cheapest))
     drawn = feasible.sample_many(200, np.random.default_rng(0))
     assert all(set(column) <= set(some) for column, some in zip(drawn.T, cheapest, strict=True))
-    with pytest.raises(InputError, match=r"is below the least possible cost, 3\.732G macs \(3,732,119,552\)"):
+    with pytest.raises(InputError, match=r"is below the least possible cost, 3\.732G MACs \(3,732,119,552\)"):
         Feasible(resnet50, Budget(least - 1))
 
 

@@ -15,10 +15,11 @@ from nas_recalib.correlation.plan import Plan
 from nas_recalib.correlation.study import read_plan, scored, trained, validate_study
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
-from nas_recalib.latency import LatencyTable, build_table
+from nas_recalib.latency.build import build_table
+from nas_recalib.latency.table import LatencyTable
 from nas_recalib.pricing import Latencies, cost_table
 from nas_recalib.proxy.fidelity import Fidelity
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 CPU = torch.device("cpu")
 CHEAP = Fidelity(images=40, validation=20, resolution=8, width=0.25, epochs=1)

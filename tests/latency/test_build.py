@@ -11,8 +11,9 @@ import torch
 from fake_machine import FakeMachine, space
 
 from nas_recalib.errors import InputError
-from nas_recalib.latency import LatencyTable, build_table, default_path, rounds_for
-from nas_recalib.timing import Settings
+from nas_recalib.latency.build import build_table, default_path, resolve_rounds
+from nas_recalib.latency.table import LatencyTable
+from nas_recalib.timing.cases import Settings
 
 CPU = torch.device("cpu")
 QUICK = Settings(CPU, threads=1, seconds=0.01)
@@ -38,12 +39,12 @@ class Interrupted(FakeMachine):
 
 
 def test_an_interrupted_table_goes_on_and_ends_as_if_nothing_had_been(path, tmp_path):
-    told = []
+    tables = []
     with pytest.raises(KeyboardInterrupt):
-        made(path, machine=Interrupted(noise=0.1), progress=told.append)
-    assert [len(table.rounds) for table in told] == [1, 2, 3]
+        made(path, machine=Interrupted(noise=0.1), progress=tables.append)
+    assert [len(table.rounds) for table in tables] == [1, 2, 3]
     assert len(LatencyTable.load_unfinished(path).rounds) == 3
-    with pytest.raises(InputError, match=r"table\.json: not finished, 3 of 7 rounds; the same command"):
+    with pytest.raises(InputError, match=r"table\.json: not finished, 3 of 7 rounds; run the same "):
         LatencyTable.load(path)
 
     machine = FakeMachine()
@@ -119,10 +120,10 @@ def test_an_unfinished_table_may_be_left_with_the_rounds_it_has(path):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"batch": 2}, "made with another batch 1, here 2"),
-        ({"settings": Settings(CPU, threads=1, seed=4)}, "made with another seed 0, here 4"),
-        ({"settings": Settings(CPU, threads=1, dtype="bfloat16")}, "another dtype float32, here bfloat16"),
-        ({"settings": Settings(CPU, threads=1, compile=True)}, "another compile False, here True"),
+        ({"batch": 2}, "made with batch 1, not 2"),
+        ({"settings": Settings(CPU, threads=1, seed=4)}, "made with seed 0, not 4"),
+        ({"settings": Settings(CPU, threads=1, dtype="bfloat16")}, "dtype float32, not bfloat16"),
+        ({"settings": Settings(CPU, threads=1, compile=True)}, "compile False, not True"),
         ({"chosen": space("stage")}, "made for another space, tiny"),
         ({"chosen": space(recalibration="[none, se]")}, "made for another space, tiny"),
     ],
@@ -144,15 +145,15 @@ def test_another_processor_version_or_number_of_threads_is_another_table(path, m
     made(path)
     with monkeypatch.context() as changed:
         changed.setattr("nas_recalib.device._processor", lambda: "abacus")
-        with pytest.raises(InputError, match=r"another device .*, here abacus \(1 of "):
+        with pytest.raises(InputError, match=r"device .*, not abacus \(1 of "):
             made(path)
     with monkeypatch.context() as changed:
         changed.setattr("os.cpu_count", lambda: 64)
-        with pytest.raises(InputError, match="another device"):
+        with pytest.raises(InputError, match="made with device"):
             made(path, settings=Settings(CPU, threads=2))
     with monkeypatch.context() as changed:
         changed.setattr("nas_recalib.device.version", lambda _: "9.9")
-        with pytest.raises(InputError, match=r"another nas-recalib .*, here 9\.9"):
+        with pytest.raises(InputError, match=r"nas-recalib .*, not 9\.9"):
             made(path)
 
 
@@ -180,7 +181,9 @@ def test_a_table_torn_anywhere_is_refused(path, keep):
 
 
 def test_too_few_rounds_and_places_that_cannot_be_written_are_refused(path, tmp_path):
-    with pytest.raises(InputError, match="rounds: 5 is not from 6, the choices of a position, to 100,000"):
+    with pytest.raises(
+        InputError, match=r"rounds: 5 is not from 6 \(so that every choice is timed\) to 100,000"
+    ):
         made(path, rounds=5)
     with pytest.raises(InputError, match="batch: 0 is not from 1 to 65,536"):
         made(path, batch=0)
@@ -192,8 +195,8 @@ def test_too_few_rounds_and_places_that_cannot_be_written_are_refused(path, tmp_
 
 
 def test_defaults(tmp_path):
-    assert rounds_for(space()) == 18
-    assert rounds_for(space("network", recalibration="[none]")) == 9
+    assert resolve_rounds(space()) == 18
+    assert resolve_rounds(space("network", recalibration="[none]")) == 9
     folder = tmp_path / "runs" / "latency"
     assert default_path(folder, space(), QUICK, 8) == folder / "tiny-cpu-b8-float32.json"
     gpu = Settings(torch.device("cuda:1"), threads=1, dtype="bfloat16", compile=True)

@@ -5,7 +5,7 @@ import pytest
 from fake_machine import FakeMachine, space
 
 from nas_recalib.latency.conditions import Conditions
-from nas_recalib.latency.fit import most_choices, round_indices, run_rounds
+from nas_recalib.latency.fit import max_choices, round_indices, run_rounds
 from nas_recalib.latency.table import LatencyTable
 
 CONDITIONS = Conditions(
@@ -42,13 +42,13 @@ def test_known_times_come_out_again_whatever_the_drift(granularity):
     made = table(chosen, machine)
     assert made.reference_ms == pytest.approx(machine.seconds(made.reference) * 1e3, rel=1e-6)
     for index, position in enumerate(chosen.positions):
-        for pick, entry in enumerate(made.entries[index]):
+        for choice, entry in enumerate(made.entries[index]):
             indices = [0] * len(chosen.positions)
-            indices[index] = pick
+            indices[index] = choice
             architecture = chosen.from_indices(tuple(indices))
             seconds = dict(zip(architecture.blocks, machine.blocks(architecture), strict=True))
-            told = sum(seconds[name] for name in position.blocks)
-            assert (entry.median, entry.lower, entry.upper) == pytest.approx((told,) * 3, rel=1e-5)
+            expected = sum(seconds[name] for name in position.blocks)
+            assert (entry.median, entry.lower, entry.upper) == pytest.approx((expected,) * 3, rel=1e-5)
     assert made.fit.intercept == pytest.approx(0.002, rel=1e-2)
     assert made.fit.slope == pytest.approx(1.0, rel=1e-4)
     assert made.fit.large_error < 1e-5
@@ -59,8 +59,8 @@ def test_known_times_come_out_again_whatever_the_drift(granularity):
 def test_noise_averages_out():
     chosen, machine = space(), FakeMachine(drift=DRIFT, noise=0.05)
     made = table(chosen, machine, rounds=36)
-    told = [made.predict(architecture) for architecture in unseen(chosen)]
-    errors = np.abs(np.array(told) / [machine.seconds(a) * 1e3 for a in unseen(chosen)] - 1)
+    predicted = [made.predict(architecture) for architecture in unseen(chosen)]
+    errors = np.abs(np.array(predicted) / [machine.seconds(a) * 1e3 for a in unseen(chosen)] - 1)
     assert np.median(errors) < 0.02
     assert errors.max() < 0.06
     assert 0 < made.fit.typical_error < made.fit.large_error < 0.1
@@ -124,7 +124,7 @@ def test_positions_with_fewer_choices_go_round_more_often():
     text = space().describe().replace("overrides: {}", "overrides: {layer3: {convolution: [scconv]}}")
     chosen = type(space()).parse(text, "tiny")
     assert [len(position.choices) for position in chosen.positions] == [6] * 6 + [2] * 3
-    assert most_choices(chosen) == 6
+    assert max_choices(chosen) == 6
     last = [round_indices(chosen, 0, number)[-1] for number in range(6)]
     assert [sorted(last[start : start + 2]) for start in (0, 2, 4)] == [[0, 1]] * 3
     made = table(chosen, FakeMachine(), rounds=6)

@@ -9,8 +9,10 @@ from fake_machine import FakeMachine, space
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.latency import LatencyTable, build_table
-from nas_recalib.timing import Settings
+from nas_recalib.latency.build import build_table
+from nas_recalib.latency.fit import INDICES_KEY
+from nas_recalib.latency.table import LatencyTable
+from nas_recalib.timing.cases import Settings
 
 CPU = torch.device("cpu")
 
@@ -48,11 +50,11 @@ def test_a_file_holds_all_of_a_table(made):
     content = json.loads(path.read_text())
     assert content["format"] == "nas-recalib/latency/1"
     assert content["conditions"]["batch"] == 4
-    told = content["table"]["entries"]["layer2.0"]["psconv+ab"]
+    stored = content["table"]["entries"]["layer2.0"]["psconv+ab"]
     entry = table.entries[3][5]
-    assert told["median_us"] == pytest.approx(entry.median * 1e6, abs=1e-3)
-    assert told["quartiles_us"] == pytest.approx([entry.lower * 1e6, entry.upper * 1e6], abs=1e-3)
-    assert told["samples"] == entry.samples
+    assert stored["median_us"] == pytest.approx(entry.median * 1e6, abs=1e-3)
+    assert stored["quartiles_us"] == pytest.approx([entry.lower * 1e6, entry.upper * 1e6], abs=1e-3)
+    assert stored["samples"] == entry.samples
     assert len(path.read_text().splitlines()) < 12 + 9 * 8 + 40, "a line for a round, a line for an entry"
 
 
@@ -62,12 +64,12 @@ def test_predictions_add_up_to_the_nanosecond(table):
     assert all(entry.dtype == np.int64 and entry.shape == (6,) for entry in entries)
     random = np.random.default_rng(0)
     for _ in range(20):
-        indices = tuple(int(pick) for pick in random.integers(6, size=9))
-        total = constant + sum(int(entry[pick]) for entry, pick in zip(entries, indices, strict=True))
+        indices = tuple(int(index) for index in random.integers(6, size=9))
+        total = constant + sum(int(entry[index]) for entry, index in zip(entries, indices, strict=True))
         assert table.predict(table.space.from_indices(indices)) == total / 1e6
     unit = table.fit.slope * 1e9
-    for row, told in zip(table.entries, entries, strict=True):
-        assert told.tolist() == [round(entry.median * unit) for entry in row]
+    for row, column in zip(table.entries, entries, strict=True):
+        assert column.tolist() == [round(entry.median * unit) for entry in row]
 
 
 def test_a_table_is_for_its_space_alone(table):
@@ -87,20 +89,20 @@ def test_a_table_is_for_its_machine_alone(table, edited, monkeypatch):
     def other_torch(content):
         content["conditions"]["torch"] = "1.0"
 
-    with pytest.raises(InputError, match=r"latency table: made with another torch 1\.0, here "):
+    with pytest.raises(InputError, match=r"latency table: made with torch 1\.0, not "):
         LatencyTable.load(edited(other_torch)).require(space(), CPU)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    with pytest.raises(InputError, match=r"made with another device .* \(1 of .* here .*\(1 of 64 threads\)"):
+    with pytest.raises(InputError, match=r"made with device .* \(1 of .* not .*\(1 of 64 threads\)"):
         table.require(space(), CPU)
     monkeypatch.undo()
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "a GPU")
-    with pytest.raises(InputError, match="here a GPU; make one here"):
+    with pytest.raises(InputError, match=r"not a GPU; run .nas-recalib latency. here"):
         table.require(space(), torch.device("cuda"))
 
 
-def test_threads_matter_where_they_are_told(table):
+def test_threads_matter_where_a_number_is_given(table):
     table.require(space(), CPU, threads=1)
-    with pytest.raises(InputError, match="latency table: made with another device"):
+    with pytest.raises(InputError, match="latency table: made with device"):
         table.require(space(), CPU, threads=2)
 
 
@@ -119,8 +121,8 @@ def test_the_threads_that_torch_happens_to_have_do_not_matter(table, monkeypatch
         (lambda c: c["conditions"].update(batch=0), "conditions.batch: "),
         (lambda c: c["rounds"][2].update(network_ns=0), "rounds.2.network_ns: "),
         (lambda c: c["rounds"][2].update(network_ns=1.5), "rounds.2.network_ns: "),
-        (lambda c: c["rounds"][2]["picks"].__setitem__(0, 77), "rounds.2 is not of this space and seed"),
-        (lambda c: c["rounds"][2]["picks"].pop(), "rounds.2 is not of this space and seed"),
+        (lambda c: c["rounds"][2][INDICES_KEY].__setitem__(0, 77), "rounds.2 is not of this space and seed"),
+        (lambda c: c["rounds"][2][INDICES_KEY].pop(), "rounds.2 is not of this space and seed"),
         (lambda c: c["rounds"][2]["blocks_ns"].pop(), "rounds.2 is not of this space and seed"),
         (lambda c: c["rounds"][2].update(blocks_ns=[-1] * 9), "rounds.2.blocks_ns.0: input should be"),
         (lambda c: c["rounds"].pop(0), "rounds.0 is not of this space and seed"),

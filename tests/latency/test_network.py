@@ -1,4 +1,4 @@
-"""Networks made quickly compute like ordinary ones, and the clock sees each block."""
+"""Networks made quickly compute like ordinary ones, and the timer sees each block."""
 
 import time
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build
-from nas_recalib.latency.measure import BlockClock, build_quickly
-from nas_recalib.timing import Settings
+from nas_recalib.latency.measure import BlockTimer, build_quickly
+from nas_recalib.timing.cases import Settings
 
 CPU = torch.device("cpu")
 PLAIN = Settings(CPU, threads=1)
@@ -55,8 +55,8 @@ def test_every_activation_is_an_ordinary_number(backbone):
 def test_it_is_the_network_that_is_built_otherwise_but_for_its_weights(backbone):
     architecture = mixed(backbone, 32)
     quick, usual = build_quickly(architecture, PLAIN), build(architecture)
-    told = [{name: t.shape for name, t in network.state_dict().items()} for network in (quick, usual)]
-    assert told[0] == told[1]
+    shapes = [{name: t.shape for name, t in network.state_dict().items()} for network in (quick, usual)]
+    assert shapes[0] == shapes[1]
     for (name, drawn), other in zip(quick.named_parameters(), usual.parameters(), strict=True):
         constant = other.numel() > 1 and other.std(correction=0) == 0
         assert torch.equal(drawn, other) if constant else 0 < drawn.abs().max() < 10, name
@@ -107,7 +107,8 @@ def test_a_compiled_network_computes_the_same(monkeypatch):
     x = torch.randn(2, 3, 8, 8)
     with torch.inference_mode():
         plain, compiled = (
-            build_quickly(architecture, Settings(CPU, threads=1, compile=told))(x) for told in (False, True)
+            build_quickly(architecture, Settings(CPU, threads=1, compile=compiled))(x)
+            for compiled in (False, True)
         )
     torch.testing.assert_close(compiled, plain)
 
@@ -122,18 +123,18 @@ class Slow(nn.Module):
         return x
 
 
-def test_the_clock_sees_each_block_for_itself_and_leaves_no_hooks():
+def test_the_timer_sees_each_block_for_itself_and_leaves_no_hooks():
     network = nn.Sequential(Slow(0.05), nn.Sequential(Slow(0.01), Slow(0.02)))
-    clock = BlockClock(network, ["1.1", "1.0"], CPU)
-    call = clock.around(lambda: network(0))
+    timer = BlockTimer(network, ["1.1", "1.0"], CPU)
+    call = timer.with_hooks(lambda: network(0))
     for _ in range(3):
         call()
     network(0)
-    assert len(clock.calls) == 3
-    for last, first in clock.seconds(last=2):
+    assert len(timer.calls) == 3
+    for last, first in timer.seconds(last=2):
         assert 0.02 <= last < 0.045
         assert 0.01 <= first < 0.035
-    assert len(clock.seconds(last=2)) == 2
+    assert len(timer.seconds(last=2)) == 2
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
 
 
@@ -144,5 +145,5 @@ def test_hooks_are_gone_after_an_interruption_too():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        BlockClock(network, ["0"], CPU).around(interrupted)()
+        BlockTimer(network, ["0"], CPU).with_hooks(interrupted)()
     assert not network[0]._forward_hooks

@@ -12,18 +12,18 @@ from nas_recalib.study.summary import summarise
 
 def test_tables_name_the_best_its_blocks_and_the_baselines(capsys):
     print_table(study_tables(summarise(small_study()), top=2))
-    told = capsys.readouterr().out
-    assert "best: trial 1, accuracy 0.7000 ± 0.0229" in told
-    assert "layer3.2" in told
-    assert "1 diverged" in told
-    assert "all vanilla" not in told, "the third of two rows"
-    assert not any(line.endswith(" ") for line in told.splitlines())
+    output = capsys.readouterr().out
+    assert "best: trial 1, accuracy 0.7000 ± 0.0229" in output
+    assert "layer3.2" in output
+    assert "1 diverged" in output
+    assert "all vanilla" not in output, "the third of two rows"
+    assert not any(line.endswith(" ") for line in output.splitlines())
 
 
 def importance(capsys, summary):
     print_table(study_tables(summary, top=2))
-    told = capsys.readouterr().out
-    return told[told.index("Importance for accuracy") :].splitlines()
+    output = capsys.readouterr().out
+    return output[output.index("Importance for accuracy") :].splitlines()
 
 
 def test_importance_is_shown_or_why_it_is_not(capsys):

@@ -15,22 +15,24 @@ from rich.cells import cell_len
 from small_study import small_study
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.recommend import judge
+from nas_recalib.correlation.recommend import evaluate
 from nas_recalib.costs import Budget
 from nas_recalib.errors import encodable
-from nas_recalib.latency import build_table
+from nas_recalib.latency.build import build_table
 from nas_recalib.operators import BlockChoice
 from nas_recalib.papers.figures import Cell, Compared, read_rows
 from nas_recalib.papers.tables import paper_table
 from nas_recalib.report.correlation import correlation_tables
-from nas_recalib.report.costs import Asked, cost_lines, space_costs, space_lines
+from nas_recalib.report.costs import CostOptions, cost_lines, space_costs, space_lines
 from nas_recalib.report.study import status_tables, study_tables
 from nas_recalib.report.terminal import UNFOLDED, PlainTable, print_table
 from nas_recalib.report.timings import latency_summary, timing_tables
 from nas_recalib.study.statistics import Confirmation
 from nas_recalib.study.status import RunningTrial, StudyStatus
 from nas_recalib.study.summary import summarise
-from nas_recalib.timing import Case, Place, Result, Settings, Times
+from nas_recalib.timing.cases import Case, Place, Settings
+from nas_recalib.timing.paired import Times
+from nas_recalib.timing.run import Result
 
 CHOICES = (
     "psconv(pattern=1-2-1-4)+ab-plus",
@@ -56,7 +58,7 @@ def study():
     return replace(summary, study="s" * 100, rows=(best, *rows[1:]), importance=shares)
 
 
-def standing():
+def status():
     worker = "node0123.cluster.example.org, process 4194304"
     running = [
         RunningTrial(117 + n, worker, str(MIXED), MIXED.operators(), 30, 0.7123, 12_345.0, 75.0)
@@ -69,7 +71,7 @@ def standing():
 
 def timings():
     place = Place("networks", "imagenet", "resnet50 layer4.2", (2048, 7, 7), lambda _: torch.nn.Identity())
-    times = Times(tuple((0.123456, 0.123456 * ratio) for ratio in (0.9, 1.0, 12.345)), repeats=20)
+    times = Times(tuple((0.123456, 0.123456 * ratio) for ratio in (0.9, 1.0, 12.345)), iterations=20)
     return [Result(Case(place, BlockChoice.parse(choice), 128), times) for choice in CHOICES]
 
 
@@ -94,25 +96,25 @@ def signals():
         score("synflow", 1.2),
         training("a-fidelity-of-my-own", 120, 0.3, 12_345.0),
     )
-    return judge(correlation(*shown))
+    return evaluate(correlation(*shown))
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     (folder / "tiny.yaml").write_text(SPACE)
-    costs = space_costs(Asked(str(folder / "tiny.yaml"), Budget.parse("40M", "271k")))
-    timed, judged = latencies(folder), signals()
+    costs = space_costs(CostOptions(str(folder / "tiny.yaml"), Budget.parse("40M", "271k")))
+    timed, found = latencies(folder), signals()
     one = {f"/a/folder/of/mine/{'x' * 60}.yaml": vars(MIXED.cost()), "within_budget": True}
     return {
         "show, confirm": lambda: study_tables(study(), top=20),
-        "status": lambda: status_tables(standing()),
+        "status": lambda: status_tables(status()),
         "cost of a space": lambda: space_lines(costs),
         "cost of an architecture": lambda: cost_lines(one),
         "tables": lambda: paper_table(papers()),
         "bench": lambda: timing_tables(timings()),
         "latency": lambda: latency_summary(timed),
-        "correlate": lambda: correlation_tables(judged),
+        "correlate": lambda: correlation_tables(found),
     }
 
 

@@ -3,14 +3,16 @@ import torch
 from nas_recalib.operators import BlockChoice
 from nas_recalib.report.terminal import print_table
 from nas_recalib.report.timings import timing_tables
-from nas_recalib.timing import Case, Place, Result, Times
+from nas_recalib.timing.cases import Case, Place
+from nas_recalib.timing.paired import Times
+from nas_recalib.timing.run import Result
 
 
 def result(name, *ratios):
     place = Place("blocks", "cifar", name, (16, 32, 32), lambda _: torch.nn.Identity())
     return Result(
         Case(place, BlockChoice.parse("psconv(pattern=1-2)+ab"), 128),
-        Times(tuple((0.001, 0.001 * ratio) for ratio in ratios), repeats=20),
+        Times(tuple((0.001, 0.001 * ratio) for ratio in ratios), iterations=20),
     )
 
 

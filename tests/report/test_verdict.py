@@ -1,4 +1,4 @@
-"""What is said of how sure the best of a study is."""
+"""Sentences on how certain the best trial of a study is."""
 
 import pytest
 from small_study import small_study
@@ -21,11 +21,14 @@ def confirmed(**seeds):
 
 A, B, C = [0.62, 0.60, 0.64], [0.61, 0.63, 0.60], [0.40, 0.41, 0.42]
 FAR = [0.70, 0.71, 0.72]
-OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --confirm N goes on"
+OTHERS = (
+    ". not confirmed among the leaders: trials 2 and 0; "
+    "run the search again with --confirm N to re-train them"
+)
 
 
 @pytest.mark.parametrize(
-    ("seeds", "told"),
+    ("seeds", "sentence"),
     [
         (
             {},
@@ -34,12 +37,13 @@ OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --co
         ),
         (
             {"t0": C, "t1": A, "t2": B},
-            "trial 2 cannot be told apart from 1 at 95% with 3 new seeds; 2 has the fewest MACs of them",
+            "trial 1 is not distinguishable from trial 2 at 95% with 3 new seeds; "
+            "trial 2 has the fewest MACs of them",
         ),
         (
             {"t0": [0.61, 0.61, 0.61], "t1": A, "t2": [0.63, 0.65]},
-            "trials 1 and 0 cannot be told apart from 2: too few seeds for an interval (2 to 3 new seeds): "
-            "add --confirm 3 or more",
+            "trial 2 is not distinguishable from trials 1 and 0: "
+            "too few seeds for an interval (2 to 3 new seeds): add --confirm 3 or more",
         ),
         (
             {"t0": C, "t1": FAR, "t2": [0.50, 0.51, 0.52]},
@@ -47,17 +51,17 @@ OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --co
         ),
         (
             {"t0": [0.2], "t1": [0.3], "t2": [0.1]},
-            "trials 0 and 2 cannot be told apart from 1: too few seeds for an interval (1 new seed): "
+            "trial 1 is not distinguishable from trials 0 and 2: too few seeds for an interval (1 new seed): "
             "add --confirm 3 or more",
         ),
         (
             {"t1": [0.9, 0.2]},
-            "trial 1 alone was confirmed, with 2 new seeds, too few for an interval: add --confirm 3 or more"
+            "only trial 1 was confirmed, with 2 new seeds, too few for an interval: add --confirm 3 or more"
             f"{OTHERS}",
         ),
         (
             {"t1": A},
-            f"trial 1 alone was confirmed, with 3 new seeds{OTHERS}",
+            f"only trial 1 was confirmed, with 3 new seeds{OTHERS}",
         ),
         (
             {"t0": C, "t1": [0.7, None], "t2": FAR},
@@ -65,12 +69,12 @@ OTHERS = ". among the leaders of the search, not confirmed: trials 2 and 0; --co
         ),
     ],
 )
-def test_one_plain_sentence(seeds, told):
-    assert verdict(confirmed(**seeds)) == told
+def test_one_plain_sentence(seeds, sentence):
+    assert verdict(confirmed(**seeds)) == sentence
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "text"),
     [
         ([0.9], "0.9000 (1)"),
         ([0.2, 0.9], "0.5500 (2)"),
@@ -79,19 +83,19 @@ def test_one_plain_sentence(seeds, told):
         ([0.0, 0.1, 0.9], "0.3333, 0.0000 to 1.0000 (3)"),
     ],
 )
-def test_an_interval_needs_three_seeds_and_stays_within_0_and_1(values, told):
+def test_an_interval_needs_three_seeds_and_stays_within_0_and_1(values, text):
     row = next(row for row in confirmed(t1=values).rows if row.number == 1)
-    assert confirmation_text(row) == told
+    assert confirmation_text(row) == text
 
 
 def test_the_tables_say_it_and_show_the_means(capsys):
     print_table(study_tables(confirmed(t0=C, t1=A, t2=[0.9, None]), top=9))
-    told = capsys.readouterr().out
-    assert "best: trial 1, accuracy 0.6200 ± 0.0497 (3) over new seeds, 0.7000 in the search" in told
-    assert "trial 1 is better than trial 0 at 95% with 3 new seeds" in told
-    assert "diverged (seed 2)" in told
-    assert "confirmed, 95% (seeds)" in told
+    output = capsys.readouterr().out
+    assert "best: trial 1, accuracy 0.6200 ± 0.0497 (3) over new seeds, 0.7000 in the search" in output
+    assert "trial 1 is better than trial 0 at 95% with 3 new seeds" in output
+    assert "diverged (seed 2)" in output
+    assert "confirmed, 95% (seeds)" in output
     print_table(study_tables(confirmed(), top=9))
-    told = capsys.readouterr().out
-    assert "confirmed, 95% (seeds)" not in told
-    assert "add --confirm 5" in told
+    output = capsys.readouterr().out
+    assert "confirmed, 95% (seeds)" not in output
+    assert "add --confirm 5" in output

@@ -12,12 +12,13 @@ from stand_in import Silent, StandIn, make_search
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
-from nas_recalib.latency import Measured, build_table
+from nas_recalib.latency.build import build_table
+from nas_recalib.latency.measure import Measurement
 from nas_recalib.pricing import Latencies, cost_table
 from nas_recalib.search.confirm import FINALISTS, measure_finalists
 from nas_recalib.search.local import run_here
 from nas_recalib.study.summary import summarise
-from nas_recalib.timing import Settings
+from nas_recalib.timing.cases import Settings
 
 LIMIT = 24_000_000
 
@@ -49,7 +50,7 @@ def measuring(factor_of, asked):
         seconds = [
             FakeMachine().seconds(architecture) * factor_of(architecture) for architecture in architectures
         ]
-        return [Measured(value * 1e3, value * 1e3, value * 1e3) for value in seconds]
+        return [Measurement(value * 1e3, value * 1e3, value * 1e3) for value in seconds]
 
     return measure
 
@@ -104,7 +105,7 @@ def test_another_machine_says_that_it_cannot_measure(study):
     lines = []
     measure_finalists(study, lines.append)
     assert len(lines) == 1
-    assert lines[0].startswith("finalists not measured: latency table: made on abacus")
+    assert lines[0].startswith("finalists not measured: latency table: measured on abacus")
 
 
 def test_a_machine_too_small_for_a_finalist_says_so(study):

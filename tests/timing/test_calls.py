@@ -6,8 +6,7 @@ from torch import nn
 
 from nas_recalib.errors import InputError
 from nas_recalib.operators import BlockChoice
-from nas_recalib.timing import Case, Place, Settings, list_cases
-from nas_recalib.timing.cases import vanilla_and_choice
+from nas_recalib.timing.cases import Case, Place, Settings, list_cases, make_calls
 
 CPU = torch.device("cpu")
 PSCONV, VANILLA = BlockChoice.parse("psconv"), BlockChoice()
@@ -39,7 +38,7 @@ def spied(kind="layers", **settings):
         return modules[-1]
 
     place = Place(kind, "cifar", "4@6", (4, 6, 6), build)
-    calls = vanilla_and_choice(Case(place, PSCONV, batch=2), Settings(CPU, threads=1, **settings))
+    calls = make_calls(Case(place, PSCONV, batch=2), Settings(CPU, threads=1, **settings))
     for module, call in zip(modules, calls, strict=True):
         module.saw.clear()
         call()
@@ -76,7 +75,7 @@ def test_the_choice_has_as_many_weights_of_convolutions_as_vanilla(choice):
         return built[-1]
 
     place = Place("layers", "cifar", "16@32", case.place.shape, build)
-    vanilla_and_choice(Case(place, case.choice, 1), Settings(CPU, threads=1))
+    make_calls(Case(place, case.choice, 1), Settings(CPU, threads=1))
     first, second = (sum(p.numel() for p in m.parameters() if p.dim() == 4) for m in built)
     assert first == second == 9 * 16 * 16
 
@@ -151,8 +150,8 @@ def test_compiled_sides_compute_the_same(monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", eager)
     place = Place("layers", "cifar", "4@6", (4, 6, 6), lambda _: nn.Conv2d(4, 4, 3, padding=1))
     case = Case(place, PSCONV, batch=2)
-    settings = [Settings(CPU, threads=1, compile=told) for told in (False, True)]
-    results = [call() for told in settings for call in vanilla_and_choice(case, told)]
+    settings = [Settings(CPU, threads=1, compile=first) for first in (False, True)]
+    results = [call() for each in settings for call in make_calls(case, each)]
     assert len(compiled) == 2
     assert all(fullgraph for _, fullgraph in compiled)
     for result in results:

@@ -6,8 +6,7 @@ import torch
 from nas_recalib.errors import InputError
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import BlockChoice
-from nas_recalib.timing import list_cases
-from nas_recalib.timing.cases import CHOICES, SETS, SIZES, blocks, layers, networks
+from nas_recalib.timing.cases import CHOICES, SETS, SIZES, blocks, layers, list_cases, networks
 
 BACKBONES = {"imagenet": "resnet50", "cifar": "resnet20"}
 VANILLA = BlockChoice()
@@ -28,14 +27,14 @@ def inputs(sizes):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_layers_are_the_networks_own_3x3_convolutions(sizes):
+def test_layers_are_those_of_the_network_3x3_convolutions(sizes):
     there = inputs(sizes)
     stages = range(1, len(layers(sizes)) + 1)
     assert [place.shape for place in layers(sizes)] == [there[f"layer{s}.1.conv2"] for s in stages]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_blocks_are_the_networks_own(sizes):
+def test_blocks_are_those_of_the_network(sizes):
     there = inputs(sizes)
     names = [f"layer{stage}.1" for stage in range(1, len(layers(sizes)) + 1)]
     assert [place.name for place in blocks(sizes)] == [f"{BACKBONES[sizes]} {name}" for name in names]
@@ -82,10 +81,10 @@ def test_everything_is_timed_by_default():
     ],
 )
 def test_batches(which, sizes, mode, batches):
-    told = [case.batch for case in list_cases(which, sizes, ["psconv"], mode=mode)]
-    assert list(dict.fromkeys(told)) == batches
-    told = list_cases(which, sizes, ["psconv"], mode=mode, batch_size=3)
-    assert {case.input_shape[0] for case in told} == {3}
+    sizes_used = [case.batch for case in list_cases(which, sizes, ["psconv"], mode=mode)]
+    assert list(dict.fromkeys(sizes_used)) == batches
+    cases = list_cases(which, sizes, ["psconv"], mode=mode, batch_size=3)
+    assert {case.input_shape[0] for case in cases} == {3}
 
 
 def test_a_choice_given_twice_is_timed_once():

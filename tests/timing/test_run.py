@@ -10,32 +10,22 @@ import torch
 from nas_recalib.device import device_name
 from nas_recalib.errors import InputError
 from nas_recalib.operators import BlockChoice
-from nas_recalib.timing import (
-    Case,
-    Mean,
-    Place,
-    Result,
-    Settings,
-    Times,
-    geometric_means,
-    list_cases,
-    report,
-    run,
-)
-from nas_recalib.timing.paired import LEAST_ROUNDS
+from nas_recalib.timing.cases import Case, Place, Settings, list_cases
+from nas_recalib.timing.paired import MIN_ROUNDS, Times
+from nas_recalib.timing.run import Mean, Result, geometric_means, report, run
 
 CPU = torch.device("cpu")
 
 
 def result(ratio, *, kind="layers", sizes="cifar", name="64@8", batch=2, choice="psconv"):
     place = Place(kind, sizes, name, (64, 8, 8), lambda _: torch.nn.Identity())
-    times = Times(((0.002, 0.002 * ratio),) * 4 + ((0.004, 0.004 * ratio * 2),), repeats=3)
+    times = Times(((0.002, 0.002 * ratio),) * 4 + ((0.004, 0.004 * ratio * 2),), iterations=3)
     return Result(Case(place, BlockChoice.parse(choice), batch), times)
 
 
 def test_a_result_tells_everything():
-    told = result(1.5).as_dict()
-    assert told == {
+    content = result(1.5).as_dict()
+    assert content == {
         "set": "layers",
         "sizes": "cifar",
         "place": "64@8",
@@ -77,17 +67,22 @@ def test_every_set_runs_and_its_report_is_whole(mode):
     results = list(run(cases, settings))
     assert [result.case for result in results] == cases
     assert torch.get_num_threads() == 1
-    told = json.loads(json.dumps(report(results, settings), allow_nan=False))
-    assert told["device"] == device_name(CPU)
-    assert told["versions"] == {"nas-recalib": version("nas-recalib"), "torch": torch.__version__}
-    assert (told["mode"], told["dtype"], told["memory_format"]) == (mode, "float32", "contiguous")
-    assert (told["threads"], told["seconds"], told["compile"], told["seed"]) == (1, 0.001, False, 3)
-    assert [case["input_shape"] for case in told["cases"]] == [list(case.input_shape) for case in cases]
-    for case in told["cases"]:
-        assert case["samples"] >= LEAST_ROUNDS
+    content = json.loads(json.dumps(report(results, settings), allow_nan=False))
+    assert content["device"] == device_name(CPU)
+    assert content["versions"] == {"nas-recalib": version("nas-recalib"), "torch": torch.__version__}
+    assert (content["mode"], content["dtype"], content["memory_format"]) == (mode, "float32", "contiguous")
+    assert (content["threads"], content["seconds"], content["compile"], content["seed"]) == (
+        1,
+        0.001,
+        False,
+        3,
+    )
+    assert [case["input_shape"] for case in content["cases"]] == [list(case.input_shape) for case in cases]
+    for case in content["cases"]:
+        assert case["samples"] >= MIN_ROUNDS
         assert case["ratio_quartiles"][0] <= case["ratio"] <= case["ratio_quartiles"][1]
         assert all(math.isfinite(case[key]) and case[key] > 0 for key in ("vanilla_ms", "choice_ms", "ratio"))
-    groups = [(mean["set"], mean["choice"], mean["places"]) for mean in told["geometric_means"]]
+    groups = [(mean["set"], mean["choice"], mean["places"]) for mean in content["geometric_means"]]
     assert groups == [
         ("layers", "psconv", 3),
         ("blocks", "psconv", 3),
@@ -114,7 +109,7 @@ def raising(error):
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
     ],
 )
-def test_too_little_memory_is_told_in_one_line(error):
+def test_too_little_memory_is_reported_in_one_line(error):
     with pytest.raises(InputError, match="batch-size: layers, 64@8, batch 2, vanilla: does not fit"):
         list(run([raising(error)], Settings(CPU, threads=1)))
 

@@ -1,4 +1,4 @@
-"""Verdicts and what is recommended, in cases whose answer is plain."""
+"""Evaluation of signals, and the recommendation in cases whose answer is known."""
 
 import json
 import math
@@ -10,13 +10,13 @@ import pytest
 from made_up_correlation import COUNT, TRUTH, baseline, correlation, noisy, score, training
 from scipy import stats
 
-from nas_recalib.correlation.recommend import judge, seconds_text
+from nas_recalib.correlation.recommend import evaluate, format_seconds
 
 GOOD, POOR, USELESS = 0.3, 1.5, 30.0
 
 
 def recommended(*signals, **changed):
-    return judge(correlation(*signals, **changed)).recommendation
+    return evaluate(correlation(*signals, **changed)).recommendation
 
 
 def test_a_cheap_training_that_is_as_good_is_enough():
@@ -43,7 +43,7 @@ def test_of_trainings_that_are_all_alike_the_cheapest_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "text"),
     [
         (0.0, "0 s"),
         (0.0214, "0.021 s"),
@@ -53,28 +53,28 @@ def test_of_trainings_that_are_all_alike_the_cheapest_is_taken():
         (1234.4, "1,234 s"),
     ],
 )
-def test_seconds_are_written_plainly(seconds, told):
-    assert seconds_text(seconds) == told
+def test_seconds_are_written_plainly(seconds, text):
+    assert format_seconds(seconds) == text
 
 
 def test_what_is_said_of_a_cheaper_training_is_what_was_measured():
-    told = judge(correlation(training("standard", 8, 0.25, 40.0), training("quick", 2, GOOD, 4.0)))
-    means = told.correlation.means
-    dear, cheap = (stats.kendalltau(s.values, means).statistic for s in told.correlation.signals)
-    assert told.recommendation.signal == "quick, epoch 2"
+    found = evaluate(correlation(training("standard", 8, 0.25, 40.0), training("quick", 2, GOOD, 4.0)))
+    means = found.correlation.means
+    dear, cheap = (stats.kendalltau(s.values, means).statistic for s in found.correlation.signals)
+    assert found.recommendation.signal == "quick, epoch 2"
     for value in (f"{dear:.2f} (", f"{cheap:.2f} (", f"differ by {cheap - dear:+.2f} ("):
-        assert value in told.recommendation.reason
-    assert "of tau may be lost unseen" in told.recommendation.reason
+        assert value in found.recommendation.reason
+    assert "of tau may be lost unseen" in found.recommendation.reason
 
 
 def test_a_signal_that_tells_nothing_apart_is_passed_over():
     flat = training("flat", 1, 0, 1.0, values=(0.1,) * COUNT)
     lost = training("lost", 1, 0, 1.0, values=(math.nan,) * COUNT)
     good = training("standard", 8, GOOD, 40.0)
-    told = judge(correlation(flat, lost, good))
-    assert told.recommendation.signal == "standard, epoch 8"
-    assert math.isnan(told.verdict("flat, epoch 1").agreement.tau.value)
-    assert "No training tells the architectures apart." in recommended(flat, lost).reason
+    found = evaluate(correlation(flat, lost, good))
+    assert found.recommendation.signal == "standard, epoch 8"
+    assert math.isnan(found.results[0].agreement.tau.value)
+    assert "Every training ranks all architectures the same." in recommended(flat, lost).reason
 
 
 def test_the_best_may_have_diverged_for_some():
@@ -115,57 +115,57 @@ def test_a_training_without_an_epoch_has_no_rungs():
 
 def test_the_better_baseline_is_the_one_to_beat():
     signals = training("f", 4, GOOD, 4.0), baseline("macs", USELESS), baseline("params", 1.0)
-    told = judge(correlation(*signals))
-    assert told.baseline == "params"
-    trained, macs, params = told.verdicts
+    found = evaluate(correlation(*signals))
+    assert found.baseline == "params"
+    trained, macs, params = found.results
     assert trained.over_baseline.above_zero
     taus = [v.agreement.tau.value for v in (trained, params)]
     assert trained.over_baseline.value == pytest.approx(taus[0] - taus[1])
     assert math.isnan(macs.over_baseline.value)
-    assert "alone" not in told.recommendation.reason
+    assert "alone" not in found.recommendation.reason
     as_good = recommended(training("f", 4, GOOD, 4.0), baseline("params", GOOD))
     assert "not shown to be better than params alone" in as_good.reason
 
 
 def test_a_baseline_that_is_the_same_for_all_is_none():
     flat = replace(baseline("macs", 0.0), values=(4e9,) * COUNT)
-    told = judge(correlation(training("f", 4, GOOD, 4.0), flat))
-    assert told.baseline == ""
-    assert math.isnan(told.verdicts[0].over_baseline.value)
+    found = evaluate(correlation(training("f", 4, GOOD, 4.0), flat))
+    assert found.baseline == ""
+    assert math.isnan(found.results[0].over_baseline.value)
 
 
-def test_a_score_as_good_is_told_of():
+def test_a_score_as_good_is_mentioned():
     trained = training("f", 4, GOOD, 4.0)
     assert (
-        "synflow (0.02 s), without any training, cannot be told from it"
+        "The zero-cost proxy synflow (0.02 s) is not clearly worse"
         in recommended(trained, score("synflow", GOOD)).reason
     )
     assert (
-        "without any training, is better"
+        "The zero-cost proxy naswot (0.02 s) is better"
         in recommended(training("f", 4, POOR, 4.0), score("naswot", 0.1)).reason
     )
-    assert "without" not in recommended(trained, score("naswot", POOR)).reason
+    assert "zero-cost" not in recommended(trained, score("naswot", POOR)).reason
 
 
 def test_architectures_that_diverged_in_the_reference_rank_lowest():
     runs = [list(row) for row in correlation().runs]
     runs[int(np.argmin(TRUTH))][1] = math.nan
-    told = judge(correlation(training("f", 4, 0.0, 4.0), runs=tuple(map(tuple, runs)), noise=0.01))
-    assert math.isnan(told.correlation.means[int(np.argmin(TRUTH))])
-    known = judge(correlation(training("f", 4, 0.0, 4.0)))
-    assert told.verdicts[0].agreement == known.verdicts[0].agreement
+    found = evaluate(correlation(training("f", 4, 0.0, 4.0), runs=tuple(map(tuple, runs)), noise=0.01))
+    assert math.isnan(found.correlation.means[int(np.argmin(TRUTH))])
+    known = evaluate(correlation(training("f", 4, 0.0, 4.0)))
+    assert found.results[0].agreement == known.results[0].agreement
 
 
 def test_all_of_it_is_json_whatever_is_not_a_number():
     flat = training("flat", 1, 0, 1.0, values=(math.nan,) * (COUNT - 1) + (math.inf,))
-    told = json.loads(
-        json.dumps(judge(correlation(flat, baseline("params", 1.0), seeds=1)).as_dict(), allow_nan=False)
+    content = json.loads(
+        json.dumps(evaluate(correlation(flat, baseline("params", 1.0), seeds=1)).as_dict(), allow_nan=False)
     )
-    assert told["correlation"]["signals"][0]["values"][0] is None
-    assert told["ceiling"]["seed_std"] is None
-    assert told["verdicts"][1]["signal"] == "params"
-    assert len(told["means"]) == COUNT
-    assert set(told["recommendation"]) >= {"signal", "fidelity", "epoch", "rungs", "reason"}
+    assert content["correlation"]["signals"][0]["values"][0] is None
+    assert content["ceiling"]["seed_std"] is None
+    assert content["verdicts"][1]["signal"] == "params"
+    assert len(content["means"]) == COUNT
+    assert set(content["recommendation"]) >= {"signal", "fidelity", "epoch", "rungs", "reason"}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_all_of_it_is_json_whatever_is_not_a_number():
             {"signals": (training("f", 1, 0, 1.0, kind="oracle"),)},
             "f, epoch 1: kind = 'oracle' is not one of",
         ),
-        ({"signals": (training("f", 1, 0, 1.0),) * 2}, "signals: 'f, epoch 1' is there twice"),
+        ({"signals": (training("f", 1, 0, 1.0),) * 2}, "signals: 'f, epoch 1' is given twice"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changed, named):
@@ -192,5 +192,5 @@ def test_what_does_not_fit_together_is_refused(changed, named):
 def test_thirty_signals_are_judged_in_seconds():
     signals = [training("f", epoch, 1.0, float(epoch)) for epoch in range(1, 29)]
     start = time.perf_counter()
-    judge(correlation(*signals, score("synflow", 1.0), baseline("params", 1.0)))
+    evaluate(correlation(*signals, score("synflow", 1.0), baseline("params", 1.0)))
     assert time.perf_counter() - start < 10
