@@ -52,7 +52,12 @@ def export_architecture(
     origin = {
         "study": summary.study,
         "trial": row.number,
-        "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
+        "proxy": {
+            **config.fidelity.as_dict(),
+            "data": config.data,
+            "epochs_trained": row.epochs,
+            "seed": config.seed,
+        },
         "accuracy": round(row.accuracy, 6),
         **_confirmation(row),
         **_latency(row, config),

@@ -132,9 +132,9 @@ def _headline(summary: Summary) -> str:
     return (
         f"{summary.study}: {summary.counts} ({pruned} pruned), "
         f"{summary.replayed} duplicates answered from cache{failed}\n"
-        f"within {config.budget}, on {config.data}: {fidelity['resolution']} px, "
-        f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
-        f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
+        f"within {config.budget}, on {config.data}: {fidelity.resolution} px, "
+        f"width {fidelity.width:g}, {fidelity.epochs} epochs, "
+        f"{fidelity.validation:,} validation images, seed {config.seed}\n"
         f"best: trial {best.number}, {accuracy_text(best)}, "
         f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{timed_text(best)}\n"
         f"{verdict(summary)}"

@@ -44,8 +44,8 @@ def study_page(summary: Summary) -> str:
     fidelity = summary.config.fidelity
     intro = (
         f"{summary.counts} within {summary.config.budget} on {summary.config.data}; "
-        f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. "
-        f"Error bars are one standard error of {fidelity['validation']:,} validation images; "
+        f"{fidelity.epochs} epochs at {fidelity.resolution} px, width {fidelity.width:g}. "
+        f"Error bars are one standard error of {fidelity.validation:,} validation images; "
         "they hold nothing of seed noise. Those of what was confirmed are 95% intervals of the mean over new "
         "seeds, on the same images."
     )

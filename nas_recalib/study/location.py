@@ -22,6 +22,7 @@ from nas_recalib.study.storage import (
     sqlite_url,
     storage_errors,
 )
+from nas_recalib.study.stored import read_stored
 from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -190,11 +191,4 @@ def read_config(study: optuna.Study) -> SearchConfig | None:
     content = study.user_attrs.get("config")
     if content is None and CORRELATION in study.user_attrs:
         raise InputError(f"study: {study.study_name!r} is one of 'nas-recalib correlate', not a search")
-    if content is None:
-        return None
-    try:
-        return SearchConfig.from_dict(content)
-    except (TypeError, KeyError) as error:
-        raise InputError(
-            f"study: {study.study_name!r} was not made by this version of nas-recalib"
-        ) from error
+    return None if content is None else read_stored(SearchConfig, content, study.study_name)

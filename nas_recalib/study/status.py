@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -13,14 +13,13 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.study.location import read_config
 from nas_recalib.study.trials import (
-    BEAT,
-    CONTINUES,
+    RESUMED_FROM,
     WITHDRAWN,
     accuracy_of,
     curve_of,
     failure_of,
     finished_of,
-    is_number,
+    last_heartbeat,
     to_resume,
     trained_here_of,
     validate_study,
@@ -134,7 +133,7 @@ def read_status(study: optuna.Study) -> StudyStatus:
         study=study.study_name,
         trained=len(here),
         transferred=len(done) - len(here),
-        epochs=int(config.fidelity["epochs"]),
+        epochs=config.fidelity.epochs,
         best=(-max(complete)[1], max(complete)[0]) if complete else None,
         per_hour=len(recent),
         running=tuple(_running(one, now) for one in trials if one.state == TrialState.RUNNING),
@@ -157,7 +156,7 @@ def find_trial(study: optuna.Study, number: int) -> TrialDetails:
         there = f"0 to {len(trials) - 1}" if trials else "none yet"
         raise InputError(f"trial: {number} is not in study {study.study_name!r}; there are {there}")
     attributes = dict(trial.user_attrs)
-    resumed_attributes = (one.number for one in trials if one.user_attrs.get(CONTINUES) == number)
+    resumed_attributes = (one.number for one in trials if one.user_attrs.get(RESUMED_FROM) == number)
     return TrialDetails(
         number=number,
         state=trial.state.name.lower(),
@@ -173,7 +172,7 @@ def find_trial(study: optuna.Study, number: int) -> TrialDetails:
 def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
     curve = curve_of(trial)
     architecture = str(trial.user_attrs.get("architecture", ""))
-    sign = trial.system_attrs.get(BEAT)
+    heartbeat = last_heartbeat(trial)
     return RunningTrial(
         number=trial.number,
         worker=str(trial.user_attrs.get("worker", "")),
@@ -182,7 +181,7 @@ def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
         epochs=len(curve),
         accuracy=curve[-1] if curve else None,
         seconds=(now - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0,
-        silent=time.time() - sign[1] if _is_sign(sign) else None,
+        silent=None if heartbeat is None else time.time() - heartbeat,
     )
 
 
@@ -193,10 +192,6 @@ def _operators(architecture: str) -> str:
     except ValueError:
         choices = [item.split("=", 1)[1] for item in architecture.split() if "=" in item]
         return ", ".join(f"{count} {choice}" for choice, count in Counter(choices).most_common())
-
-
-def _is_sign(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list) and len(value) == 2 and is_number(value[1])
 
 
 def _told(when: datetime | None) -> str | None:

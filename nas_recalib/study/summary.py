@@ -25,8 +25,8 @@ from nas_recalib.study.statistics import (
 )
 from nas_recalib.study.trials import (
     ACCURACY,
+    CACHED_FROM,
     MEASURED,
-    REPLAYED,
     WITHDRAWN,
     accuracy_of,
     curve_of,
@@ -181,7 +181,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         front=tuple(row.number for row in sorted(leading, key=lambda row: row.macs)),
         hypervolumes=tuple(zip((row.number for row in sound), hypervolumes(points), strict=True)),
         failures=dict(Counter(kind for kind in map(failure_of, others) if kind not in (None, WITHDRAWN))),
-        replayed=sum(REPLAYED in trial.user_attrs for trial in others),
+        replayed=sum(CACHED_FROM in trial.user_attrs for trial in others),
         importance=_importance(trained),
         transferred=len(finished_of(others)) - len(trained_here_of(others)),
     )
@@ -195,7 +195,7 @@ def conflicting(config: SearchConfig) -> list[str]:
 def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
     """A study's trained trials in the order of `Summary.rows`."""
     measured = study.user_attrs.get(MEASURED, {})
-    confirmations = read_confirmations(study, int(config.fidelity["validation"]))
+    confirmations = read_confirmations(study, config.fidelity.validation)
     rows = [
         _row(trial, config, measured.get(str(trial.number)), confirmations.get(trial.number))
         for trial in finished(study)
@@ -234,7 +234,7 @@ def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
     if not competing:
         return []
     best, *others = competing
-    apart = distinguishable(competing, 1 / config.fidelity["validation"])
+    apart = distinguishable(competing, 1 / config.fidelity.validation)
     return [number for number in others if frozenset({best, number}) not in apart]
 
 
@@ -243,7 +243,7 @@ def _row(
 ) -> TrialRow:
     accuracy = accuracy_of(trial)
     attributes = trial.user_attrs
-    images = int(config.fidelity["validation"])
+    images = config.fidelity.validation
     limit_ms = math.inf if config.budget.latency is None else config.budget.latency / 1e6
     return TrialRow(
         number=trial.number,

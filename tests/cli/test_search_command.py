@@ -126,10 +126,10 @@ REFUSED = {
     ),
     "a pruner for one objective": (
         ["--objectives=accuracy,macs", "--pruner=halving"],
-        "pruner: halving knows one objective; for accuracy, macs there is none",
+        "pruner: halving needs a single objective; for accuracy, macs use none",
     ),
     "no such objective": (["--objectives=accuracy,size"], "objectives: unknown 'size'; allowed: accuracy,"),
-    "accuracy is no objective": (["--objectives=macs"], "objectives: 'macs' is not accuracy and then"),
+    "accuracy is no objective": (["--objectives=macs"], "objectives: 'macs' should be accuracy, then"),
     "an objective twice": (["--objectives=accuracy,macs,macs"], "each once"),
     "latency without a table": (["--objectives=accuracy,latency"], "latency: no table of tiny"),
     "no such strategy": (["--strategy=best"], "strategy: unknown 'best'; allowed: random, tpe, gp, nsga2"),
@@ -176,5 +176,5 @@ def test_a_warm_start_from_another_kind_of_training_is_refused(here, capsys):
     capsys.readouterr()
     assert search("--study=t", "--epochs=1", "--warm-start=s") == 2
     told = capsys.readouterr().err
-    assert "warm-start: study 's' trained with another fidelity.epochs: it has 2, asked was 1" in told
+    assert "warm-start: study 's' trained with another fidelity.epochs: stored 2, given 1" in told
     assert not Path("runs/t/study.db").exists()

@@ -8,6 +8,7 @@ from nas_recalib.correlation.plan import REFERENCE, Plan, Task, tasks
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.fidelity import Fidelity
+from nas_recalib.study.stored import read_stored
 
 CHEAP = Fidelity(images=40, validation=20, resolution=8, width=0.25, epochs=1)
 PLAN = Plan(
@@ -25,13 +26,13 @@ PLAN = Plan(
 
 
 def test_a_plan_is_read_as_it_was_written():
-    assert Plan.from_dict(PLAN.as_dict()) == PLAN
+    assert read_stored(Plan, PLAN.as_dict(), "s") == PLAN
 
 
 def test_a_plan_of_an_earlier_version_is_read_with_the_defaults():
     added = ("architectures", "seeds", "scores", "corrupt")
     content = {key: value for key, value in PLAN.as_dict().items() if key not in added}
-    plan = Plan.from_dict(content)
+    plan = read_stored(Plan, content, "s")
     assert plan == PLAN
     assert (plan.architectures, plan.seeds, plan.scores, plan.corrupt) == (40, 2, ["all"], "refuse")
 
@@ -80,5 +81,5 @@ def test_fidelities_may_be_added_and_images_lie_elsewhere():
 )
 def test_what_decides_the_outcome_may_not_change(key, value):
     named = "fidelity quick" if key == "fidelities" else key
-    with pytest.raises(InputError, match=f"study 's' was made with another {named}: it has .*, asked was "):
+    with pytest.raises(InputError, match=f"study 's' was made with another {named}: stored .*, given .*; "):
         PLAN.extended("s", replace(PLAN, **{key: value}))
