@@ -75,8 +75,8 @@ def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int
     found: dict[tuple[int, ...], None] = {}
     for _ in range(_ROUNDS):
         indices = feasible.sample_many(_AT_ONCE, random)
-        for one in indices[(space.table.costs(indices) >= least).all(axis=1)].tolist():
-            found.setdefault(tuple(one))
+        for row in indices[(space.table.costs(indices) >= least).all(axis=1)].tolist():
+            found.setdefault(tuple(row))
             if len(found) == count:
                 return [space.from_indices(indices) for indices in found]
     raise InputError(

@@ -256,7 +256,7 @@ class _StoredConfirmation(TypedDict, total=False):
 _REQUIRED = ("architecture", "macs", "params", "seconds")  # attributes of a trained trial
 _CONFIRMATION_KEY = re.compile(rf"{PREFIX}[0-9]{{1,9}}/[0-9]{{1,10}}")
 _MEASURED = TypeAdapter(dict[str, stored.PositiveNumber], config=stored.STRICT_VALUES)
-_CONFIRMATION = TypeAdapter(Annotated[_StoredConfirmation, Field(min_length=1)])
+_CONFIRMATION = TypeAdapter(_StoredConfirmation)
 
 
 def validate_study(study: optuna.Study) -> None:
@@ -317,7 +317,8 @@ def _validate_attribute(key: str, value: object) -> None:
     elif key.startswith(PREFIX):
         if not _CONFIRMATION_KEY.fullmatch(key):
             raise ValueError(f"key should be '{PREFIX}TRIAL/SEED'")
-        _CONFIRMATION.validate_python(value)
+        if not _CONFIRMATION.validate_python(value):
+            raise ValueError("it has neither an accuracy nor a failure")
 
 
 def _validate_trial(trial: FrozenTrial) -> None:

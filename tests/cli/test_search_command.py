@@ -34,8 +34,8 @@ def test_a_finished_study_goes_on_with_another_strategy_and_pruner(here, capsys)
     assert search("--trials=5", "--strategy=random") == 0
     assert search("--trials=7", "--strategy=tpe", "--pruner=halving") == 0
     assert search("--trials=8") == 0
-    told = [trial.user_attrs["strategy"] for trial in finished(load())]
-    assert told == ["random"] * 5 + ["tpe"] * 3, "the last stays"
+    strategies = [trial.user_attrs["strategy"] for trial in finished(load())]
+    assert strategies == ["random"] * 5 + ["tpe"] * 3, "the last stays"
     assert load().user_attrs["config"]["pruner"] == "halving"
 
 

@@ -1,4 +1,4 @@
-"""A correlation study, really trained in processes of its own on a few digits; killed and gone on with."""
+"""A correlation study, really trained in processes of its own on a few digits; killed and resumed."""
 
 import os
 import signal
@@ -67,25 +67,25 @@ def options(files, **changes):
     return CorrelationOptions(**{**given, **changes})
 
 
-def go_on(asked, told=lambda _: None):
-    with prepared(asked, asked.runs.parent, CPU) as ready:
-        left = pending(ready.study, ready.plan, asked.architectures, asked.seeds, ready.scores)
-        run(ready, left, jobs=2, device=CPU, told=told)
-        sizes = (ready.scores, asked.seeds)
-        return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
+def run_study(given, report=lambda _: None):
+    with prepared(given, given.runs.parent, CPU) as ready:
+        tasks = pending(ready.study, ready.plan, given.architectures, given.seeds, ready.scores)
+        run(ready, tasks, jobs=2, device=CPU, told=report)
+        sizes = (ready.scores, given.seeds)
+        return len(tasks), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
 
 
 class Here:
-    """In the place of processes."""
+    """Stand-in for `spread` that works in this process."""
 
-    def __init__(self, do, tasks, told, *, given, **_):
+    def __init__(self, do, tasks, take, *, given, **_):
         worker = Worker(*given)
         for task, architecture in tasks:
-            told(worker.do(task, Architecture.parse(architecture)))
+            take(worker.do(task, Architecture.parse(architecture)))
 
 
 def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
-    count, ready, found = go_on(options(files))
+    count, ready, found = run_study(options(files))
     assert count == 3 * (1 + 1 + 2)
     done = trained(ready.study)
     assert Counter(task.fidelity for task in done) == {"brief": 3, REFERENCE: 6}
@@ -109,14 +109,14 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
     assert judge(found).verdict("snip").agreement.tau.value in (-1, -1 / 3, 1 / 3, 1, pytest.approx(1 / 3))
 
     monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
-    more, *_ = go_on(options(files, architectures=4, seeds=3, scores=["params", "naswot"]))
+    more, *_ = run_study(options(files, architectures=4, seeds=3, scores=["params", "naswot"]))
     assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
-    assert go_on(options(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
+    assert run_study(options(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
     with pytest.raises(InputError, match="was made with another within"):
-        go_on(options(files, within=20))
+        run_study(options(files, within=20))
 
 
-def test_a_killed_study_leaves_no_process_behind_and_goes_on(files):
+def test_a_killed_study_leaves_no_process_behind_and_is_resumed(files):
     names = ["--space=small.yaml", "--reference=long.yaml", "--fidelity=brief.yaml", "--score=none"]
     sizes = ["--architectures=4", "--within=10", "--data=digits", "--study=s", "--jobs=2", "--threads=1"]
     command = [sys.executable, "-m", "nas_recalib", "correlate", *names, *sizes]
@@ -152,11 +152,11 @@ def has_trials(files):
 
 def finished(files):
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{files}/runs/s/study.db")
-    told = [
+    results = [
         (tuple(t.user_attrs[key] for key in ("index", "fidelity", "seed")), t.value) for t in study.trials
     ]
-    assert len(dict(told)) == len(told)
-    return dict(told)
+    assert len(dict(results)) == len(results)
+    return dict(results)
 
 
 def alive(pid):
@@ -184,19 +184,19 @@ def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [(RuntimeError("no such gradient"), "no such gradient"), (MemoryError("too much"), "with fewer --jobs")],
 )
-def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, told):
+def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, message):
     def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("nas_recalib.correlation.run.spread", Here)
     with monkeypatch.context() as patched:
         patched.setattr("nas_recalib.correlation.run.score_network", fail)
-        with pytest.raises(StopSearch, match=told):
-            go_on(options(files, **FEW))
-    count, ready, _ = go_on(options(files, **FEW))
+        with pytest.raises(StopSearch, match=message):
+            run_study(options(files, **FEW))
+    count, ready, _ = run_study(options(files, **FEW))
     assert count == 2 * (1 + 1 + 1), "the scores come first, so nothing has been done"
     assert len(scored(ready.study, 0)) == 3
 
@@ -208,13 +208,13 @@ def test_a_training_that_fails_by_no_fault_of_its_own_is_tried_again(files, monk
         failure = Failure(kind, "no room", "traceback")
         patched.setattr("nas_recalib.proxy.trainer.Proxy.train", lambda *_: failure)
         with pytest.raises(StopSearch):
-            go_on(options(files, **FEW))
-    count, ready, _ = go_on(options(files, **FEW))
+            run_study(options(files, **FEW))
+    count, ready, _ = run_study(options(files, **FEW))
     assert count == 2 * (1 + 1 + 1) - 1, "all but the first scores"
     assert len(trained(ready.study)) == 4
 
 
-def test_threads_are_those_of_the_study_unless_others_are_asked_for(files, monkeypatch):
+def test_threads_are_those_of_the_study_unless_others_are_given(files, monkeypatch):
     with prepared(options(files, threads=1), files, CPU):
         pass
     monkeypatch.setattr("nas_recalib.correlation.setup.default_threads", lambda: 2)

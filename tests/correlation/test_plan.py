@@ -1,4 +1,4 @@
-"""What a correlation study is made of, and what may be added to one."""
+"""Plan of a correlation study: stored, extended by a later command, and divided into tasks."""
 
 from dataclasses import replace
 
@@ -38,17 +38,17 @@ def test_a_plan_of_an_earlier_version_is_read_with_the_defaults():
 
 
 def test_an_architecture_is_done_before_the_next_is_begun():
-    told = list(tasks(PLAN, 2, 2, ["synflow"]))
-    assert [task.index for task in told] == [0] * 4 + [1] * 4
-    assert told[0] == Task(0, "", 5, ("synflow",))
-    assert len(set(told)) == len(told)
+    planned = list(tasks(PLAN, 2, 2, ["synflow"]))
+    assert [task.index for task in planned] == [0] * 4 + [1] * 4
+    assert planned[0] == Task(0, "", 5, ("synflow",))
+    assert len(set(planned)) == len(planned)
 
 
 def test_no_cheap_training_shares_a_seed_with_a_longer_one():
-    told = list(tasks(PLAN, 3, 4, []))
-    longer = {task.seed for task in told if task.fidelity == REFERENCE}
+    planned = list(tasks(PLAN, 3, 4, []))
+    longer = {task.seed for task in planned if task.fidelity == REFERENCE}
     assert len(longer) == 4
-    assert longer.isdisjoint(task.seed for task in told if task.fidelity != REFERENCE)
+    assert longer.isdisjoint(task.seed for task in planned if task.fidelity != REFERENCE)
 
 
 def test_plugins_may_lie_elsewhere():
@@ -58,9 +58,9 @@ def test_plugins_may_lie_elsewhere():
 
 
 def test_fidelities_may_be_added_and_images_lie_elsewhere():
-    asked = replace(PLAN, fidelities={"long": replace(CHEAP, epochs=9)}, data="folder:/there")
-    extended = PLAN.extended("s", asked)
-    assert extended.fidelities == {**PLAN.fidelities, **asked.fidelities}
+    given = replace(PLAN, fidelities={"long": replace(CHEAP, epochs=9)}, data="folder:/there")
+    extended = PLAN.extended("s", given)
+    assert extended.fidelities == {**PLAN.fidelities, **given.fidelities}
     assert extended.data == "folder:/there"
     assert PLAN.extended("s", PLAN) == PLAN
 
