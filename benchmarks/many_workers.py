@@ -35,7 +35,7 @@ from stand_in_worker import BUDGET, NAME  # noqa: E402
 from nas_recalib.device import versions  # noqa: E402
 from nas_recalib.files import write_atomically  # noqa: E402
 from nas_recalib.study.location import StudyLocation, open_study  # noqa: E402
-from nas_recalib.study.trials import ATTEMPT, CONTINUES, FAILURE, WITHDRAWN, finished  # noqa: E402
+from nas_recalib.study.trials import ATTEMPT, FAILURE, RESUMED_FROM, WITHDRAWN, finished  # noqa: E402
 
 MANY = 10**9
 _WATCHED = {"memory_mb": r"VmRSS:\s+(\d+) kB", "threads": r"Threads:\s+(\d+)"}
@@ -119,7 +119,7 @@ def audit(storage: str, folder: Path) -> dict[str, Any]:
         "epochs_trained": len(lines),
         "epochs_trained_again": sum(count - 1 for count in epochs.values()),
         "over_budget": sum(not BUDGET.allows({"macs": trial.user_attrs["macs"]}) for trial in done),
-        "gone_on_with": sum(CONTINUES in one.user_attrs for one in serious),
+        "gone_on_with": sum(RESUMED_FROM in one.user_attrs for one in serious),
         "most_attempts": max(trial.user_attrs.get(ATTEMPT, 1) for trial in trials),
         "states": dict(Counter(t.user_attrs.get("failure", t.state.name.lower()) for t in trials)),
         "checkpoints_left": len(list((folder / "checkpoints").glob("*.pt"))),

@@ -22,7 +22,7 @@ from nas_recalib.search.local import run_here
 from nas_recalib.search.samplers import STRATEGIES, StrategyInfo
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import CONTINUES
+from nas_recalib.study.trials import RESUMED_FROM
 
 OFFERS = {**STRATEGIES, "mutation": StrategyInfo(mutation)}
 
@@ -218,7 +218,7 @@ class Recorder:
             return
         self._told.add(trial.number)
         last = self.points[-1] if self.points else Point(0.0, 0, None, None)
-        trials = last.trials + (CONTINUES not in trial.user_attrs)
+        trials = last.trials + (RESUMED_FROM not in trial.user_attrs)
         observed, quality = last.observed, last.quality
         if trial.state == TrialState.COMPLETE and (observed is None or trial.value > observed):
             indices = self.benchmark.space.indices_of(Architecture.parse(trial.user_attrs["architecture"]))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.options import (
+from nas_recalib.cli.output import print_json, require_output, say
+from nas_recalib.options import (
     MANY,
     RUNS,
     AsJson,
@@ -20,7 +21,6 @@ from nas_recalib.cli.options import (
     Plugins,
     Threads,
 )
-from nas_recalib.cli.output import print_json, require_output, say
 
 Dtype = Annotated[str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")]
 

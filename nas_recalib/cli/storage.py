@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.options import AsJson
 from nas_recalib.cli.output import print_json, say
+from nas_recalib.options import AsJson
 
 storage = typer.Typer(help="Test a storage of studies, or serve one to other machines.")
 Url = Annotated[

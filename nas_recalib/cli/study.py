@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nas_recalib.cli.options import RUNS, AsJson, Force, Plugins, RunsDir, Storage, StudyName
 from nas_recalib.cli.output import print_json, require_output, say
+from nas_recalib.options import RUNS, AsJson, Force, Plugins, RunsDir, Storage, StudyName
 
 
 def show(

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.options import MANY, RUNS, CacheDir, CorruptImages, Device, Plugins
 from nas_recalib.cli.output import cache_folder, say, say_remarks, say_skipped
+from nas_recalib.options import MANY, RUNS, CacheDir, CorruptImages, Device, Plugins
 
 
 def train(

@@ -11,10 +11,11 @@ import optuna
 import torch
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.plan import KEPT_OPTIONS, REFERENCE, Plan
+from nas_recalib.correlation.options import CorrelationOptions
+from nas_recalib.correlation.plan import REFERENCE, Plan
 from nas_recalib.correlation.study import read_plan, validate_study, write_plan
 from nas_recalib.costs import Budget, Feasible
-from nas_recalib.data import open_source
+from nas_recalib.data import Source, open_source
 from nas_recalib.device import default_threads, fast_dtype
 from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
@@ -23,21 +24,25 @@ from nas_recalib.proxy.scores import score_names
 from nas_recalib.proxy.trainer import Loader, refuse_misfits
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.location import StudyLocation, create_study, find_study, storage_failures
+from nas_recalib.study.stored import from_options
 from nas_recalib.study.trials import read_all
 from nas_recalib.study.worker_lock import locked_worker
 
+WITHIN = 0.05
+DEFAULT_FIDELITIES = ("quick", "standard")
+_STORED_AS_GIVEN = ("architectures", "seeds", "corrupt", "threads", "seed")
 _AT_ONCE = 10_000
 _ROUNDS = 50
 
 
 def slice_of(space: SearchSpace, budget: Budget, within: float, seed: int) -> Budget:
-    """The upper ends of a slice: of MACs and parameters, and of what else is limited.
+    """Return the upper ends of a slice of costs: of MACs and parameters, and of whatever else is limited.
 
     Args:
-        space: Which.
-        budget: Upper ends where given; the others put the median architecture in the middle.
-        within: Width of the slice, as a share of its upper ends.
-        seed: Of the draws that the median is taken of.
+        space: Search space.
+        budget: Upper ends that are given; the others put the median architecture in the middle of the slice.
+        within: Width of the slice, as a fraction of its upper ends.
+        seed: Seed of the random architectures that the median is taken of.
 
     Raises:
         InputError: If nothing is within the budget.
@@ -51,17 +56,17 @@ def slice_of(space: SearchSpace, budget: Budget, within: float, seed: int) -> Bu
 
 
 def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int) -> list[Architecture]:
-    """Different architectures, each drawn uniformly from those in a slice of costs.
+    """Draw different architectures uniformly from those in a slice of costs.
 
     Args:
-        space: Which.
-        upper: Greatest costs; every one of them bounds the slice from above.
-        within: How far below, as a share, a cost may be.
-        count: How many.
-        seed: Of the draws; more are drawn after the same first ones.
+        space: Search space.
+        upper: Upper ends of the slice.
+        within: Width of the slice, as a fraction of its upper ends.
+        count: Number of architectures.
+        seed: Seed of the draws; a greater count draws the same architectures first.
 
     Raises:
-        InputError: If so many cannot be found.
+        InputError: If too few are found.
     """
     feasible = Feasible(space.table, upper)
     random = np.random.default_rng(seed)
@@ -70,8 +75,8 @@ def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int
     found: dict[tuple[int, ...], None] = {}
     for _ in range(_ROUNDS):
         indices = feasible.sample_many(_AT_ONCE, random)
-        for one in indices[(space.table.costs(indices) >= least).all(axis=1)].tolist():
-            found.setdefault(tuple(one))
+        for row in indices[(space.table.costs(indices) >= least).all(axis=1)].tolist():
+            found.setdefault(tuple(row))
             if len(found) == count:
                 return [space.from_indices(indices) for indices in found]
     raise InputError(
@@ -80,65 +85,19 @@ def draw(space: SearchSpace, upper: Budget, within: float, count: int, seed: int
     )
 
 
-WITHIN = 0.05
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asked for; None is "as the study has it", or the default for a new one.
-
-    Attributes:
-        space: Name or path of a space.
-        budget: Upper ends of the slice of costs.
-        within: Width of the slice, as a share of them.
-        architectures: Number of architectures to draw.
-        seeds: Number of reference trainings of each.
-        reference: Name or file of the longer training's fidelity.
-        fidelities: Names or files of those that are held against it; empty as None is elsewhere.
-        scores: Names of scores; "all" is all there are, "none" none; empty as None is elsewhere.
-        data: Name of a data set.
-        corrupt: Treatment of images that cannot be decoded: refuse or skip.
-        study: Name of the study (default: the space and "correlation").
-        runs: Folder that studies are kept in.
-        storage: URL of another storage than the study's own file.
-        threads: Of the CPU, for one training.
-        seed: That every draw follows from.
-        cache: Folder that downloads are kept in.
-        plugins: Modules of the user's own operators.
-    """
-
-    space: str
-    budget: Budget
-    within: float | None
-    architectures: int | None
-    seeds: int | None
-    reference: str | None
-    fidelities: Sequence[str]
-    scores: Sequence[str]
-    data: str | None
-    corrupt: str | None
-    study: str | None
-    runs: Path
-    storage: str | None
-    threads: int | None
-    seed: int | None
-    cache: Path
-    plugins: Sequence[str] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A correlation study that is open and locked.
+    """Correlation study that is open and locked for this process.
 
     Attributes:
-        study: Where everything is kept.
-        plan: What it is about.
-        space: What is drawn from.
-        drawn: The architectures.
-        scores: Names of the scores.
-        images: Where the images come from, and how they are decoded.
-        remarks: Lines for the user on how they were chosen and what was left out.
-        skipped: Those that were left out, with what is wrong.
+        study: Study that stores the results.
+        plan: Configuration of the study.
+        space: Search space.
+        drawn: Architectures, in the order of the draw.
+        scores: Names of the zero-cost proxies.
+        images: Loader of the images.
+        remarks: Lines for the user on how the data set was chosen and what it lacks.
+        skipped: Images that cannot be decoded, with the reason.
     """
 
     study: optuna.Study
@@ -152,106 +111,133 @@ class Ready:
 
 
 @contextmanager
-def prepared(request: Request, device: torch.device) -> Iterator[Ready]:
-    """A study ready to run, locked for as long as the context lasts.
+def prepared(options: CorrelationOptions, cache: Path, device: torch.device) -> Iterator[Ready]:
+    """Open a correlation study that is ready to run and lock it for this process while the context lasts.
+
+    Args:
+        options: Options of the study.
+        cache: Folder that downloads and decoded images are kept in.
+        device: Device of the trainings.
 
     Raises:
-        InputError: If anything asked for cannot be had, or differs from what the study was made with.
+        InputError: If an option cannot be used or differs from what the study was made with.
     """
-    if request.within is not None and not 0 < request.within < 1:
-        raise InputError(f"within: {request.within:%} is not above 0% and below 100%")
-    _scores(request.scores)
-    location = StudyLocation.of(
-        request.study or f"{Path(request.space).stem}-correlation", request.runs, request.storage
-    )
-    known = find_study(location)
-    stored = None
-    if known:
-        read_all(known)
-        stored = read_plan(known)
-    if known and stored is None and known.user_attrs:
-        raise InputError(f"study: {location.name!r} is a search; name another with --study")
-    if known:
-        validate_study(known)
-    load_study_plugins(location.name, stored.plugins if stored else (), request.plugins)
-    space = SearchSpace.load(request.space)
-    plan, remarks = _plan(request, stored, space, device)
+    name = options.study or f"{Path(options.space).stem}-correlation"
+    location = StudyLocation.of(name, options.runs, options.storage)
+    _validate(options)
+    stored = _stored_plan(location)
+    load_study_plugins(location.name, stored.plugins if stored else (), options.plugins or ())
+    space = SearchSpace.load(options.space)
+    plan, source = _resolve(options, stored, space, cache, device)
     if stored:
         plan = stored.extended(location.name, plan)
-    for fidelity in (plan.reference, *plan.fidelities.values()):
-        refuse_misfits(space, fidelity)
-    scores = _scores(plan.scores)
-    drawn = draw(space, plan.upper, plan.within, plan.architectures, plan.seed)
-    images = Loader(plan.data, request.cache, plan.corrupt, plan.seed)
     fidelities = (plan.reference, *plan.fidelities.values())
+    for fidelity in fidelities:
+        refuse_misfits(space, fidelity)
+    scores = _score_names(plan.scores)
+    drawn = draw(space, plan.upper, plan.within, plan.architectures, plan.seed)
+    images = Loader(plan.data, cache, plan.corrupt, plan.seed)
     skipped = dict.fromkeys(fault for fidelity in fidelities for fault in images.load(fidelity).skipped)
-    with locked_worker(location.folder, exclusive=True, advice="for several trainings at once take --jobs"):
+    with locked_worker(
+        location.folder, exclusive=True, advice="to train several networks at once use --jobs"
+    ):
         study = create_study(location)
         with storage_failures(location, study):
             written = read_plan(study)
-            if written:  # perhaps by another process since it was looked for
+            if written:  # perhaps by another process since the options were resolved
                 plan = written.extended(location.name, plan)
             if plan != written:
                 write_plan(study, plan)
-            yield Ready(study, plan, space, drawn, scores, images, remarks, tuple(skipped))
+            yield Ready(
+                study=study,
+                plan=plan,
+                space=space,
+                drawn=drawn,
+                scores=scores,
+                images=images,
+                remarks=(source.note, *source.remarks),
+                skipped=tuple(skipped),
+            )
 
 
-def _plan(
-    request: Request, stored: Plan | None, space: SearchSpace, device: torch.device
-) -> tuple[Plan, tuple[str, ...]]:
-    asked_data = request.data if request.data not in (None, "auto") else None
-    source = open_source(asked_data or (stored.data if stored else "auto"), request.cache)
-    within = request.within if request.within is not None else (stored.within if stored else WITHIN)
-    seed = request.seed if request.seed is not None else (stored.seed if stored else 0)
-    threads = request.threads or (stored.threads if stored else default_threads())
-    if request.threads and threads > (os.cpu_count() or 1):
-        raise InputError(f"threads: {threads} is more than the {os.cpu_count()} cores of this machine")
+def _validate(options: CorrelationOptions) -> None:
+    """Raise InputError for options that are out of range or unknown."""
+    if options.within is not None and not 0 < options.within < 100:
+        raise InputError(f"within: {options.within:g}% is not above 0% and below 100%")
+    if options.threads and options.threads > (os.cpu_count() or 1):
+        raise InputError(
+            f"threads: {options.threads} is more than the {os.cpu_count()} cores of this machine"
+        )
+    _score_names(options.scores or ["all"])
+
+
+def _stored_plan(location: StudyLocation) -> Plan | None:
+    study = find_study(location)
+    if study is None:
+        return None
+    attributes, _ = read_all(study)
+    plan = read_plan(study)
+    if plan is None and attributes:
+        raise InputError(f"study: {location.name!r} is a search; name another with --study")
+    validate_study(study)
+    return plan
+
+
+def _resolve(
+    options: CorrelationOptions, stored: Plan | None, space: SearchSpace, cache: Path, device: torch.device
+) -> tuple[Plan, Source]:
+    """Return every option as given, else as the study has it, else its default, and the data set."""
+    limits = Budget.parse(options.macs, options.params)
+    names = _fidelity_names(options.fidelities or (() if stored else DEFAULT_FIDELITIES))
+    data = (stored.data if stored else "auto") if options.data in (None, "auto") else options.data
+    source = open_source(data, cache)
 
     def find(name: str) -> Fidelity:
         return find_fidelity(name, space, source, device)
 
+    given = {name: value for name in _STORED_AS_GIVEN if (value := getattr(options, name)) is not None}
+    if options.within is not None:
+        given["within"] = options.within / 100
+    if options.scores:
+        given["scores"] = list(options.scores)
+    if options.reference or not stored:
+        given["reference"] = find(options.reference or "thorough")
+    if stored:
+        settings = {**vars(stored), **given, "upper": replace(stored.upper, **limits.limits())}
+    else:
+        settings = {"within": WITHIN, "seed": 0, "threads": default_threads(), **given}
+        settings["upper"] = slice_of(space, limits, settings["within"], settings["seed"])
+    settings |= {
+        "space": space.describe(),
+        "data": source.spec,
+        "data_hash": source.fingerprint(),
+        "fidelities": {stem: find(name) for stem, name in names.items()},
+        "dtype": str(fast_dtype(device)).removeprefix("torch."),
+        "plugins": list(options.plugins or ()),
+    }
+    return from_options(Plan, settings), source
+
+
+def _fidelity_names(given: Sequence[str]) -> dict[str, str]:
+    """Return the names or files of fidelities by the names that the study gives them."""
     names: dict[str, str] = {}
-    for name in request.fidelities or (() if stored else ("quick", "standard")):
+    for name in given:
         other = names.setdefault(Path(name).stem, name)
         if other != name:
-            raise InputError(f"fidelity: {other} and {name} have one name; give one of the files another")
+            raise InputError(f"fidelity: {other} and {name} have the same name; rename one of the files")
     if REFERENCE in names:
-        raise InputError(
-            f"fidelity: {REFERENCE!r} is what the others are held against; give the file another name"
-        )
-    if stored:
-        upper = replace(stored.upper, **request.budget.limits())
-        reference = find(request.reference) if request.reference else stored.reference
-    else:
-        upper = slice_of(space, request.budget, within, seed)
-        reference = find(request.reference or "thorough")
-    kept = {name: getattr(stored, name) for name in KEPT_OPTIONS} if stored else {}
-    asked = {**{name: getattr(request, name) for name in KEPT_OPTIONS}, "scores": list(request.scores)}
-    plan = Plan(
-        space=space.describe(),
-        within=within,
-        upper=upper,
-        data=source.spec,
-        data_hash=source.fingerprint(),
-        reference=reference,
-        fidelities={stem: find(name) for stem, name in names.items()},
-        dtype=str(fast_dtype(device)).removeprefix("torch."),
-        threads=threads,
-        seed=seed,
-        plugins=list(request.plugins),
-        gate_fan=stored.gate_fan if stored else "fan_in",
-        **{**kept, **{name: value for name, value in asked.items() if value}},
-    )
-    return plan, (source.note, *source.remarks)
+        raise InputError(f"fidelity: {REFERENCE!r} is the name of the longer training; rename the file")
+    return names
 
 
-def _scores(asked: Sequence[str]) -> tuple[str, ...]:
-    if list(asked) == ["none"]:
+def _score_names(given: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of zero-cost proxies; `all` and `none` stand alone."""
+    if list(given) == ["none"]:
         return ()
     names = score_names()
-    if list(asked) == ["all"]:
+    if list(given) == ["all"]:
         return names
-    unknown = [name for name in asked if name not in names]
+    unknown = [name for name in given if name not in names]
     if unknown:
         raise InputError(f"score: unknown {unknown[0]!r}; allowed: all, none, {', '.join(names)}")
-    return tuple(dict.fromkeys(asked))
+    return tuple(dict.fromkeys(given))

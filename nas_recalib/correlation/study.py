@@ -1,46 +1,39 @@
-"""A correlation study: which work is done, and what came of it."""
+"""Stored results of a correlation study: written, validated and read."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # pydantic needs these before Python 3.12
+)
 
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.plan import Done, Plan, Task
-from nas_recalib.errors import InputError
 from nas_recalib.space import SearchSpace
+from nas_recalib.study import stored
 from nas_recalib.study.location import CORRELATION
-from nas_recalib.study.trials import is_accuracy, is_any_number, is_integer, is_line, is_number, read_all
+from nas_recalib.study.trials import FAILURE, validate_contents
 
-_SCORES = "scores of "
-_FORMS: dict[str, Callable[[object], bool]] = {
-    "index": is_integer,
-    "fidelity": is_line,
-    "seed": is_integer,
-    "seconds": is_number,
-    "device": is_line,
-    "losses": lambda value: isinstance(value, list) and all(map(is_any_number, value)),
-}
-_TRY_AGAIN = ("error", "interrupted", "out-of-memory")
+_SCORES = "scores of "  # a study's attribute: value and seconds of each zero-cost proxy, by its name
+_RETRIED_FAILURES = ("error", "interrupted", "out-of-memory")
 
 
 def read_plan(study: optuna.Study) -> Plan | None:
-    """The plan of a study, or None where it has none yet.
+    """Return the plan of a study, or None if nothing has been written yet.
 
     Raises:
-        InputError: If it was written by another version.
+        InputError: If it was written by another version; the key is named.
     """
     content = study.user_attrs.get(CORRELATION)
-    if content is None:
-        return None
-    try:
-        return Plan.from_dict(content)
-    except (TypeError, KeyError) as error:
-        raise InputError(
-            f"study: {study.study_name!r} was not made by this version of nas-recalib"
-        ) from error
+    if isinstance(content, dict):
+        content = {"gate_fan": "fan_out", **content}
+    return None if content is None else stored.read_stored(Plan, content, study.study_name)
 
 
 def write_plan(study: optuna.Study, plan: Plan) -> None:
@@ -54,9 +47,16 @@ def keep(
     done: Done,
     common_attrs: Mapping[str, Any],
 ) -> None:
-    """Writes what came of a task, in one piece: a training is a trial, scores are the study's.
+    """Store the result of a task at once: a training as a trial, zero-cost proxies in the study's attributes.
 
-    Scores that failed are not kept.
+    Failed zero-cost proxies are not stored.
+
+    Args:
+        study: Study to write to.
+        space: Search space of the study.
+        architecture: Architecture of the task.
+        done: Result of the task.
+        common_attrs: User attributes written to every trial (device, versions).
     """
     if done.scores is not None:
         before = study.user_attrs.get(_scores_key(done.task.index), {})
@@ -74,7 +74,7 @@ def keep(
         **common_attrs,
     }
     if done.failure is not None:
-        attributes |= {"failure": done.failure.kind, "message": done.failure.message}
+        attributes |= {FAILURE: done.failure.kind, "message": done.failure.message}
     study.add_trial(
         optuna.create_trial(
             state=TrialState.COMPLETE if done.failure is None else TrialState.FAIL,
@@ -87,41 +87,61 @@ def keep(
     )
 
 
+@with_config(stored.STRICT_VALUES)
+class _TrialAttributes(TypedDict):
+    index: stored.Count
+    fidelity: stored.Line
+    seed: stored.Count
+    seconds: stored.Number
+    device: stored.Line
+    losses: list[float]
+    failure: NotRequired[stored.Line]
+
+
+class _StoredTrial(BaseModel):
+    """Form of a trial of a correlation study; attributes of other names are allowed."""
+
+    model_config = ConfigDict(strict=True, from_attributes=True)
+
+    user_attrs: _TrialAttributes
+    values: list[stored.Accuracy] | None
+    intermediate_values: dict[int, stored.Accuracy]
+
+
+_STORED_SCORES = TypeAdapter(
+    dict[str, Annotated[tuple[float, stored.Number], Field(strict=False)]], config=stored.STRICT_VALUES
+)
+
+
 def validate_study(study: optuna.Study) -> None:
-    """Looks at all of a study before any of it is used.
+    """Validate all results of a correlation study before any of them is used.
 
     Raises:
-        InputError: If it cannot be read, or holds what `keep` does not write; it is named.
+        InputError: If the study cannot be read, or contains what `keep` does not write; the key and, if it is
+            one of a trial, the trial are named.
     """
-    attributes, trials = read_all(study)
-    for key, value in attributes.items():
-        if key.startswith(_SCORES) and not (isinstance(value, dict) and all(map(_is_score, value.values()))):
-            raise InputError(f"study: {study.study_name!r} holds {key!r}, which is not of its form")
-    for trial in trials:
-        held = trial.user_attrs
-        strange = [key for key, is_so in _FORMS.items() if key not in held or not is_so(held[key])]
-        values = (*(trial.values or ()), *trial.intermediate_values.values())
-        if strange or not all(map(is_accuracy, values)) or not is_line(held.get("failure", "")):
-            raise InputError(
-                f"study: trial {trial.number} of {study.study_name!r} was not made by nas-recalib: "
-                f"its {(*strange, 'accuracy or failure')[0]} is not of its form"
-            )
+    validate_contents(study, _validate_attribute, _StoredTrial.model_validate)
 
 
-def _is_score(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and is_any_number(value[0]) and is_number(value[1])
+def _validate_attribute(key: str, value: object) -> None:
+    if key.startswith(_SCORES):
+        _STORED_SCORES.validate_python(value)
 
 
 def trained(study: optuna.Study) -> dict[Task, FrozenTrial]:
-    """The trainings that are done, by their tasks; one that failed by no fault of its own is not."""
+    """Return the trainings that are done, by their tasks.
+
+    One that failed in such a way that it may succeed when tried again is not among them.
+    """
     trials = study.get_trials(deepcopy=False)
-    told = [trial for trial in trials if trial.user_attrs.get("failure") not in _TRY_AGAIN]
-    return {Task(*(t.user_attrs[key] for key in ("index", "fidelity", "seed"))): t for t in told}
+    done = [trial for trial in trials if trial.user_attrs.get(FAILURE) not in _RETRIED_FAILURES]
+    return {Task(*(trial.user_attrs[key] for key in ("index", "fidelity", "seed"))): trial for trial in done}
 
 
 def scored(study: optuna.Study, index: int) -> dict[str, tuple[float, float]]:
-    """Value and seconds of each score that an architecture has."""
-    return {name: (told[0], told[1]) for name, told in study.user_attrs.get(_scores_key(index), {}).items()}
+    """Return the value and the seconds of each zero-cost proxy of an architecture, by its name."""
+    results = study.user_attrs.get(_scores_key(index), {})
+    return {name: (value, seconds) for name, (value, seconds) in results.items()}
 
 
 def _scores_key(index: int) -> str:

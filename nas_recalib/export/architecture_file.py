@@ -45,7 +45,12 @@ def _origin(summary: Summary, row: TrialRow) -> dict[str, Any]:
     origin: dict[str, Any] = {
         "study": summary.study,
         "trial": row.number,
-        "proxy": {**config.fidelity, "data": config.data, "epochs_trained": row.epochs, "seed": config.seed},
+        "proxy": {
+            **config.fidelity.as_dict(),
+            "data": config.data,
+            "epochs_trained": row.epochs,
+            "seed": config.seed,
+        },
         "accuracy": round(row.accuracy, 6),
     }
     if row.confirmation:

@@ -131,9 +131,9 @@ def _headline(summary: Summary) -> str:
     others = "".join(f", {count} {name}" for name, count in counts.items() if count)
     return (
         f"{summary.study}: {summary.counts}{others}\n"
-        f"{budget_text(config.budget)}, on {config.data}: {fidelity['resolution']} px, "
-        f"width {fidelity['width']:g}, {fidelity['epochs']} epochs, "
-        f"{fidelity['validation']:,} validation images, seed {config.seed}\n"
+        f"{budget_text(config.budget)}, on {config.data}: {fidelity.resolution} px, "
+        f"width {fidelity.width:g}, {fidelity.epochs} epochs, "
+        f"{fidelity.validation:,} validation images, seed {config.seed}\n"
         f"best: trial {best.number}, {accuracy_text(best)}, "
         f"{format_quantity(best.macs)} MACs, {format_quantity(best.params)} params{latency_text(best)}\n"
         f"{verdict(summary)}"

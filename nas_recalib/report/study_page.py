@@ -19,8 +19,8 @@ def study_page(summary: Summary) -> str:
     title = f"{summary.study}: {accuracy_text(best)} at {format_quantity(best.macs)} MACs"
     intro = (
         f"{summary.counts} {budget_text(summary.config.budget)} on {summary.config.data}; "
-        f"{fidelity['epochs']} epochs at {fidelity['resolution']} px, width {fidelity['width']:g}. "
-        f"Error bars are one standard error of {fidelity['validation']:,} validation images, "
+        f"{fidelity.epochs} epochs at {fidelity.resolution} px, width {fidelity.width:g}. "
+        f"Error bars are one standard error of {fidelity.validation:,} validation images, "
         "without seed noise. Those of confirmed trials are 95% intervals of the mean over new seeds, on the "
         "same images."
     )

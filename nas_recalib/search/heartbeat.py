@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from nas_recalib.study.trials import BEAT
+from nas_recalib.study.trials import HEARTBEAT
 from nas_recalib.study.worker_lock import worker_has_ended
 
 SECONDS = 20.0  # seconds between two signs of life
@@ -94,7 +94,7 @@ class StorageHeartbeat:
         now = self.now()
         before, self._watched = self._watched, {}
         for trial in running:
-            sign = (trial.system_attrs.get(BEAT), len(trial.intermediate_values))
+            sign = (trial.system_attrs.get(HEARTBEAT), len(trial.intermediate_values))
             known = before.get(trial.number)
             self._watched[trial.number] = known if known and known.sign == sign else _Watched(sign, now)
         return [trial for trial in running if self._gone(trial, now)]
@@ -113,7 +113,7 @@ class StorageHeartbeat:
         self._count += 1
         for trial in tuple(self._held):
             with suppress(Exception):  # of a storage's troubles the main thread tells
-                self.storage.set_trial_system_attr(trial, BEAT, [self._count, time.time()])
+                self.storage.set_trial_system_attr(trial, HEARTBEAT, [self._count, time.time()])
 
     def _beat(self) -> None:
         while not self._end.wait(self.beat):

@@ -16,7 +16,14 @@ from nas_recalib.costs import format_quantity
 from nas_recalib.errors import printable
 from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import duration
-from nas_recalib.study.trials import CONTINUES, TAKEN, accuracy_of, curve_of, finished, trained_here
+from nas_recalib.study.trials import (
+    RESUMED_FROM,
+    WARM_STARTED_FROM,
+    accuracy_of,
+    curve_of,
+    finished,
+    trained_here,
+)
 
 
 class Observer(Protocol):
@@ -97,7 +104,7 @@ class Progress:
 
     def ended(self, trial: FrozenTrial) -> None:
         self._running.pop(trial.number, None)
-        before, taken = trial.user_attrs.get(CONTINUES), TAKEN in trial.user_attrs
+        before, taken = trial.user_attrs.get(RESUMED_FROM), WARM_STARTED_FROM in trial.user_attrs
         length, resumed_from = len(curve_of(trial)), 0 if before is None else self.lengths.get(before, 0)
         if self._reached.pop(trial.number, None) is None and not taken:  # another process trained it
             self._trained += max(0, length - max(resumed_from, self.lengths.get(trial.number, 0)))

@@ -11,7 +11,7 @@ import optuna
 from optuna.pruners import MedianPruner
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.study.trials import CONTINUES, PARTS, lineage, standing
+from nas_recalib.study.trials import MICRO_BATCHES, RESUMED_FROM, finished_or_running, lineage
 
 _BRACKET = "bracket"  # a trial's attribute
 _Told = Callable[[FrozenTrial], Mapping[int, float]]
@@ -108,7 +108,7 @@ class Halving:
         return {_BRACKET: int(random.choice(brackets, p=weights / weights.sum()))}
 
     def stops(self, trial: optuna.Trial) -> bool:
-        trials, told = standing(trial.study), _told(trial.study)
+        trials, told = finished_or_running(trial.study), _told(trial.study)
         this = next((one for one in trials if one.number == trial.number), None)
         if this is None:  # buried meanwhile
             return True
@@ -118,7 +118,7 @@ class Halving:
         return this.number not in self._best(trials, told, epoch, bracket, last=False)
 
     def promotes(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
-        trials, told = standing(study), _told(study)
+        trials, told = finished_or_running(study), _told(study)
         for epoch in reversed(self.rungs):
             for bracket in range(self.rungs.index(epoch) + 1):
                 for number in self._best(trials, told, epoch, bracket, last):
@@ -148,8 +148,8 @@ PRUNERS: dict[str, Callable[[int], Pruner]] = {
 
 def resumed_attributes(trial: FrozenTrial) -> dict[str, Any]:
     """Attributes of a trial that goes on from another."""
-    kept = [key for key in (_BRACKET, PARTS, "strategy", "proposed") if key in trial.user_attrs]
-    return {CONTINUES: trial.number, **{key: trial.user_attrs[key] for key in kept}}
+    kept = [key for key in (_BRACKET, MICRO_BATCHES, "strategy", "proposed") if key in trial.user_attrs]
+    return {RESUMED_FROM: trial.number, **{key: trial.user_attrs[key] for key in kept}}
 
 
 def _told(study: optuna.Study) -> _Told:
@@ -160,7 +160,7 @@ def _told(study: optuna.Study) -> _Told:
     def told(trial: FrozenTrial) -> Mapping[int, float]:
         before = (numbered[number].intermediate_values for number in older(trial) if number in numbered)
         own = trial.intermediate_values
-        return ChainMap(own, *before) if CONTINUES in trial.user_attrs else own
+        return ChainMap(own, *before) if RESUMED_FROM in trial.user_attrs else own
 
     return told
 

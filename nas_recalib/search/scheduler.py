@@ -20,20 +20,20 @@ from nas_recalib.search.trial_writer import TrialSpec
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position
 from nas_recalib.study.trials import (
+    ARCHITECTURE_FAILURES,
     ATTEMPT,
+    CACHED_FROM,
     ENQUEUED,
     FAILURE,
     FINISHED,
-    OF_ITS_OWN,
-    PARTS,
-    REPLAYED,
+    MICRO_BATCHES,
     WITHDRAWN,
-    begun,
     curve_of,
     failure_of,
     finished_of,
     first_trial_of,
     lineage,
+    started,
     to_resume,
     warm_started,
     will_resume,
@@ -116,9 +116,9 @@ class ArchitectureStates:
 
     def _remember(self, trial: FrozenTrial) -> None:
         """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
-        of_its_own = failure_of(trial) in OF_ITS_OWN and not will_resume(trial)
+        of_its_own = failure_of(trial) in ARCHITECTURE_FAILURES and not will_resume(trial)
         telling = trial.state in FINISHED or of_its_own
-        if telling and "architecture" in trial.user_attrs and REPLAYED not in trial.user_attrs:
+        if telling and "architecture" in trial.user_attrs and CACHED_FROM not in trial.user_attrs:
             self.add(trial)
         if failure_of(trial) == WITHDRAWN and ENQUEUED in trial.system_attrs:
             self.requeued.append(self.indices(trial))
@@ -199,7 +199,7 @@ class Scheduler:
             if not enough or first(left) in ended:
                 return self._again(left, trials)
         states = {trial.state for trial in trials}
-        full = len(begun(trials)) >= target
+        full = len(started(trials)) >= target
         waits = TrialState.WAITING in states and not full
         exhausted = not full and not waits and self._sampler.exhausted()
         busy = TrialState.RUNNING in states
@@ -246,7 +246,9 @@ class Scheduler:
         """What was broken off."""
         kind, attempt = left.user_attrs[FAILURE], left.user_attrs.get(ATTEMPT, 1)
         attributes = {ATTEMPT: attempt + 1} if kind == "lost" else {ATTEMPT: attempt} if attempt > 1 else {}
-        return self._resume(left, trials, {**attributes, **({PARTS: 2} if kind == "out-of-memory" else {})})
+        return self._resume(
+            left, trials, {**attributes, **({MICRO_BATCHES: 2} if kind == "out-of-memory" else {})}
+        )
 
     def _resume(
         self, left: FrozenTrial, trials: Sequence[FrozenTrial], attributes: dict[str, Any]

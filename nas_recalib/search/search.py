@@ -33,8 +33,8 @@ from nas_recalib.study.config import RETRIES
 from nas_recalib.study.trials import (
     ACCURACY,
     ATTEMPT,
-    PARTS,
-    REPLAYED,
+    CACHED_FROM,
+    MICRO_BATCHES,
     WITHDRAWN,
     failure_of,
     lineage,
@@ -248,7 +248,7 @@ class Search:
             self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
             return None
         architecture = self.space.from_indices(spec.indices)
-        job = Job(trial.number, architecture, spec.after, spec.attributes.get(PARTS, 1))
+        job = Job(trial.number, architecture, spec.after, spec.attributes.get(MICRO_BATCHES, 1))
         self._running[trial.number] = Running(trial, job, spec.told)
         self._observer.started(trial.number, architecture)
         return job
@@ -298,7 +298,7 @@ class Search:
         """Tells the observer, once of each, of what has ended, whoever trained it."""
         if trial.number not in self._seen:
             self._seen.add(trial.number)
-            if failure_of(trial) != WITHDRAWN and REPLAYED not in trial.user_attrs:
+            if failure_of(trial) != WITHDRAWN and CACHED_FROM not in trial.user_attrs:
                 self._observer.ended(trial)
 
     def _mark_lost(self, trial: FrozenTrial, message: str) -> None:

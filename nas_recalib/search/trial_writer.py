@@ -17,20 +17,20 @@ from nas_recalib.search.samplers import Indices
 from nas_recalib.search.samplers.base import distributions
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
-    ATTRIBUTES,
-    CONTINUES,
+    ARCHITECTURE_FAILURES,
+    CACHED_FROM,
+    COST_ATTRIBUTES,
     CURVE,
     ENQUEUED,
     FAILURE,
-    OF_ITS_OWN,
-    OUR_OWN,
-    REPLAYED,
+    RESERVED_ATTRIBUTES,
+    RESUMED_FROM,
     WITHDRAWN,
-    begun,
     cost_attributes,
     curve_of,
     failure_of,
     first_trial_of,
+    started,
     to_resume,
     will_resume,
 )
@@ -47,8 +47,8 @@ def may_train(number: int, trials: Sequence[FrozenTrial], target: int) -> bool:
     this = next(trial for trial in trials if trial.number == number)
     serious = [trial for trial in trials if failure_of(trial) != WITHDRAWN]
     before = [trial for trial in serious if trial.number < number]
-    if CONTINUES in this.user_attrs:
-        return all(trial.user_attrs.get(CONTINUES) != this.user_attrs[CONTINUES] for trial in before)
+    if RESUMED_FROM in this.user_attrs:
+        return all(trial.user_attrs.get(RESUMED_FROM) != this.user_attrs[RESUMED_FROM] for trial in before)
     waited = ENQUEUED in this.system_attrs  # so that younger ones may have been there first
     first = first_trial_of(trials)
     rivals = [trial for trial in serious if first(trial) < number or (waited and trial.number > number)]
@@ -56,12 +56,12 @@ def may_train(number: int, trials: Sequence[FrozenTrial], target: int) -> bool:
     if any(trial.params == this.params and (trial.number in due or _claims(trial)) for trial in rivals):
         return False
     waiting = 0 if waited else sum(trial.state == TrialState.WAITING for trial in before)
-    return len(begun(before)) + waiting < target
+    return len(started(before)) + waiting < target
 
 
 def lost_conflict(trial: FrozenTrial, trials: Sequence[FrozenTrial], target: int) -> bool:
     """Whether a trial whose worker died does not stand, which that worker had no time to say."""
-    if trial.user_attrs.get(FAILURE) == WITHDRAWN or REPLAYED in trial.user_attrs:  # it got no further
+    if trial.user_attrs.get(FAILURE) == WITHDRAWN or CACHED_FROM in trial.user_attrs:  # it got no further
         return True
     return not curve_of(trial) and not may_train(trial.number, trials, target)
 
@@ -72,18 +72,20 @@ def reenqueued(trial: FrozenTrial) -> FrozenTrial | None:
         return None
     return create_trial(
         state=TrialState.WAITING,
-        user_attrs={key: value for key, value in trial.user_attrs.items() if key not in OUR_OWN},
+        user_attrs={key: value for key, value in trial.user_attrs.items() if key not in RESERVED_ATTRIBUTES},
         system_attrs={ENQUEUED: trial.system_attrs[ENQUEUED]},
     )
 
 
 def _claims(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.FAIL or (failure_of(trial) in OF_ITS_OWN and not will_resume(trial))
+    return trial.state != TrialState.FAIL or (
+        failure_of(trial) in ARCHITECTURE_FAILURES and not will_resume(trial)
+    )
 
 
 _ANSWERED = (  # attributes that a replayed trial takes over
     "architecture",
-    *ATTRIBUTES.values(),
+    *COST_ATTRIBUTES.values(),
     CURVE,
     "fidelity",
     "seed",
@@ -170,7 +172,7 @@ class TrialWriter:
                 to a search.
         """
         trial = optuna.Trial(self.study, identity)
-        if carried := trial.user_attrs.keys() & set(OUR_OWN):
+        if carried := trial.user_attrs.keys() & set(RESERVED_ATTRIBUTES):
             raise ValueError(f"it has attributes that only a search writes: {', '.join(sorted(carried))}")
         if ENQUEUED not in self.study._storage.get_trial_system_attrs(identity):  # by Study.add_trial
             self.study._storage.set_trial_system_attr(identity, ENQUEUED, trial.params)
@@ -200,7 +202,7 @@ class TrialWriter:
 
     def end(self, trial: optuna.Trial, state: TrialState, accuracy: float) -> FrozenTrial:
         """Tells what a training came to."""
-        values = [accuracy, *(trial.user_attrs[ATTRIBUTES[name]] for name in self.objectives[1:])]
+        values = [accuracy, *(trial.user_attrs[COST_ATTRIBUTES[name]] for name in self.objectives[1:])]
         self.study._storage.set_trial_state_values(trial._trial_id, state, values)
         return self.study._storage.get_trial(trial._trial_id)
 
@@ -216,7 +218,7 @@ class TrialWriter:
 
     def replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
         """Answers a trial from what is known; nothing is trained."""
-        trial.set_user_attr(REPLAYED, known.number)
+        trial.set_user_attr(CACHED_FROM, known.number)
         for key in _ANSWERED:
             if key in known.user_attrs:
                 trial.set_user_attr(key, known.user_attrs[key])

@@ -15,9 +15,9 @@ from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_other_trainings
 from nas_recalib.study.location import StudyLocation, open_study, read_config
 from nas_recalib.study.trials import (
-    ATTRIBUTES,
+    COST_ATTRIBUTES,
     CURVE,
-    TAKEN,
+    WARM_STARTED_FROM,
     accuracy_of,
     cost_attributes,
     curve_of,
@@ -110,13 +110,13 @@ def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, indices: In
         **kept,
         "architecture": str(search.space.from_indices(indices)),
         **costs,
-        TAKEN: f"{source.study_name}/{trial.number}",
+        WARM_STARTED_FROM: f"{source.study_name}/{trial.number}",
     }
     curve = curve_of(trial)
     single = len(search.objectives) == 1
     return create_trial(
         state=trial.state,
-        values=[accuracy_of(trial), *(costs[ATTRIBUTES[name]] for name in search.objectives[1:])],
+        values=[accuracy_of(trial), *(costs[COST_ATTRIBUTES[name]] for name in search.objectives[1:])],
         params=search.space.indices_to_params(indices),
         distributions=distributions(search.space),
         user_attrs=attributes if single else {**attributes, CURVE: curve},

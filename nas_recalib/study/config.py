@@ -1,36 +1,21 @@
-"""What a study is about: everything that must stay the same for its trials to be comparable."""
+"""Stored configuration of a search: everything that must stay the same for its trials to be comparable."""
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from dataclasses import asdict, field
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml
-from nas_recalib.networks.backbone import GateFan
+from nas_recalib.options import MANY, MOST_BATCH, MOST_CONFIRM, MOST_THREADS, RETRIES, TRIALS
 from nas_recalib.proxy.train import Recipe
-from nas_recalib.study.trials import (
-    ACCURACY,
-    ATTRIBUTES,
-    is_integer,
-    is_line,
-    is_text,
-    read_budget,
-    read_fidelity,
-    require_types,
-)
+from nas_recalib.study.stored import STRICT, Line, StoredBudget, StoredFidelity, stored_as_dict
+from nas_recalib.study.trials import ACCURACY, COST_ATTRIBUTES
 
-DTYPES = ("float32", "bfloat16", "float16")
-MOST_THREADS = 4096
-MOST_SEEDS = 10**9
-MOST_TRIALS = 10**9
-MOST_CONFIRM = 1000
-TRIALS = 20
-RETRIES = 3
 _MAY_CHANGE = (  # from one command to the next
     "data_note",
     "plugins",
@@ -43,36 +28,63 @@ _MAY_CHANGE = (  # from one command to the next
     "corrupt",
     "baselines",
 )
-_TEXTS = ("space", "data", "data_note", "data_hash", "split_hash", "dtype", "strategy", "pruner")
-_OF_TRAININGS = ("data", "split_hash", "fidelity", "recipe", "dtype", "threads", "seed")
+_DECIDES_ACCURACY = ("data", "split_hash", "fidelity", "recipe", "dtype", "threads", "seed")
+
+DType = Literal["float32", "bfloat16", "float16"]
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
+Seed = Annotated[int, Field(ge=0, le=MANY)]
 
 
-class _Keys(BaseModel):
+def validate_objectives(names: list[str]) -> list[str]:
+    """Return the names of objectives unchanged: accuracy, then costs to minimise, if any.
+
+    Raises:
+        InputError: If a name is unknown or given twice, or accuracy is not the first.
+    """
+    allowed = (ACCURACY, *COST_ATTRIBUTES)
+    unknown = [name for name in names if name not in allowed]
+    if unknown:
+        raise InputError(f"objectives: unknown {unknown[0]!r}; allowed: {', '.join(allowed)}")
+    if names[:1] != [ACCURACY] or len(set(names)) < len(names):
+        raise InputError(
+            f"objectives: {','.join(names)!r} should be {ACCURACY}, then any other costs, each once"
+        )
+    return names
+
+
+def _validate_recipe(recipe: Recipe) -> Recipe:
+    if recipe.batch_size < 1:
+        raise ValueError(f"batch_size: {recipe.batch_size} is not at least 1")
+    return recipe
+
+
+class _AnyKeys(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SearchConfig:
-    """Kept in the study and in runs/<study>/config.yaml.
+    """Configuration of a search, kept in the study and in runs/<study>/config.yaml.
 
     Attributes:
         space: The search space, as the text of its file.
         budget: Hard limits on cost.
-        data: How the images were asked for; never `auto`.
-        data_note: How they were chosen, in one line.
-        data_hash: Of the training images.
-        split_hash: Of which of them are trained on, and which are validated on.
-        fidelity: Of the proxy, as `Fidelity.as_dict` gives it.
-        recipe: Of the proxy training, by name of its fields.
-        dtype: Of convolutions in training.
-        threads: Of the CPU; sums are rounded differently with another number.
-        strategy: Name of the strategy that went on last.
-        pruner: Name of the pruner that went on last.
-        seed: That every draw follows from.
-        plugins: Modules of the user's own operators, as they were asked for.
-        latencies: The table that latencies are predicted by, as `pricing.Latencies` has it.
-        batch: Images at once that peak memory is meant for.
-        objectives: Accuracy, then the costs that are to be low besides, if any.
+        data: Name of the data set; never `auto`.
+        data_note: Reason why the data set was chosen, in one line.
+        data_hash: Hash of the training images.
+        split_hash: Hash of the split into training and validation images.
+        fidelity: Fidelity of the proxy.
+        recipe: Recipe of the proxy training; studies of versions before 0.2 store no `gate_fan`, which was
+            "fan_out".
+        dtype: Data type of convolutions in training.
+        threads: Number of CPU threads of a training; another number rounds sums differently.
+        strategy: Name of the search strategy that ran last.
+        pruner: Name of the pruner that ran last.
+        seed: Seed of every random draw.
+        plugins: Modules of the user's own operators, as they were given.
+        latencies: The latency table, as `pricing.Latencies` stores it.
+        batch: Batch size that the limit on peak memory is for.
+        objectives: Accuracy, then the costs that are minimised besides, if any.
         trials: Number of trained trials that the study is to end with.
         confirm: Number of new seeds that the leaders are then trained with.
         retries: Number of times that a training is resumed after its worker died.
@@ -83,123 +95,100 @@ class SearchConfig:
     """
 
     space: str
-    budget: Budget
+    budget: StoredBudget
     data: str
     data_note: str
     data_hash: str
     split_hash: str
-    fidelity: dict[str, Any]
-    recipe: dict[str, Any]
-    dtype: str
-    threads: int
+    fidelity: StoredFidelity
+    recipe: Annotated[Recipe, AfterValidator(_validate_recipe), stored_as_dict(Recipe, gate_fan="fan_out")]
+    dtype: DType
+    threads: Threads
     strategy: str
     pruner: str
-    seed: int
+    seed: Seed
     plugins: list[str] = field(default_factory=list)
     latencies: dict[str, Any] | None = None
-    batch: int = 1
-    objectives: list[str] = field(default_factory=lambda: [ACCURACY])
-    trials: int = TRIALS
-    confirm: int = 0
-    retries: int = RETRIES
-    checkpoints: str = ""
-    corrupt: str = "refuse"
+    batch: Annotated[int, Field(ge=1, le=MOST_BATCH)] = 1
+    objectives: Annotated[list[str], AfterValidator(validate_objectives)] = field(
+        default_factory=lambda: [ACCURACY]
+    )
+    trials: Annotated[int, Field(ge=1, le=MANY)] = TRIALS
+    confirm: Annotated[int, Field(ge=0, le=MOST_CONFIRM)] = 0
+    retries: Annotated[int, Field(ge=0, le=MANY)] = RETRIES
+    checkpoints: Line = ""
+    corrupt: Line = "refuse"
     baselines: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> "SearchConfig":
-        """Reads what `as_dict` wrote.
 
-        Raises:
-            TypeError: If it is of another form.
-            KeyError: If something is missing.
-        """
-        if not all(isinstance(content[key], dict) for key in ("budget", "fidelity", "recipe")):
-            raise TypeError("budget, fidelity and recipe are not of their form")
-        recipe = {"gate_fan": "fan_out", **content["recipe"]}  # versions before 0.2 did not say
-        config = cls(**{**content, "budget": read_budget(content["budget"]), "recipe": recipe})
-        require_types(
-            {
-                **{key: is_text(getattr(config, key)) for key in _TEXTS},
-                **{key: isinstance(getattr(config, key), list) for key in ("plugins", "objectives")},
-                "latencies": config.latencies is None or isinstance(config.latencies, dict),
-                "dtype": config.dtype in DTYPES,
-                "threads": is_integer(config.threads, 1, MOST_THREADS),
-                "seed": is_integer(config.seed, 0, MOST_SEEDS),
-                "batch": is_integer(config.batch, 1, 65_536),
-                "trials": is_integer(config.trials, 1, MOST_TRIALS),
-                "confirm": is_integer(config.confirm, 0, MOST_CONFIRM),
-                "retries": is_integer(config.retries, 0, MOST_TRIALS),
-                "checkpoints": is_line(config.checkpoints),
-                "corrupt": is_line(config.corrupt),
-                "baselines": type(config.baselines) is bool,
-            }
-        )
-        costs = config.objectives[1:]
-        require_types(
-            {
-                "plugins": all(map(is_text, config.plugins)),
-                "objectives": config.objectives[:1] == [ACCURACY] and all(map(is_text, costs)),
-            }
-        )
-        require_types({"objectives": set(costs) <= ATTRIBUTES.keys() and len(set(costs)) == len(costs)})
-        read, default = Recipe(**config.recipe), asdict(Recipe())
-        same = all(type(value) is type(default[key]) for key, value in asdict(read).items())
-        require_types({"recipe": same and read.batch_size >= 1 and read.gate_fan in get_args(GateFan)})
-        read_fidelity(config.fidelity)
-        return config
+KEEP_OR_RENAME = "leave the option out to resume the study, or name a new study with --study"
 
 
-def refuse_difference(study: str, stored: SearchConfig, asked: SearchConfig) -> None:
-    """Raises InputError naming what differs, if anything that makes trials comparable does."""
-    if told := _differing(stored, asked, lambda _: True):
-        raise InputError(
-            f"study {study!r} was made with another {told}; go on as it was made, or give the new search a "
-            "name with --study"
-        )
+def refuse_difference(study: str, stored: SearchConfig, given: SearchConfig) -> None:
+    """Refuse to resume a study under a configuration that makes its trials incomparable.
 
-
-def refuse_other_trainings(study: str, stored: SearchConfig, asked: SearchConfig) -> None:
-    """Raises InputError naming what differs, if accuracies of one cannot stand beside the other's."""
-    if told := _differing(stored, asked, lambda key: key.partition(".")[0] in _OF_TRAININGS):
-        raise InputError(f"warm-start: study {study!r} trained with another {told}")
-
-
-def _differing(stored: SearchConfig, asked: SearchConfig, counts: Callable[[str], bool]) -> str:
-    before, now = _compared(stored), _compared(asked)
-    differing = [key for key in before if counts(key) and before[key] != now.get(key)]
-    if not differing:
-        return ""
-    key = differing[0]
-    there, here = (stored.data, asked.data) if key == "data" else (before[key], now.get(key))
-    others = f" (also another {', '.join(differing[1:])})" if differing[1:] else ""
-    return f"{key}: it has {there}, asked was {here}{others}"
-
-
-def compared_space(text: str) -> dict[str, Any]:
-    """What must be equal of a space that a study keeps as text.
+    Args:
+        study: Name of the study.
+        stored: Configuration that the study was made with.
+        given: Configuration that the command asks for.
 
     Raises:
-        InputError: If it is not the text of a space.
+        InputError: If an option that must stay the same differs; it is named with both values.
     """
-    return parse_yaml(text, _Keys, "space of the study").model_dump()
+    if difference := _difference(stored, given, lambda _: True):
+        raise InputError(f"study {study!r} was made with {difference}; {KEEP_OR_RENAME}")
 
 
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8] if content else "none"
+def refuse_other_trainings(study: str, stored: SearchConfig, given: SearchConfig) -> None:
+    """Refuse a warm start from a study whose accuracies are not comparable with another's.
+
+    Args:
+        study: Name of the study to start from.
+        stored: Configuration of that study.
+        given: Configuration of the study to be started.
+
+    Raises:
+        InputError: If their proxy trainings differ; the option is named with both values.
+    """
+    if difference := _difference(stored, given, lambda key: key.partition(".")[0] in _DECIDES_ACCURACY):
+        raise InputError(f"warm-start: study {study!r} trained with {difference}")
 
 
-def _compared(config: SearchConfig) -> dict[str, Any]:
-    """What must be equal; images are told by their hash and plugins by their operators, wherever they lie."""
+def _difference(stored: SearchConfig, given: SearchConfig, compared: Callable[[str], bool]) -> str:
+    before, now = _comparable(stored), _comparable(given)
+    differing = [key for key in before if compared(key) and before[key] != now.get(key)]
+    if not differing:
+        return ""
+    key, *others = differing
+    values = (stored.data, given.data) if key == "data" else (before[key], now.get(key))
+    also = f" (also another {', '.join(others)})" if others else ""
+    return f"another {key}: stored {values[0]}, given {values[1]}{also}"
+
+
+def comparable_space(text: str) -> dict[str, Any]:
+    """Return the keys and values of a search space that a study keeps as text.
+
+    Raises:
+        InputError: If it is not the text of a search space.
+    """
+    return parse_yaml(text, _AnyKeys, "space of the study").model_dump()
+
+
+def _comparable(config: SearchConfig) -> dict[str, Any]:
+    """Return what must stay the same: images by their hash, as a folder may move, nested keys with dots."""
     content = config.as_dict()
     content["data"] = content.pop("data_hash")
     for name in _MAY_CHANGE:
         del content[name]
-    content["space"] = compared_space(content["space"])
+    content["space"] = comparable_space(content["space"])
     content["latency table"] = _digest(content.pop("latencies"))
     for group in ("space", "budget", "fidelity", "recipe"):
         content.update({f"{group}.{key}": value for key, value in content.pop(group).items()})
     return content
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8] if content else "none"

@@ -22,6 +22,7 @@ from nas_recalib.study.storage import (
     storage_errors,
     storage_file,
 )
+from nas_recalib.study.stored import read_stored
 from nas_recalib.study.trials import ACCURACY
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -177,12 +178,9 @@ def read_config(study: optuna.Study) -> SearchConfig | None:
     Raises:
         InputError: If the study was not made by `search`, or by another version of this package.
     """
-    name, content = study.study_name, study.user_attrs.get("config")
-    if content is None:
-        if CORRELATION in study.user_attrs:
-            raise InputError(f"study: {name!r} was made by 'nas-recalib correlate' and is not a search")
-        return None
-    try:
-        return SearchConfig.from_dict(content)
-    except (TypeError, KeyError) as error:
-        raise InputError(f"study: {name!r} was not made by this version of nas-recalib") from error
+    content = study.user_attrs.get("config")
+    if content is None and CORRELATION in study.user_attrs:
+        raise InputError(
+            f"study: {study.study_name!r} was made by 'nas-recalib correlate' and is not a search"
+        )
+    return None if content is None else read_stored(SearchConfig, content, study.study_name)

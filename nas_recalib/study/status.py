@@ -14,14 +14,13 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.study.location import read_config
 from nas_recalib.study.trials import (
-    BEAT,
-    CONTINUES,
+    RESUMED_FROM,
     WITHDRAWN,
     accuracy_of,
     curve_of,
     failure_of,
     finished_of,
-    is_number,
+    last_heartbeat,
     to_resume,
     trained_here_of,
     validate_study,
@@ -142,7 +141,7 @@ def read_status(study: optuna.Study) -> StudyStatus:
         study=study.study_name,
         trained=len(here),
         transferred=len(done) - len(here),
-        epochs=int(config.fidelity["epochs"]),
+        epochs=config.fidelity.epochs,
         best=None if best is None else (best.number, accuracy_of(best)),
         per_hour=sum(
             trial.datetime_complete is not None and trial.datetime_complete > hour_ago for trial in done
@@ -172,7 +171,7 @@ def find_trial(study: optuna.Study, number: int) -> TrialDetails:
         existing = f"0 to {len(trials) - 1}" if trials else "none yet"
         raise InputError(f"trial: {number} is not in study {study.study_name!r}; there are {existing}")
     attributes = dict(trial.user_attrs)
-    resuming = (other.number for other in trials if other.user_attrs.get(CONTINUES) == number)
+    resuming = (other.number for other in trials if other.user_attrs.get(RESUMED_FROM) == number)
     return TrialDetails(
         number=number,
         state=trial.state.name.lower(),
@@ -188,8 +187,7 @@ def find_trial(study: optuna.Study, number: int) -> TrialDetails:
 def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
     curve = curve_of(trial)
     architecture = str(trial.user_attrs.get("architecture", ""))
-    heartbeat: Any = trial.system_attrs.get(BEAT)
-    valid = isinstance(heartbeat, list) and len(heartbeat) == 2 and is_number(heartbeat[1])
+    heartbeat = last_heartbeat(trial)
     return RunningTrial(
         number=trial.number,
         worker=str(trial.user_attrs.get("worker", "")),
@@ -198,7 +196,7 @@ def _running(trial: FrozenTrial, now: datetime) -> RunningTrial:
         epochs=len(curve),
         accuracy=curve[-1] if curve else None,
         seconds=(now - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0,
-        heartbeat_age=time.time() - heartbeat[1] if valid else None,
+        heartbeat_age=None if heartbeat is None else time.time() - heartbeat,
     )
 
 

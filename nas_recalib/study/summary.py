@@ -25,8 +25,8 @@ from nas_recalib.study.statistics import (
 from nas_recalib.study.status import count_failures
 from nas_recalib.study.trials import (
     ACCURACY,
+    CACHED_FROM,
     MEASURED,
-    REPLAYED,
     accuracy_of,
     curve_of,
     finished,
@@ -184,7 +184,7 @@ def summarise(study: optuna.Study, plugins: Sequence[str] = ()) -> Summary:
         front=tuple(row.number for row in front),
         hypervolumes=tuple(zip((row.number for row in candidates), hypervolumes(points), strict=True)),
         failures=count_failures(trials),
-        cached=sum(REPLAYED in trial.user_attrs for trial in trials),
+        cached=sum(CACHED_FROM in trial.user_attrs for trial in trials),
         importance=_importance(trained),
         transferred=len(trained) - len(trained_here_of(trials)),
     )
@@ -202,7 +202,7 @@ def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
         InputError: If a trial's architecture cannot be built.
     """
     measured = study.user_attrs.get(MEASURED, {})
-    confirmations = read_confirmations(study, int(config.fidelity["validation"]))
+    confirmations = read_confirmations(study, config.fidelity.validation)
     rows = [
         _row(trial, config, measured.get(str(trial.number)), confirmations.get(trial.number))
         for trial in finished(study)
@@ -236,7 +236,7 @@ def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
     if not competing:
         return []
     best, *others = competing
-    distinguishable = distinguishable_pairs(competing, 1 / config.fidelity["validation"])
+    distinguishable = distinguishable_pairs(competing, 1 / config.fidelity.validation)
     return [number for number in others if frozenset({best, number}) not in distinguishable]
 
 
@@ -245,7 +245,7 @@ def _row(
 ) -> TrialRow:
     accuracy = accuracy_of(trial)
     attributes = trial.user_attrs
-    images = int(config.fidelity["validation"])
+    images = config.fidelity.validation
     limit_ms = math.inf if config.budget.latency is None else config.budget.latency / 1e6
     return TrialRow(
         number=trial.number,

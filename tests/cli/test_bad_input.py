@@ -127,11 +127,11 @@ BAD_INPUT = {
     "no place for timings": (["bench", "-o", "no/such/folder.json"], "cannot be written: No such file"),
     "latencies without a limit": (
         ["search", "--space", "tiny.yaml", "--latency-table", "t.json"],
-        "latency-table: of no use without a limit",
+        "latency-table: has no effect without a limit",
     ),
     "a batch without a limit": (
         ["search", "--space", "tiny.yaml", "--batch", "8"],
-        "batch: of no use without a limit",
+        "batch: has no effect without a limit",
     ),
     "a latency without a unit": (["search", "--space", "tiny.yaml", "--latency", "5"], "latency: '5' is not"),
     "memory without a unit": (

@@ -127,8 +127,8 @@ def test_an_interruption_gives_back_what_runs_and_leaves_no_process_of_ray(here,
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--workers=2"], "workers: of no use without --ray"),
-        (["--gpus-per-trial=1"], "gpus-per-trial: of no use without --ray"),
+        (["--workers=2"], "workers: has no effect without --ray"),
+        (["--gpus-per-trial=1"], "gpus-per-trial: has no effect without --ray"),
         (["--ray=nowhere:1"], "address: nothing answers at nowhere:1: "),
         (["--ray=somewhere"], "address: 'somewhere' is not local, auto or HOST:PORT"),
         (["--ray=local", "--workers=0"], "Invalid value for '--workers'"),

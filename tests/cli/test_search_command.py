@@ -34,8 +34,8 @@ def test_a_finished_study_goes_on_with_another_strategy_and_pruner(here, capsys)
     assert search("--trials=5", "--strategy=random") == 0
     assert search("--trials=7", "--strategy=tpe", "--pruner=halving") == 0
     assert search("--trials=8") == 0
-    told = [trial.user_attrs["strategy"] for trial in finished(load())]
-    assert told == ["random"] * 5 + ["tpe"] * 3, "the last stays"
+    strategies = [trial.user_attrs["strategy"] for trial in finished(load())]
+    assert strategies == ["random"] * 5 + ["tpe"] * 3, "the last stays"
     assert load().user_attrs["config"]["pruner"] == "halving"
 
 
@@ -126,10 +126,10 @@ REFUSED = {
     ),
     "a pruner for one objective": (
         ["--objectives=accuracy,macs", "--pruner=halving"],
-        "pruner: halving knows one objective; for accuracy, macs there is none",
+        "pruner: halving needs a single objective; for accuracy, macs use none",
     ),
     "no such objective": (["--objectives=accuracy,size"], "objectives: unknown 'size'; allowed: accuracy,"),
-    "accuracy is no objective": (["--objectives=macs"], "objectives: 'macs' is not accuracy and then"),
+    "accuracy is no objective": (["--objectives=macs"], "objectives: 'macs' should be accuracy, then"),
     "an objective twice": (["--objectives=accuracy,macs,macs"], "each once"),
     "latency without a table": (["--objectives=accuracy,latency"], "latency: no table of tiny"),
     "no such strategy": (["--strategy=best"], "strategy: unknown 'best'; allowed: random, tpe, gp, nsga2"),
@@ -176,5 +176,5 @@ def test_a_warm_start_from_another_kind_of_training_is_refused(here, capsys):
     capsys.readouterr()
     assert search("--study=t", "--epochs=1", "--warm-start=s") == 2
     told = capsys.readouterr().err
-    assert "warm-start: study 's' trained with another fidelity.epochs: it has 2, asked was 1" in told
+    assert "warm-start: study 's' trained with another fidelity.epochs: stored 2, given 1" in told
     assert not Path("runs/t/study.db").exists()

@@ -17,7 +17,6 @@ from nas_recalib.cli import run
 from nas_recalib.errors import printable
 from nas_recalib.report import terminal
 from nas_recalib.search.progress import Progress
-from nas_recalib.study.trials import BEAT
 
 STORAGE = "sqlite:///runs/s/study.db"
 KINDS = ["diverged", "error", "out-of-memory", "over-budget", "abandoned", "interrupted", "lost", "withdrawn"]
@@ -135,7 +134,7 @@ def test_running_trials_are_a_plain_table(searched, status):
     assert rows[1].endswith("  6 scconv, 3 psconv+halve"), "of a plugin that is not loaded"
     assert rows[2].endswith("  0/2")
 
-    searched._storage.set_trial_system_attr(searched.trials[1]._trial_id, BEAT, [1, time.time() - 75])
+    searched._storage.set_trial_system_attr(searched.trials[1]._trial_id, HEARTBEAT, [1, time.time() - 75])
     _, text = status()
     heading, *rows = text.splitlines()[3:]
     assert "heartbeat" in heading

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.cluster_utils import Cluster
 
-from nas_recalib.study.trials import CONTINUES, finished
+from nas_recalib.study.trials import RESUMED_FROM, finished
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "stand_in_worker.py"
 ASKED, EPOCHS = 5, 10
@@ -63,7 +63,7 @@ def test_a_node_and_then_the_driver_die_and_every_trial_ends_once_from_its_check
 
     wait_until(lambda: len(running()) == 4)
     cluster.remove_node(node, allow_graceful=False)
-    wait_until(lambda: any(CONTINUES in t.user_attrs and t.last_step for t in trials(tmp_path)))
+    wait_until(lambda: any(RESUMED_FROM in t.user_attrs and t.last_step for t in trials(tmp_path)))
     wait_until(lambda: len(running()) == 2)
     driver.kill()
     driver.wait()

@@ -1,4 +1,4 @@
-"""A correlation study, really trained in processes of its own on a few digits; killed and gone on with."""
+"""A correlation study, really trained in processes of its own on a few digits; killed and resumed."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from nas_recalib.architecture import Architecture
+from nas_recalib.correlation.options import CorrelationOptions
 from nas_recalib.correlation.plan import REFERENCE, Task
 from nas_recalib.correlation.recommend import evaluate
 from nas_recalib.correlation.run import Worker, pending, run
-from nas_recalib.correlation.setup import Request, prepared
+from nas_recalib.correlation.setup import prepared
 from nas_recalib.correlation.signals import gather
 from nas_recalib.correlation.study import scored, trained
-from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
 
@@ -47,11 +47,10 @@ def files(tmp_path):
     return tmp_path
 
 
-def request(files, **changes):
+def options(files, **changes):
     given = {
         "space": str(files / "small.yaml"),
-        "budget": Budget(),
-        "within": 0.1,
+        "within": 10,
         "architectures": 3,
         "seeds": 2,
         "reference": str(files / "long.yaml"),
@@ -64,30 +63,29 @@ def request(files, **changes):
         "storage": None,
         "threads": 1,
         "seed": 0,
-        "cache": files,
     }
-    return Request(**{**given, **changes})
+    return CorrelationOptions(**{**given, **changes})
 
 
-def go_on(asked, told=lambda _: None):
-    with prepared(asked, CPU) as ready:
-        left = pending(ready.study, ready.plan, asked.architectures, asked.seeds, ready.scores)
-        run(ready, left, jobs=2, device=CPU, progress=told)
-        sizes = (ready.scores, asked.seeds)
-        return len(left), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
+def run_study(given, report=lambda _: None):
+    with prepared(given, given.runs.parent, CPU) as ready:
+        tasks = pending(ready.study, ready.plan, given.architectures, given.seeds, ready.scores)
+        run(ready, tasks, jobs=2, device=CPU, progress=report)
+        sizes = (ready.scores, given.seeds)
+        return len(tasks), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
 
 
 class Here:
-    """In the place of processes."""
+    """Stand-in for `run_in_processes` that works in this process."""
 
-    def __init__(self, do, tasks, told, *, initargs, **_):
+    def __init__(self, function, tasks, on_result, *, initargs, **_):
         worker = Worker(*initargs)
         for task, architecture in tasks:
-            told(worker.run(task, Architecture.parse(architecture)))
+            on_result(worker.run(task, Architecture.parse(architecture)))
 
 
 def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
-    count, ready, found = go_on(request(files))
+    count, ready, found = run_study(options(files))
     assert count == 3 * (1 + 1 + 2)
     done = trained(ready.study)
     assert Counter(task.fidelity for task in done) == {"brief": 3, REFERENCE: 6}
@@ -117,14 +115,14 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
     )
 
     monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
-    more, *_ = go_on(request(files, architectures=4, seeds=3, scores=["params", "naswot"]))
+    more, *_ = run_study(options(files, architectures=4, seeds=3, scores=["params", "naswot"]))
     assert more == 1 * (1 + 1 + 3) + 3 * (1 + 1)
-    assert go_on(request(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
+    assert run_study(options(files, architectures=4, seeds=3))[0] == 1  # the new one's snip and synflow
     with pytest.raises(InputError, match="was made with another within"):
-        go_on(request(files, within=0.2))
+        run_study(options(files, within=20))
 
 
-def test_a_killed_study_leaves_no_process_behind_and_goes_on(files):
+def test_a_killed_study_leaves_no_process_behind_and_is_resumed(files):
     names = ["--space=small.yaml", "--reference=long.yaml", "--fidelity=brief.yaml", "--score=none"]
     sizes = ["--architectures=4", "--within=10", "--data=digits", "--study=s", "--jobs=2", "--threads=1"]
     command = [sys.executable, "-m", "nas_recalib", "correlate", *names, *sizes]
@@ -160,11 +158,11 @@ def has_trials(files):
 
 def finished(files):
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{files}/runs/s/study.db")
-    told = [
+    results = [
         (tuple(t.user_attrs[key] for key in ("index", "fidelity", "seed")), t.value) for t in study.trials
     ]
-    assert len(dict(told)) == len(told)
-    return dict(told)
+    assert len(dict(results)) == len(results)
+    return dict(results)
 
 
 def alive(pid):
@@ -177,7 +175,7 @@ def alive(pid):
 
 def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatch):
     seen = []
-    with prepared(request(files), CPU) as ready:
+    with prepared(options(files), files, CPU) as ready:
         data = ready.images.load(ready.plan.reference)
         order = data.train_labels.argsort(stable=True)
         by_class = replace(data, train_images=data.train_images[order], train_labels=data.train_labels[order])
@@ -192,19 +190,19 @@ def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [(RuntimeError("no such gradient"), "no such gradient"), (MemoryError("too much"), "with fewer --jobs")],
 )
-def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, told):
+def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, message):
     def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
     with monkeypatch.context() as patched:
         patched.setattr("nas_recalib.correlation.run.score_network", fail)
-        with pytest.raises(StopSearch, match=told):
-            go_on(request(files, **FEW))
-    count, ready, _ = go_on(request(files, **FEW))
+        with pytest.raises(StopSearch, match=message):
+            run_study(options(files, **FEW))
+    count, ready, _ = run_study(options(files, **FEW))
     assert count == 2 * (1 + 1 + 1), "the scores come first, so nothing has been done"
     assert len(scored(ready.study, 0)) == 3
 
@@ -216,50 +214,51 @@ def test_a_training_that_fails_by_no_fault_of_its_own_is_tried_again(files, monk
         failure = Failure(kind, "no room", "traceback")
         patched.setattr("nas_recalib.proxy.trainer.Proxy.train", lambda *_: failure)
         with pytest.raises(StopSearch):
-            go_on(request(files, **FEW))
-    count, ready, _ = go_on(request(files, **FEW))
+            run_study(options(files, **FEW))
+    count, ready, _ = run_study(options(files, **FEW))
     assert count == 2 * (1 + 1 + 1) - 1, "all but the first scores"
     assert len(trained(ready.study)) == 4
 
 
-def test_threads_are_those_of_the_study_unless_others_are_asked_for(files, monkeypatch):
-    with prepared(request(files, threads=1), CPU):
+def test_threads_are_those_of_the_study_unless_others_are_given(files, monkeypatch):
+    with prepared(options(files, threads=1), files, CPU):
         pass
     monkeypatch.setattr("nas_recalib.correlation.setup.default_threads", lambda: 2)
-    with prepared(request(files, threads=None), CPU) as ready:
+    with prepared(options(files, threads=None), files, CPU) as ready:
         assert ready.plan.threads == 1
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     with (
-        pytest.raises(InputError, match="another threads: it has 1, asked was 2"),
-        prepared(request(files, threads=2), CPU),
+        pytest.raises(InputError, match="another threads: stored 1, given 2"),
+        prepared(options(files, threads=2), files, CPU),
     ):
         pass
 
 
 def test_what_is_not_given_again_is_as_the_study_has_it(files):
-    given = {"within": 0.2, "seeds": 3, "scores": ["params"], "seed": 5, "corrupt": "skip"}
+    given = {"within": 20, "seeds": 3, "scores": ["params"], "seed": 5, "corrupt": "skip"}
     names = ("architectures", "reference", "data", "within", "seeds", "seed", "corrupt")
-    nothing = {**dict.fromkeys(names), "budget": Budget(), "fidelities": (), "scores": ()}
-    with prepared(request(files, **given), CPU) as ready:
+    nothing = {**dict.fromkeys(names), "fidelities": None, "scores": None}
+    with prepared(options(files, **given), files, CPU) as ready:
         first = ready.plan
-    with prepared(request(files, **nothing), CPU) as ready:
+    with prepared(options(files, **nothing), files, CPU) as ready:
         assert ready.plan == first
         assert (ready.scores, len(ready.drawn), ready.images.corrupt) == (("params",), 3, "skip")
-    limit = Budget(macs=first.upper.macs)
-    with prepared(request(files, **{**nothing, "budget": limit, "architectures": 4}), CPU) as ready:
+    with prepared(
+        options(files, **{**nothing, "macs": str(first.upper.macs), "architectures": 4}), files, CPU
+    ) as ready:
         assert ready.plan == replace(first, architectures=4)
         assert len(ready.drawn) == 4
 
 
 def test_a_study_that_was_made_in_the_meantime_is_not_made_another(files, monkeypatch):
-    with prepared(request(files, fidelities=[str(files / "long.yaml")]), CPU):
+    with prepared(options(files, fidelities=[str(files / "long.yaml")]), files, CPU):
         pass
     monkeypatch.setattr("nas_recalib.correlation.setup.find_study", lambda place: None)
-    with prepared(request(files), CPU) as ready:
+    with prepared(options(files), files, CPU) as ready:
         assert set(ready.plan.fidelities) == {"long", "brief"}
     with (
         pytest.raises(InputError, match="was made with another within"),
-        prepared(request(files, within=0.2), CPU),
+        prepared(options(files, within=20), files, CPU),
     ):
         pass
 
@@ -267,10 +266,10 @@ def test_a_study_that_was_made_in_the_meantime_is_not_made_another(files, monkey
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"within": 0.0}, "within: 0"),
-        ({"within": 1.0}, "within: 100"),
+        ({"within": 0}, "within: 0%"),
+        ({"within": 100}, "within: 100%"),
         ({"scores": ["luck"]}, "score: unknown 'luck'; allowed: all, none, "),
-        ({"fidelities": ["reference.yaml"]}, "fidelity: 'reference' is what the others are held against"),
+        ({"fidelities": ["reference.yaml"]}, "fidelity: 'reference' is the name of the longer training"),
         (
             {"fidelities": ["a/brief.yaml", "b/brief.yaml"]},
             "fidelity: a/brief.yaml and b/brief.yaml have",
@@ -281,6 +280,6 @@ def test_a_study_that_was_made_in_the_meantime_is_not_made_another(files, monkey
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(files, changes, complaint):
-    with pytest.raises(InputError, match=f"^{complaint}"), prepared(request(files, **changes), CPU):
+    with pytest.raises(InputError, match=f"^{complaint}"), prepared(options(files, **changes), files, CPU):
         pass
     assert not (files / "runs").exists()

@@ -1,4 +1,4 @@
-"""What a correlation study is made of, and what may be added to one."""
+"""Plan of a correlation study: stored, extended by a later command, and divided into tasks."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from nas_recalib.correlation.plan import REFERENCE, Plan, Task, tasks
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.fidelity import Fidelity
+from nas_recalib.study.stored import read_stored
 
 CHEAP = Fidelity(images=40, validation=20, resolution=8, width=0.25, epochs=1)
 PLAN = Plan(
@@ -25,29 +26,29 @@ PLAN = Plan(
 
 
 def test_a_plan_is_read_as_it_was_written():
-    assert Plan.from_dict(PLAN.as_dict()) == PLAN
+    assert read_stored(Plan, PLAN.as_dict(), "s") == PLAN
 
 
 def test_a_plan_of_an_earlier_version_is_read_with_the_defaults():
     added = ("architectures", "seeds", "scores", "corrupt")
     content = {key: value for key, value in PLAN.as_dict().items() if key not in added}
-    plan = Plan.from_dict(content)
+    plan = read_stored(Plan, content, "s")
     assert plan == PLAN
     assert (plan.architectures, plan.seeds, plan.scores, plan.corrupt) == (40, 2, ["all"], "refuse")
 
 
 def test_an_architecture_is_done_before_the_next_is_begun():
-    told = list(tasks(PLAN, 2, 2, ["synflow"]))
-    assert [task.index for task in told] == [0] * 4 + [1] * 4
-    assert told[0] == Task(0, "", 5, ("synflow",))
-    assert len(set(told)) == len(told)
+    planned = list(tasks(PLAN, 2, 2, ["synflow"]))
+    assert [task.index for task in planned] == [0] * 4 + [1] * 4
+    assert planned[0] == Task(0, "", 5, ("synflow",))
+    assert len(set(planned)) == len(planned)
 
 
 def test_no_cheap_training_shares_a_seed_with_a_longer_one():
-    told = list(tasks(PLAN, 3, 4, []))
-    longer = {task.seed for task in told if task.fidelity == REFERENCE}
+    planned = list(tasks(PLAN, 3, 4, []))
+    longer = {task.seed for task in planned if task.fidelity == REFERENCE}
     assert len(longer) == 4
-    assert longer.isdisjoint(task.seed for task in told if task.fidelity != REFERENCE)
+    assert longer.isdisjoint(task.seed for task in planned if task.fidelity != REFERENCE)
 
 
 def test_plugins_may_lie_elsewhere():
@@ -57,9 +58,9 @@ def test_plugins_may_lie_elsewhere():
 
 
 def test_fidelities_may_be_added_and_images_lie_elsewhere():
-    asked = replace(PLAN, fidelities={"long": replace(CHEAP, epochs=9)}, data="folder:/there")
-    extended = PLAN.extended("s", asked)
-    assert extended.fidelities == {**PLAN.fidelities, **asked.fidelities}
+    given = replace(PLAN, fidelities={"long": replace(CHEAP, epochs=9)}, data="folder:/there")
+    extended = PLAN.extended("s", given)
+    assert extended.fidelities == {**PLAN.fidelities, **given.fidelities}
     assert extended.data == "folder:/there"
     assert PLAN.extended("s", PLAN) == PLAN
 
@@ -80,5 +81,5 @@ def test_fidelities_may_be_added_and_images_lie_elsewhere():
 )
 def test_what_decides_the_outcome_may_not_change(key, value):
     named = "fidelity quick" if key == "fidelities" else key
-    with pytest.raises(InputError, match=f"study 's' was made with another {named}: it has .*, asked was "):
+    with pytest.raises(InputError, match=f"study 's' was made with another {named}: stored .*, given .*; "):
         PLAN.extended("s", replace(PLAN, **{key: value}))

@@ -1,5 +1,7 @@
 """Leaders are trained again with new seeds, each training once, whatever comes between."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 from small_study import CONFIG
@@ -161,11 +163,11 @@ def test_what_says_nothing_of_the_architecture_stops_and_is_tried_again(study, k
 
 def test_one_over_a_measured_limit_is_not_confirmed(study):
     first = leading(study)[0]
-    config = {**CONFIG.as_dict(), "budget": {**CONFIG.as_dict()["budget"], "latency": 1_000_000}}
-    study.set_user_attr("config", config)
+    config = replace(CONFIG, budget=replace(CONFIG.budget, latency=1_000_000))
+    study.set_user_attr("config", config.as_dict())
     study.set_user_attr(MEASURED, {str(first.number): 2.0})
     proxy = Noisy()
-    confirm_leaders(study, CONFIG.from_dict(config), proxy, 1, lambda _: None)
+    confirm_leaders(study, config, proxy, 1, lambda _: None)
     assert len(proxy.trained) == LEADERS
     assert (first.architecture, 1) not in proxy.trained
 

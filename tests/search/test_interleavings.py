@@ -25,10 +25,10 @@ from nas_recalib.search.samplers.base import distributions
 from nas_recalib.search.trial_writer import may_train
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
+    CACHED_FROM,
     ENQUEUED,
     FAILURE,
-    REPLAYED,
-    TAKEN,
+    WARM_STARTED_FROM,
     WITHDRAWN,
     finished_of,
     first_trial_of,
@@ -177,7 +177,10 @@ class World:
                 value=0.9,
                 params=parameters,
                 distributions=distributions(self.space),
-                user_attrs={TAKEN: "other/0", "architecture": str(self.space.from_indices(indices))},
+                user_attrs={
+                    WARM_STARTED_FROM: "other/0",
+                    "architecture": str(self.space.from_indices(indices)),
+                },
                 intermediate_values=curve,
             )
             self.study.add_trial(one)
@@ -261,7 +264,7 @@ class World:
 
     def check(self) -> None:
         trials = self.study.get_trials()
-        mine = [t for t in trials if REPLAYED not in t.user_attrs]
+        mine = [t for t in trials if CACHED_FROM not in t.user_attrs]
         told = "\n".join(
             f"{t.number} {t.state.name} {t.user_attrs.get('architecture')} {t.user_attrs.get(FAILURE)} "
             f"after {t.user_attrs.get('continues')} by {t.user_attrs.get('worker')}"

@@ -10,7 +10,7 @@ from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.local import run_here
 from nas_recalib.search.pruning import Halving
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import CONTINUES, curve_of, finished
+from nas_recalib.study.trials import RESUMED_FROM, curve_of, finished
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def test_nothing_is_trained_twice_and_one_in_three_goes_on(study, tmp_path):
 def test_what_goes_on_is_a_trial_of_its_own_with_the_whole_curve(study, tmp_path):
     proxy = StandIn(epochs=9)
     run_here(make_search(study, tmp_path, proxy, pruner="halving", strategy="random"), 20, Silent())
-    on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
+    on = [trial for trial in study.get_trials() if RESUMED_FROM in trial.user_attrs]
     assert on
     assert len(on) == len(proxy.resumed)
     for trial in on:
-        before = study.get_trials()[trial.user_attrs[CONTINUES]]
+        before = study.get_trials()[trial.user_attrs[RESUMED_FROM]]
         assert before.state == TrialState.PRUNED
         assert before.params == trial.params
         assert before.intermediate_values.items() <= trial.intermediate_values.items()
@@ -102,10 +102,10 @@ def test_without_its_checkpoint_a_training_begins_anew(study, tmp_path, damage):
     again = StandIn(epochs=9)
     search_the_poorest(study, tmp_path, again)
     assert len(finished(study)) == 39
-    on = [trial for trial in study.get_trials() if CONTINUES in trial.user_attrs]
+    on = [trial for trial in study.get_trials() if RESUMED_FROM in trial.user_attrs]
     assert all(list(trial.intermediate_values) == list(range(1, len(curve_of(trial)) + 1)) for trial in on)
     numbers = [int(path.stem) for path in damaged]
-    anew = [trial for trial in on if trial.user_attrs[CONTINUES] in numbers]
+    anew = [trial for trial in on if trial.user_attrs[RESUMED_FROM] in numbers]
     assert anew
     assert all((Architecture.parse(trial.user_attrs["architecture"]), 1) in again.passed for trial in anew)
 
@@ -137,7 +137,7 @@ def test_what_diverges_when_it_goes_on_does_not_go_on_again(study, tmp_path):
     run_here(make_search(study, tmp_path, proxy, pruner="halving", strategy="random"), 30, Silent())
     failed = [trial for trial in study.get_trials() if trial.state == TrialState.FAIL]
     assert len(failed) == 2
-    on = [trial.params for trial in study.get_trials() if CONTINUES in trial.user_attrs]
+    on = [trial.params for trial in study.get_trials() if RESUMED_FROM in trial.user_attrs]
     assert all(on.count(trial.params) == 1 for trial in failed)
 
 

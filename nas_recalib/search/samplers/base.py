@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas_recalib.costs import Feasible
 from nas_recalib.costs.table import Integers
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.trials import FINISHED, REPLAYED, curve_of
+from nas_recalib.study.trials import CACHED_FROM, FINISHED, curve_of
 
 Indices = tuple[int, ...]
 
@@ -266,7 +266,7 @@ class StrategySampler(BaseSampler):
                 continue
             if other.state.is_finished():
                 self._seen.add(other.number)
-                if other.state in FINISHED and REPLAYED not in other.user_attrs:
+                if other.state in FINISHED and CACHED_FROM not in other.user_attrs:
                     self._ended.append(self._end(other, study.directions))
             elif other.state == TrialState.RUNNING and other.number != number:
                 running.append(self._indices(other))

@@ -1,9 +1,26 @@
-"""Options that several commands take."""
+"""Options that several commands take: types with help texts, limits and defaults; imports no torch."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 
 import typer
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+RUNS = Path("runs")
+TRIALS = 20
+RETRIES = 3
+MANY = 10**9
+MOST_BATCH = 65_536
+MOST_CONFIRM = 1000
+MOST_THREADS = 4096
+
+
+count_option = partial(typer.Option, min=0, max=MANY, metavar="N")
 
 
 def expanded_path(text: str | Path) -> Path:
@@ -14,8 +31,31 @@ def expanded_path(text: str | Path) -> Path:
         raise typer.BadParameter(f"{text}: {error}") from error
 
 
+def options_from(options: type[T]) -> Callable[[Callable[Concatenate[T, P], None]], Callable[..., None]]:
+    """Give a command one option for each field of a dataclass, before the options of its own.
+
+    Args:
+        options: Dataclass whose fields are annotated with `typer.Option`; the command takes an instance of it
+            as its first argument.
+    """
+    fields = inspect.signature(options).parameters
+
+    def decorate(command: Callable[Concatenate[T, P], None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            values = {name: given.pop(name) for name in fields}
+            command(options(**values), **given)  # type: ignore[call-arg]
+
+        _, *own = inspect.signature(command).parameters.values()
+        run.__signature__ = inspect.Signature([*fields.values(), *own])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
 RunsDir = Annotated[
-    Path, typer.Option(help="Folder that studies are kept in.", metavar="DIR", parser=expanded_path)
+    Path,
+    typer.Option("--runs-dir", help="Folder that studies are kept in.", metavar="DIR", parser=expanded_path),
 ]
 Storage = Annotated[
     str | None, typer.Option(help="Keep the study there instead of runs/STUDY/study.db.", metavar="URL")
@@ -24,13 +64,16 @@ Device = Annotated[
     str | None, typer.Option(help="cpu, cuda or cuda:N (default: a GPU if there is one).", metavar="NAME")
 ]
 Threads = Annotated[
-    int | None, typer.Option(help="Of the CPU (default: half of its cores).", min=1, metavar="N")
+    int | None, typer.Option(help="Threads of the CPU (default: half of its cores).", min=1, metavar="N")
 ]
+Seed = Annotated[int | None, count_option(help="Seed of every random draw (default: 0).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 StudyName = Annotated[str, typer.Argument(help="Name of the study, such as resnet50-4g.", metavar="STUDY")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there already.")]
 CacheDir = Annotated[
     Path | None,
     typer.Option(
+        "--cache-dir",
         help="Folder for downloads (default: ~/.cache/nas-recalib).",
         metavar="DIR",
         parser=expanded_path,
@@ -69,23 +112,21 @@ MaxMemory = Annotated[
 ]
 Batch = Annotated[
     int | None,
-    typer.Option(
+    count_option(
         "--batch",
         help="Images at once that --memory is for (default: the latency table's, else 1).",
         min=1,
-        max=65_536,
-        metavar="N",
+        max=MOST_BATCH,
     ),
 ]
 CorruptImages = Annotated[
     str, typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there already.")]
-KeptCorruptImages = Annotated[
+StoredCorruptImages = Annotated[
     str | None,
     typer.Option(
-        help="What to do about images that cannot be decoded: refuse (default) or skip.", metavar="WHAT"
+        "--corrupt-images",
+        help="What to do about images that cannot be decoded: refuse (default) or skip.",
+        metavar="WHAT",
     ),
 ]
-RUNS = Path("runs")
-MANY = 10**9
