@@ -5,7 +5,8 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
@@ -73,7 +74,7 @@ def test_is_equation_3(normal, make, pattern, vary, groups, stride):
     check(normal(2, 2 * t, 7, 6), module)
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=8), st.sampled_from(["both", "in", "out"]), st.data())
 def test_is_equation_3_for_any_pattern(pattern, vary, data):
     t = len(pattern)
