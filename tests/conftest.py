@@ -1,4 +1,4 @@
-"""Fixtures of all tests: inputs and modules that follow from a seed; repeatable hypothesis."""
+"""Shared by all tests: seeded inputs and modules, a database server, profiles of Hypothesis."""
 
 import signal
 import sys
@@ -17,8 +17,24 @@ if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's jobs in the background ignore
 torch.set_num_threads(1)  # on tensors this small, threads only wait for each other
 
-settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
-settings.load_profile("repeatable")
+# By default the same few examples in every run; under `-m soak` ten times as many, others in every run.
+settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=10)
+settings.register_profile("soak", deadline=None, max_examples=100)
+settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.markexpr == "soak":
+        settings.load_profile("soak")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Select the property tests under `-m soak`, too, where they run with all their examples."""
+    if config.option.markexpr == "soak":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("soak")
 
 
 @pytest.fixture

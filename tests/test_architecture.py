@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_recalib.architecture import Architecture, build, cost
@@ -26,7 +27,7 @@ def architectures(draw):
     return Architecture.of(name, blocks, input_size=size, num_classes=classes)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(architectures())
 def test_parse_reads_what_str_wrote(architecture):
     assert Architecture.parse(str(architecture)) == architecture

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_recalib.architecture import Architecture
@@ -126,7 +127,7 @@ def test_a_space_can_be_loaded_from_its_description(write, tmp_path, changes):
 def test_picks_parameters_and_architectures_are_the_same_thing(write, changes):
     space = SearchSpace.load(write(**changes))
 
-    @settings(max_examples=20)
+    @examples(20)
     @given(st.tuples(*(st.integers(0, len(position.choices) - 1) for position in space.positions)))
     def check(indices):
         architecture = space.from_indices(indices)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -15,6 +17,7 @@ def benchmark(name, output, *options):
     return json.loads(output.read_text())
 
 
+@pytest.mark.soak
 def test_the_overhead_of_ray_runs_whole_on_a_few_trials(tmp_path):
     told = benchmark("ray_overhead.py", tmp_path / "out.json", "--trials=6", "--seconds=0.25")
     assert told["bare_seconds"] == 0.75
@@ -23,6 +26,7 @@ def test_the_overhead_of_ray_runs_whole_on_a_few_trials(tmp_path):
     assert min(alone["seconds"], whole["seconds"]) > 0.75
 
 
+@pytest.mark.soak
 def test_the_costs_of_storages_run_whole_with_a_few_running(tmp_path):
     few = ["--storages", "sqlite", "journal", "--running", "2", "5", "--times=2"]
     rows = benchmark("thousand_workers.py", tmp_path / "out.json", *few)["results"]

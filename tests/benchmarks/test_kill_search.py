@@ -3,9 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill_search.py"
 
 
+@pytest.mark.soak
 def test_a_search_killed_at_random_moments_ends_with_what_was_asked_for():
     command = [sys.executable, SCRIPT, "--kills=2", "--trials=6", "--seed=1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "many_workers.py"
 
 
@@ -13,6 +15,7 @@ def many_workers(*options):
     return json.loads(done.stdout)
 
 
+@pytest.mark.soak
 def test_killed_workers_and_a_restarted_server_lose_nothing_and_steady_ones_are_watched(tmp_path):
     output = tmp_path / "told.json"
     faults = ["--kill=1", "--kills=2", "--restarts=1"]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
@@ -13,6 +15,7 @@ def run(output, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.soak
 def test_it_runs_whole_on_small_networks_and_goes_on(tmp_path):
     output = tmp_path / "out.json"
     few = ["--backbones", "resnet20", "--choices", "vanilla", "psconv", "--batches", "2"]

@@ -6,7 +6,8 @@ from itertools import islice, product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -45,7 +46,7 @@ def within(table, budget):
     return [indices for indices in everything(table) if budget.allows(table.cost(indices))]
 
 
-@settings(max_examples=250)
+@examples(250)
 @given(tables_and_budgets(), st.integers(0, 2**32))
 def test_is_what_an_enumeration_finds(table_and_budget, seed):
     """Raises if and only if nothing fits; what fits is counted, enumerated, drawn, and kept by repair."""
@@ -69,7 +70,7 @@ def test_is_what_an_enumeration_finds(table_and_budget, seed):
         assert near == indices if indices in fitting else near in fitting
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(tables, st.integers(0, 300), st.integers(0, 2**32))
 def test_a_budget_that_one_architecture_alone_meets_gives_that_one(table, index, seed):
     """The budget is the cost of an architecture that no other one matches in every column."""
@@ -87,7 +88,7 @@ def above(table, columns):
     return [entry[:, :columns] - entry[:, :columns].min(axis=0) for entry in table.entries]
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(tables, st.integers(1, 3), st.integers(1, 40), st.integers(8, 60))
 def test_a_coarse_grid_leaves_out_nothing_that_is_under_by_its_slack(table, columns, room, most):
     rows = above(table, min(columns, len(table.names)))
@@ -273,7 +274,7 @@ def undominated_by_hand(rows):
     return [a for a in distinct if not any(b != a and all(map(int.__le__, b, a)) for b in distinct)]
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     st.integers(1, 3).flatmap(
         lambda k: st.lists(st.tuples(*[st.integers(0, 9)] * k), min_size=1, max_size=40)
@@ -283,7 +284,7 @@ def test_undominated_rows_are_those_that_none_beats(rows):
     assert list(map(tuple, pareto_front(np.array(rows)).tolist())) == undominated_by_hand(rows)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(table_of(3), st.integers(2, 3), st.integers(1, 40), st.integers(1, 6))
 def test_thinned_fronts_bound_the_exact_answer(table, columns, room, most):
     rows, room = above(table, columns), np.full(columns, room)

@@ -4,7 +4,8 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_recalib.costs import Cost, CostTable
@@ -33,7 +34,7 @@ def whole_network(architecture, count):
 def test_table_equals_a_direct_count(count, name):
     space = SearchSpace.load(name)
 
-    @settings(max_examples=2 if len(space.positions) > 20 else 5)
+    @examples(20 if len(space.positions) > 20 else 50)
     @given(st.tuples(*(st.integers(0, len(position.choices) - 1) for position in space.positions)))
     def check(indices):
         architecture = space.from_indices(indices)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_recalib.data.downsampled import load_downsampled
@@ -259,7 +260,7 @@ def small(tmp_path_factory):
     return root
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data(), content=st.sampled_from(SOUND))
 def test_damage_is_undetected_or_refused_by_name(data, content, small):
     content = bytearray(content)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets.folder import default_loader
@@ -356,7 +357,7 @@ def encoded(form):
 FORMS = {form: encoded(form) for form in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(data=st.data(), form=st.sampled_from(sorted(FORMS)))
 def test_damage_is_undetected_or_refused_in_one_line(data, form, tmp_path_factory):
     content = bytearray(FORMS[form])

@@ -8,7 +8,6 @@ import os
 import time
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from nas_recalib.cli import run
@@ -59,10 +58,6 @@ structures = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(TEXTS), inner, max_size=3),
     max_leaves=6,
 )
-
-
-def examples(count):
-    return settings(max_examples=count, deadline=None)
 
 
 def places(content, path=()):

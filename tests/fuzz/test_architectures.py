@@ -4,7 +4,8 @@ import os
 
 import pytest
 import yaml
-from broken import TEXTS, TRAP, examples, mangled, mutated, sound_or_refused, structures
+from broken import TEXTS, TRAP, mangled, mutated, sound_or_refused, structures
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken import TRAP, examples, mangled, mutated, scalars, sound_or_refused
+from broken import TRAP, mangled, mutated, scalars, sound_or_refused
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from broken import TRAP, examples, mangled, mutated, sound_or_refused, structures
+from broken import TRAP, mangled, mutated, sound_or_refused, structures
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 

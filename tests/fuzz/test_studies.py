@@ -8,7 +8,8 @@ from pathlib import Path
 
 import optuna
 import pytest
-from broken import TEXTS, examples, mangled, mutated, scalars, sound_or_refused, told
+from broken import TEXTS, mangled, mutated, scalars, sound_or_refused, told
+from examples import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from optuna.trial import TrialState

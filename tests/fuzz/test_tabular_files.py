@@ -6,7 +6,8 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-from broken import WORDS_OF_JSON, examples, mangled, mutated, sound_or_refused
+from broken import WORDS_OF_JSON, mangled, mutated, sound_or_refused
+from examples import examples
 from fake_machine import FakeMachine, space
 from hypothesis import given
 from hypothesis import strategies as st

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from broken import TEXTS, examples, sound_or_refused
+from broken import TEXTS, sound_or_refused
+from examples import examples
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url

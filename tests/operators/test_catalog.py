@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -75,7 +76,7 @@ def test_different_choices_differ():
     assert len(choices) == len(CONVOLUTIONS) * len(RECALIBRATIONS)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.sampled_from(CONVOLUTIONS), st.sampled_from(RECALIBRATIONS))
 def test_a_choice_reads_back_what_it_writes(convolution, recalibration):
     choice = BlockChoice.parse(f"{convolution}+{recalibration}")

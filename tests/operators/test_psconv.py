@@ -5,7 +5,8 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from references import psconv, psconv_lattice
 from torch import nn
@@ -21,7 +22,7 @@ def way(request, monkeypatch):
     monkeypatch.setattr(_lattice, "_dense_is_faster", lambda *_: request.param == "dense")
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=8), st.sampled_from(["both", "in", "out"]), st.data())
 def test_any_pattern_is_equation_3(pattern, vary, data):
     t = len(pattern)

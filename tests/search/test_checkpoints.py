@@ -12,8 +12,9 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from examples import examples
 from fsspec.implementations.memory import MemoryFileSystem
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -206,14 +207,14 @@ def real(tmp_path_factory):
     return (folder / "00000.pt").read_bytes()
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(share=st.floats(0, 1, exclude_max=True), more=st.binary(min_size=1, max_size=30))
 def test_a_torn_or_grown_checkpoint_is_none(real, share, more):
     assert loaded(real[: int(share * len(real))]) is None
     assert loaded(real + more) is None
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(flips=st.dictionaries(st.integers(0), st.integers(1, 255), min_size=1, max_size=4))
 def test_a_checkpoint_with_flipped_bytes_is_none_or_the_equal_state(real, flips):
     damaged = bytearray(real)

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import optuna
 import psycopg
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from optuna._imports import _LazyImport
 from optuna.exceptions import StorageInternalError
@@ -228,7 +229,7 @@ def member(server, database):
     return login
 
 
-@settings(max_examples=6)
+@examples(6)
 @given(ODD)
 def test_a_password_of_odd_characters_is_accepted(member, password):
     assert open_storage(member(password), 0).get_all_studies() == []
@@ -254,7 +255,7 @@ FAILING = {
 
 @pytest.mark.parametrize("case", FAILING)
 @pytest.mark.parametrize("encoded", [True, False])
-@settings(max_examples=8)
+@examples(8)
 @given(password=ODD)
 def test_no_error_message_has_the_password(server, member, case, encoded, password):
     def url(word):
