@@ -85,6 +85,7 @@ def prepared(
                 proxy=resolved.proxy,
                 strategy=config.strategy,
                 pruner=config.pruner,
+                seed=config.seed,
                 common_attrs={"fidelity": config.fidelity, "device": device_name, "versions": versions()},
                 checkpoints=checkpoints,
                 worker=worker,

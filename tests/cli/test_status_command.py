@@ -198,7 +198,7 @@ def test_markup_is_printed_as_it_is_and_control_characters_by_their_codes(
 
 def test_what_is_said_while_a_search_runs_is_printable_too(searched, capsys):
     searched.add_trial(failed("lost", message="of \x1b[2J"))
-    Progress.of(searched, goal=3, epochs=2).ended(searched.trials[1])
+    Progress.of(searched, target=3, epochs=2).ended(searched.trials[1])
     assert capsys.readouterr().err == "trial 1: lost: of \\x1b[2J\n"
     assert run(["status", "s", "--storage=sqlite:///\x1b[2J.db"]) == 2
     assert "\\x1b[2J.db" in capsys.readouterr().err

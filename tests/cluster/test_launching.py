@@ -1,4 +1,4 @@
-"""What docs/clusters and docs/storage.md tell to type, and the files that they hand out."""
+"""Commands and files in docs/clusters and docs/storage.md."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def fenced(page, *languages):
 
 
 def scalars(node):
-    """All texts of a YAML document; a list of words, as of a container's command, counts as one."""
+    """Yield all texts of a YAML document; a list of words, such as a container's command, is one text."""
     if isinstance(node, list) and node and all(isinstance(one, str) for one in node):
         yield shlex.join(node)
     elif isinstance(node, list | dict):
@@ -40,7 +40,7 @@ def scalars(node):
 
 
 def written(path):
-    """Texts that may hold command lines."""
+    """Yield the texts of a file that may contain command lines."""
     if path.suffix == ".md":
         spans = re.findall(r"`(nas-recalib [^`]*)`", path.read_text(encoding="utf-8"))
         yield from (" ".join(span.split()) for span in spans)
@@ -69,7 +69,7 @@ COMMANDS = [(path.name, words) for path in (*PAGES, *FILES) for words in command
 
 
 @pytest.mark.parametrize(("where", "words"), COMMANDS, ids=lambda given: str(given)[:100])
-def test_every_command_line_is_one_that_the_program_takes(where, words):
+def test_every_command_line_is_valid(where, words):
     command = get_command(app)
     context = command.make_context("nas-recalib", list(words))
     while hasattr(command, "resolve_command"):
@@ -81,16 +81,16 @@ def test_the_pages_have_command_lines_and_an_unknown_option_is_noticed():
     without = {path.name for path in (*PAGES, *FILES)} - {where for where, _ in COMMANDS}
     assert without == {"ray-on-premise.yaml"}
     with pytest.raises(Exception, match="No such option"):
-        test_every_command_line_is_one_that_the_program_takes("", ["search", "--rey", "auto"])
+        test_every_command_line_is_valid("", ["search", "--rey", "auto"])
 
 
-def test_links_between_the_pages_lead_somewhere():
+def test_links_between_the_pages_exist():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_the_machines_of_ray_up_are_as_its_launcher_has_them():
+def test_the_configuration_for_ray_up_is_valid():
     given = yaml.safe_load((DOCS / "clusters" / "ray-on-premise.yaml").read_text())
     config = prepare_config(given)
     validate_config(config)
@@ -99,7 +99,7 @@ def test_the_machines_of_ray_up_are_as_its_launcher_has_them():
         assert "RAY_AUTH_MODE=token" in commands[-1]
 
 
-def test_the_kubernetes_manifest_is_whole():
+def test_the_kubernetes_manifest_is_complete():
     manifest = yaml.safe_load_all((DOCS / "clusters" / "rayjob.yaml").read_text())
     made = {one["kind"]: one for one in manifest}
     job = made["RayJob"]["spec"]
@@ -121,18 +121,18 @@ def test_the_kubernetes_manifest_is_whole():
         (place,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in claims)
         assert asked["--checkpoints"].startswith(f"{place}/")
         assert not [variable for variable in container.get("env", ()) if "value" in variable]
-    assert len(images) == 1, "every node has the same program"
+    assert len(images) == 1, "every node has the same image"
 
 
 @pytest.mark.parametrize("path", [BATCH, *PAGES], ids=lambda path: path.name)
-def test_the_shell_can_read_it(path):
+def test_shell_code_has_valid_syntax(path):
     texts = [path.read_text()] if path == BATCH else fenced(path, "sh", "bash")
     for text in texts:
         read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
         assert (read.returncode, read.stderr) == (0, ""), text
 
 
-STAND_INS = {  # a node lives until it is told to end, and so does a search, which calls that an interruption
+STAND_INS = {  # nodes run until SIGTERM, and so does a search, with the exit status of an interruption
     "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',
     "ray": """
         [ "$1" = start ] || { until [ -s nodes ]; do sleep 0.01; done; exit 0; }
@@ -154,14 +154,14 @@ STAND_INS = {  # a node lives until it is told to end, and so does a search, whi
 
 @pytest.fixture
 def job(tmp_path):
-    """Starts the batch file with stand-ins for what it calls, in a folder of its own."""
+    """Return a function that starts the batch file with stand-ins for the programs that it calls."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in STAND_INS.items():
         program = programs / name
         program.write_text(f"#!/bin/bash\n{text}\n")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    told = {
+    variables = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NUM_NODES": "3",
@@ -172,9 +172,9 @@ def job(tmp_path):
     command = ["bash", str(BATCH), "--space", "my space.yaml", "--trials", "9"]
     started = []
 
-    def start(nodes="2"):  # a step of all others is one process here
+    def start(nodes="2"):  # the step on all other nodes is one process here
         with (tmp_path / "log").open("w") as log:
-            environment = {**os.environ, **told, "SLURM_JOB_NUM_NODES": nodes}
+            environment = {**os.environ, **variables, "SLURM_JOB_NUM_NODES": nodes}
             started.append(
                 subprocess.Popen(
                     command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -192,14 +192,14 @@ def lines(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_a_job_that_is_to_leave_has_the_search_end_and_comes_again(job, tmp_path):
+def test_a_job_that_must_stop_ends_the_search_and_is_requeued(job, tmp_path):
     process = job()
     until = time.monotonic() + 60
     while not (tmp_path / "searching").exists():
         assert process.poll() is None, (tmp_path / "log").read_text()
         assert time.monotonic() < until
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)  # to the batch shell alone, as B: has it
+    os.kill(process.pid, signal.SIGTERM)  # to the batch shell alone, as with --signal=B:
     assert process.wait(30) == 130
     assert lines(tmp_path / "asked") == ["requeue 7"]
     (head, worker), ends = lines(tmp_path / "nodes")[:2], lines(tmp_path / "nodes")[2:]
