@@ -3,8 +3,9 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,19 @@ Train = Callable[[Job], Iterator[Step | Failure]]
 
 _POLL = 0.1  # seconds until a job source that had no job is asked again
 _SLOTS_VALID = 1.0  # seconds for which the number of slots is not counted again
+
+
+@dataclass(frozen=True)
+class ActorResult:
+    """Result of one step of an actor, in one object because Tune flattens dictionaries.
+
+    Attributes:
+        item: Next epoch or failure of the training, or None after the last one.
+        attrs: User attributes of the trial that depend on where it runs (device, node).
+    """
+
+    item: Step | Failure | None
+    attrs: dict[str, Any]
 
 
 class Actor(tune.Trainable):  # type: ignore[misc]
@@ -46,8 +60,7 @@ class Actor(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Return the next epoch or failure, or None after the last, and attributes of this node."""
-        return {"item": next(self._items, None), "attrs": self._attrs}
+        return {"actor_result": ActorResult(next(self._items, None), self._attrs)}
 
     def _run(self, job: Job) -> Iterator[Step | Failure]:
         try:
@@ -124,18 +137,18 @@ class Dispatcher:
             self._running.add(job.number)
         return job
 
-    def take_item(self, job: Job, item: Step | Failure | None, attrs: Mapping[str, Any]) -> bool:
-        """Pass an item of a training on to the source, and return whether the training has ended."""
-        if isinstance(item, Failure):
-            self.fail(job, item)
+    def take_result(self, job: Job, result: ActorResult) -> bool:
+        """Pass a result on to the source, and return whether the training has ended."""
+        if isinstance(result.item, Failure):
+            self.fail(job, result.item)
             return True
         with _errors_end_run():
-            if item is not None:
-                stop = self._source.report(job.number, item)
-                if not stop and item.epoch.number < self._source.epochs:
+            if result.item is not None:
+                stop = self._source.report(job.number, result.item)
+                if not stop and result.item.epoch.number < self._source.epochs:
                     return False
             self._free_slot(job)
-            self._source.finish(job.number, attrs)
+            self._source.finish(job.number, result.attrs)
         return True
 
     def fail(self, job: Job, failure: Failure) -> None:

@@ -149,7 +149,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         self._dispatcher.controller = tune_controller._tune_controller
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        ended = self._dispatcher.take_item(trial.config["job"], result["item"], result["attrs"])
+        ended = self._dispatcher.take_result(trial.config["job"], result["actor_result"])
         return str(self.STOP if ended else self.CONTINUE)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
