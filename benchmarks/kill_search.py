@@ -1,9 +1,9 @@
-"""Kills a search with SIGKILL at random moments, starts it again each time, and checks what the study holds.
+"""Stress test that kills a search at random moments, restarts it each time, and checks its study.
 
     python benchmarks/kill_search.py --kills 10 --trials 12 --seed 0
 
 Prints one JSON object; exit status 1 if a trial was lost, counted twice or trained twice, or if a kill cost
-more than the epoch at hand.
+more than the running epoch.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from nas_recalib.proxy.objective import Proxy
 
 steps = Proxy.steps
 
-def noted(proxy, architecture, *arguments):
+def logged(proxy, architecture, *arguments):
     for training in steps(proxy, architecture, *arguments):
         with open("trained.log", "a") as log:
             log.write(f"{training.curve[-1].number} {architecture}\\n")
         yield training
 
-Proxy.steps = noted
+Proxy.steps = logged
 main()
-"""  # the command, but that it writes down each epoch that it has trained
+"""  # the command, with a log of the epochs that it trains
 
 
 def search(trials: int) -> list[str]:
@@ -111,9 +111,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = soak(Path(folder), arguments.kills, arguments.trials, arguments.seed)
     print(json.dumps(result, indent=2))
-    whole = result["finished"] == arguments.trials and result["exit_status"] == 0
+    complete = result["finished"] == arguments.trials and result["exit_status"] == 0
     lost = result["finished_trials_lost"] or result["trained_twice"]
-    sys.exit(not whole or bool(lost) or result["epochs_trained_again"] > arguments.kills)
+    sys.exit(not complete or bool(lost) or result["epochs_trained_again"] > arguments.kills)
 
 
 if __name__ == "__main__":

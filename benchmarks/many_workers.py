@@ -1,14 +1,14 @@
-"""Many processes on one study in a PostgreSQL, with trainings that are a formula, and with faults.
+"""Stress test of many workers on one study in PostgreSQL, with trainings that are a formula and with faults.
 
     python benchmarks/many_workers.py --workers 16 --trials 2000
     python benchmarks/many_workers.py --workers 16 --trials 2000 --kill 8 --restarts 2
     python benchmarks/many_workers.py --workers 4 --seconds 0.5 --minutes 30 --kill 2 --restarts 6
 
-Throughout, some of the workers (`--kill` of them, in turn) are killed with SIGKILL at random and started
-again, and the database server is restarted `--restarts` times, every other time as by a crash. With
-`--minutes` the study has no goal until they are over; the workers that are never killed are watched for what
-they hold: memory, threads, open files. In the end every trial is accounted for. Prints and writes JSON; exit
-status 1 if a trial was lost, trained twice or over budget.
+Some of the workers (the first `--kill`) are killed with SIGKILL at random moments and restarted, and the
+database server is restarted `--restarts` times, every other time as if by a crash. With `--minutes` the study
+has no target until they are over, and memory, threads and open files of the workers that are never killed are
+recorded. In the end every trial is checked. Prints and writes JSON; exit status 1 if a trial was lost,
+trained twice or over budget.
 """
 
 import argparse
@@ -43,7 +43,7 @@ _WATCHED = {"memory_mb": r"VmRSS:\s+(\d+) kB", "threads": r"Threads:\s+(\d+)"}
 
 @dataclass
 class Crew:
-    """The workers, by their places; a place's worker may be killed and another begin in it."""
+    """Worker processes, each of which can be killed and replaced."""
 
     command: list[str]
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -53,17 +53,17 @@ class Crew:
     def start(self, count: int, trials: int) -> None:
         self.processes = [self._begin(trials) for _ in range(count)]
 
-    def kill(self, place: int, trials: int) -> None:
-        self.processes[place].kill()
-        self.processes[place].wait()
-        self.processes[place] = self._begin(trials)
+    def kill(self, index: int, trials: int) -> None:
+        self.processes[index].kill()
+        self.processes[index].wait()
+        self.processes[index] = self._begin(trials)
         self.kills += 1
 
     def ended(self, trials: int) -> bool:
-        """Whether all have; one that failed, as with the server away when it began, begins again."""
-        for place, process in enumerate(self.processes):
+        """Whether all workers have ended; one that failed is restarted, as when the server was not up yet."""
+        for index, process in enumerate(self.processes):
             if process.poll():
-                self.processes[place] = self._begin(trials)
+                self.processes[index] = self._begin(trials)
                 self.begun_again += 1
         return all(process.poll() is not None for process in self.processes)
 
@@ -71,44 +71,44 @@ class Crew:
         return subprocess.Popen([*self.command, f"--trials={trials}"], stdout=subprocess.DEVNULL)
 
 
-def held(process: subprocess.Popen[bytes]) -> dict[str, float]:
-    """What a process holds."""
+def resource_usage(process: subprocess.Popen[bytes]) -> dict[str, float]:
+    """Return the memory, threads and open files of a process."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    told = {name: float(re.search(pattern, status)[1]) for name, pattern in _WATCHED.items()}  # type: ignore[index]
-    told["memory_mb"] /= 1024
-    return {**told, "open_files": len(list(Path(f"/proc/{process.pid}/fd").iterdir()))}
+    usage = {name: float(re.search(pattern, status)[1]) for name, pattern in _WATCHED.items()}  # type: ignore[index]
+    usage["memory_mb"] /= 1024
+    return {**usage, "open_files": len(list(Path(f"/proc/{process.pid}/fd").iterdir()))}
 
 
 def disturb(given: argparse.Namespace, crew: Crew, server: Postgres, samples: list[dict[str, Any]]) -> None:
-    """Injects faults until the workers are done, or the minutes are over."""
+    """Inject faults until the workers are done, or the minutes are over."""
     draw = random.Random(given.seed)
     begun = time.monotonic()
     span = 60 * given.minutes if given.minutes else given.span
-    goal = MANY if given.minutes else given.trials
+    target = MANY if given.minutes else given.trials
     restarts = [span * (number + 0.5) / given.restarts for number in range(given.restarts)]
     kills = sorted(draw.uniform(0, span) for _ in range(given.kills if given.kill else 0))
-    looks = [10.0 * number for number in range(1, int(span / 10) + 1)] if given.minutes else []
-    while not crew.ended(goal) and (not given.minutes or time.monotonic() - begun < span):
+    samplings = [10.0 * number for number in range(1, int(span / 10) + 1)] if given.minutes else []
+    while not crew.ended(target) and (not given.minutes or time.monotonic() - begun < span):
         now = time.monotonic() - begun
         if restarts and now >= restarts[0]:
             server.restart("immediate" if len(restarts) % 2 else "fast")
             del restarts[0]
         if kills and now >= kills[0]:
-            crew.kill(draw.randrange(given.kill), goal)
+            crew.kill(draw.randrange(given.kill), target)
             del kills[0]
-        if looks and now >= looks[0]:
-            steady = [held(process) for process in crew.processes[given.kill :]]
+        if samplings and now >= samplings[0]:
+            steady = [resource_usage(process) for process in crew.processes[given.kill :]]
             samples.append({"seconds": round(now), "workers": steady, "processes": len(crew.processes)})
-            del looks[0]
+            del samplings[0]
         time.sleep(0.05)
 
 
 def audit(storage: str, folder: Path) -> dict[str, Any]:
-    """What the study holds, against what the workers wrote down."""
+    """Compare the trials of the study with the epochs that the workers logged."""
     study = open_study(StudyLocation(NAME, folder, storage))
     trials, done = study.trials, finished(study)
     counts = Counter(trial.user_attrs["architecture"] for trial in done)
-    serious = [trial for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN]
+    started = [trial for trial in trials if trial.user_attrs.get(FAILURE) != WITHDRAWN]
     lines = [line for log in folder.glob("trained-*.log") for line in log.read_text().splitlines()]
     epochs = Counter(lines)
     seen = {line.partition("\t")[2] for line in lines}
@@ -119,7 +119,7 @@ def audit(storage: str, folder: Path) -> dict[str, Any]:
         "epochs_trained": len(lines),
         "epochs_trained_again": sum(count - 1 for count in epochs.values()),
         "over_budget": sum(not BUDGET.allows({"macs": trial.user_attrs["macs"]}) for trial in done),
-        "gone_on_with": sum(RESUMED_FROM in one.user_attrs for one in serious),
+        "gone_on_with": sum(RESUMED_FROM in one.user_attrs for one in started),
         "most_attempts": max(trial.user_attrs.get(ATTEMPT, 1) for trial in trials),
         "states": dict(Counter(t.user_attrs.get("failure", t.state.name.lower()) for t in trials)),
         "checkpoints_left": len(list((folder / "checkpoints").glob("*.pt"))),
@@ -127,15 +127,15 @@ def audit(storage: str, folder: Path) -> dict[str, Any]:
 
 
 def growth(samples: list[dict[str, Any]]) -> dict[str, float]:
-    """Of the greatest holding of any steady worker, over the second half, in per cent."""
+    """Return the growth of the greatest usage of any steady worker over the second half, in per cent."""
     half = samples[len(samples) // 2 :]
-    told = {}
+    percent = {}
     for name in (*_WATCHED, "open_files"):
         most = [max(worker[name] for worker in sample["workers"]) for sample in half]
         tenth = max(1, len(most) // 10)
         before, after = sum(most[:tenth]) / tenth, sum(most[-tenth:]) / tenth
-        told[name] = round(100 * (after / before - 1), 2)
-    return told
+        percent[name] = round(100 * (after / before - 1), 2)
+    return percent
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -148,24 +148,25 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         begun = time.monotonic()
         crew.start(given.workers, MANY if given.minutes else given.trials)
         while not (crew.ended(given.trials) or any(folder.glob("trained-*.log"))):
-            time.sleep(0.05)  # there is nothing to disturb yet
+            time.sleep(0.05)  # until the first epoch
         disturb(given, crew, server, samples)
-        goal = given.trials
+        target = given.trials
         if given.minutes:
             for process in crew.processes:
                 process.terminate()
             for process in crew.processes:
                 process.wait()
-            goal = len(finished(open_study(StudyLocation(NAME, folder, storage)))) + len(crew.processes)
-            crew.start(given.workers, goal)  # what they gave back is gone on with
+            target = len(finished(open_study(StudyLocation(NAME, folder, storage)))) + len(crew.processes)
+            crew.start(given.workers, target)  # resumes the trials that were interrupted
         statuses = [process.wait() for process in crew.processes]
         taken = time.monotonic() - begun
         found = {**audit(storage, folder), "kills": crew.kills, "begun_again": crew.begun_again}
-    told = {**found, "asked": goal, "exit_statuses": sorted(set(statuses)), "seconds": round(taken, 1)}
-    return {**told, "growth_percent": growth(samples), "samples": samples} if samples else told
+    result = {**found, "asked": target, "exit_statuses": sorted(set(statuses)), "seconds": round(taken, 1)}
+    return {**result, "growth_percent": growth(samples), "samples": samples} if samples else result
 
 
-def whole(result: dict[str, Any]) -> bool:
+def passed(result: dict[str, Any]) -> bool:
+    """Whether every trial was finished once, within the budget."""
     good = result["finished"] == result["asked"] and result["exit_statuses"] == [0]
     return good and not (result["lost"] or result["finished_twice"] or result["over_budget"])
 
@@ -186,12 +187,12 @@ def main() -> None:
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     result = run(given)
-    asked = {name: value for name, value in vars(given).items() if name != "output"}
-    told = {"asked_for": asked, "versions": versions(), **result}
-    print(json.dumps({key: value for key, value in told.items() if key != "samples"}, indent=2))
+    options = {name: value for name, value in vars(given).items() if name != "output"}
+    content = {"asked_for": options, "versions": versions(), **result}
+    print(json.dumps({key: value for key, value in content.items() if key != "samples"}, indent=2))
     if given.output:
-        write_atomically(given.output, json.dumps(told) + "\n")
-    sys.exit(not whole(result))
+        write_atomically(given.output, json.dumps(content) + "\n")
+    sys.exit(not passed(result))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Times what a search does besides training: one that trains nothing, on each kind of storage, side by side.
+"""Overhead of a search besides training, on each kind of storage.
 
     python benchmarks/overhead.py --strategies predictor random
 
-A study is filled up, a trial in memory and one on SQLite in turn; what is told is the time of its last
-hundred trials, with two reports each. Prints a table and writes JSON.
+A study in memory and one on SQLite are filled in turn, trial by trial, with trainings that take no time. The
+result is the time of the last hundred trials, with two reports each. Prints a table and writes JSON.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 import torch
 from rich.table import Table
+from stand_in_worker import Silent
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, Feasible
@@ -41,7 +42,7 @@ LAST = 100
 
 
 @dataclass
-class Answers:
+class Training:
     curve: list[Epoch]
 
     def state_dict(self) -> State:
@@ -50,7 +51,7 @@ class Answers:
 
 @dataclass
 class NoTraining:
-    """Answers at once, with noise."""
+    """Proxy that returns random accuracies at once."""
 
     seed: int
     epochs: int = 2
@@ -59,25 +60,11 @@ class NoTraining:
 
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1
-    ) -> Iterator["Answers"]:
+    ) -> Iterator[Training]:
         random = np.random.default_rng(abs(hash(str(architecture))) % 2**32)
         curve = [Epoch(1, 1.0, random.uniform(0.2, 0.4)), Epoch(2, 0.9, random.uniform(0.3, 0.5))]
         for number in (1, 2):
-            yield Answers(curve[:number])
-
-
-@dataclass
-class Stopwatch:
-    """Writes down when trials end; is a search's observer."""
-
-    ends: list[float] = field(default_factory=list)
-
-    def started(self, number: int, architecture: Architecture) -> None: ...
-
-    def epoch(self, number: int, epoch: Epoch) -> None: ...
-
-    def ended(self, trial: optuna.trial.FrozenTrial) -> None:
-        self.ends.append(time.perf_counter())
+            yield Training(curve[:number])
 
 
 def make(study: optuna.Study, space: SearchSpace, feasible: Feasible, strategy: str, folder: Path) -> Search:
@@ -88,6 +75,7 @@ def make(study: optuna.Study, space: SearchSpace, feasible: Feasible, strategy: 
         proxy=NoTraining(0),  # type: ignore[arg-type]
         strategy=strategy,
         pruner=DEFAULT_PRUNER,
+        seed=0,
         common_attrs={"fidelity": {"epochs": 2}, "device": "none", "versions": versions()},
         checkpoints=Checkpoints(folder),
         worker="here",
@@ -95,14 +83,14 @@ def make(study: optuna.Study, space: SearchSpace, feasible: Feasible, strategy: 
 
 
 def milliseconds(searches: dict[str, Search], trials: int) -> dict[str, list[float]]:
-    """Of the last trials, in turn."""
-    taken: dict[str, list[float]] = {name: [] for name in searches}
-    for goal in range(1, trials + 1):
+    """Return the milliseconds that each of the last trials took, by the name of the search."""
+    times: dict[str, list[float]] = {name: [] for name in searches}
+    for target in range(1, trials + 1):
         for name, search in searches.items():
             start = time.perf_counter()
-            run_here(search, goal, Stopwatch())
-            taken[name].append(1000 * (time.perf_counter() - start))
-    return {name: some[-LAST:] for name, some in taken.items()}
+            run_here(search, target, Silent())
+            times[name].append(1000 * (time.perf_counter() - start))
+    return {name: all_times[-LAST:] for name, all_times in times.items()}
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -111,15 +99,15 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     results = []
     for strategy in arguments.strategies:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            place = StudyLocation("s", Path(folder))
-            studies = {"memory": optuna.create_study(direction="maximize"), "sqlite": create_study(place)}
+            location = StudyLocation("s", Path(folder))
+            studies = {"memory": optuna.create_study(direction="maximize"), "sqlite": create_study(location)}
             searches = {
                 name: make(study, space, feasible, strategy, Path(folder)) for name, study in studies.items()
             }
             for name, times in milliseconds(searches, arguments.trials).items():
                 low, middle, high = np.percentile(times, (25, 50, 75)).tolist()
-                told = {"strategy": strategy, "storage": name, "trials": arguments.trials}
-                results.append({**told, "milliseconds": middle, "quartiles": [low, high]})
+                row = {"strategy": strategy, "storage": name, "trials": arguments.trials}
+                results.append({**row, "milliseconds": middle, "quartiles": [low, high]})
     return results
 
 

@@ -1,9 +1,9 @@
-"""What a search on Ray costs beside the trainings themselves, that are a pause each.
+"""Overhead of a search on Ray, with trainings that are a pause each.
 
     python benchmarks/ray_overhead.py --trials 200 --seconds 1 --workers 2
 
-Twice: with jobs that cost nothing to propose, which is Ray's part alone, and with a search on SQLite, which
-is everything. Ray runs already; its actors do not. Prints and writes JSON.
+Measured twice: with jobs that cost nothing to propose, for the overhead of Ray alone, and with a search on
+SQLite, for all overhead. Ray is started before, its actors are not. Prints and writes JSON.
 """
 
 import argparse
@@ -39,37 +39,37 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 
 @dataclass
-class Free:
-    """Hands out jobs that need no thought."""
+class FreeJobs:
+    """Job source whose jobs cost nothing to propose."""
 
     trials: int
     epochs: int = 1
-    given: int = 0
+    started: int = 0
     running: set[int] = field(default_factory=set)
     most: int = 0
 
     @property
     def done(self) -> bool:
-        return self.given == self.trials and not self.running
+        return self.started == self.trials and not self.running
 
-    def next(self) -> Job | None:
-        if self.given == self.trials:
+    def next_job(self) -> Job | None:
+        if self.started == self.trials:
             return None
-        self.running.add(self.given)
-        self.given += 1
+        self.running.add(self.started)
+        self.started += 1
         self.most = max(self.most, len(self.running))
-        return Job(self.given - 1, Architecture.of("resnet20", "vanilla"))
+        return Job(self.started - 1, Architecture.of("resnet20", "vanilla"))
 
     def report(self, number: int, step: Step) -> bool:
         return False
 
-    def end(self, number: int, common_attrs: object) -> None:
+    def finish(self, number: int, attrs: object) -> None:
         self.running.remove(number)
 
     def fail(self, number: int, failure: Failure) -> None:
         raise RuntimeError(failure.details or failure.message)
 
-    def lose(self, number: int, message: str) -> None:
+    def mark_lost(self, number: int, message: str) -> None:
         raise RuntimeError(message)
 
 
@@ -82,11 +82,11 @@ def pausing(seconds: float, _: torch.device) -> Callable[[Job], Iterator[Step]]:
 
 
 def ray_alone(given: argparse.Namespace) -> dict[str, Any]:
-    desk = Free(given.trials)
+    source = FreeJobs(given.trials)
     seconds = timed(
-        lambda: run_on_ray(desk, partial(pausing, given.seconds), Resources(), workers=given.workers)
+        lambda: run_on_ray(source, partial(pausing, given.seconds), Resources(), workers=given.workers)
     )
-    return {"what": "Ray alone", "seconds": seconds, "most_at_once": desk.most}
+    return {"what": "Ray alone", "seconds": seconds, "most_at_once": source.most}
 
 
 def whole_search(given: argparse.Namespace) -> dict[str, Any]:
@@ -100,6 +100,7 @@ def whole_search(given: argparse.Namespace) -> dict[str, Any]:
             proxy=StandIn(folder, given.seconds, epochs=1),  # type: ignore[arg-type]
             strategy=DEFAULT,
             pruner=DEFAULT_PRUNER,
+            seed=0,
             common_attrs={},
             checkpoints=Checkpoints(folder / "checkpoints"),
             worker="here",
@@ -130,9 +131,9 @@ def main() -> None:
         result["overhead_percent"] = round(100 * (result["seconds"] / bare - 1), 1)
     asked = {name: value for name, value in vars(given).items() if name != "output"}
     where = {"device": device_name(torch.device("cpu")), "versions": versions()}
-    told = json.dumps({"asked_for": asked, "bare_seconds": bare, "results": results, **where}, indent=2)
-    write_atomically(given.output, told + "\n")
-    print(told)
+    text = json.dumps({"asked_for": asked, "bare_seconds": bare, "results": results, **where}, indent=2)
+    write_atomically(given.output, text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Runs every strategy with every pruner on benchmarks where trainings are looked up, in simulated time.
+"""Benchmark of every strategy with every pruner, with recorded trainings and in simulated time.
 
     python benchmarks/search.py --jobs 2
 
-On the tabular benchmark that tabular/make_table.py made, and on made-up functions of 16 blocks, one for each
-seed. Every search is given the time of as many whole trainings. Tells regret against simulated hours, when a
-search's best is among the truly best hundredth, and how that compares with drawing at random. Interrupt it at
-will: the same command goes on. Prints a table and writes JSON and a chart.
+Searches run on the tabular benchmark of tabular/make_table.py, and on synthetic functions of 16 blocks, one
+for each seed. Every search has the time of the same number of complete trainings. Results are the regret
+over simulated hours, the time until the best architecture found is among the best hundredth, and the speed
+relative to random search. Run the same command again to resume after an interruption. Prints a table and
+writes JSON and a chart.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import optuna
 from search_chart import chart
 from search_summary import headings, shown, summarise
 from tabular.journal import open_journal
-from tabular.simulator import OFFERS, Benchmark, Point, simulate
+from tabular.simulator import ALL_STRATEGIES, Benchmark, Point, simulate
 from tabular.synthetic import synthetic
 from tabular.table import Table
 
@@ -37,7 +38,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / "docs" / "results"
 TABLE = HERE / "tabular" / "resnet20-stage.json.gz"
 BENCHMARKS = ("tabular", "synthetic")
-REFERENCES = ("random", "mutation")  # that others are held against, without a pruner
+REFERENCES = ("random", "mutation")  # strategies to compare others with, without a pruner
 
 Key = tuple[int, str, str, str]  # seed, benchmark, strategy and pruner
 _load_table = cache(Table.load)
@@ -48,23 +49,23 @@ def find_benchmark(name: str, table: Path, seed: int) -> Benchmark:
 
 
 def begin() -> None:
-    """Makes this process quiet."""
+    """Silence Optuna in a worker process."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def search(
     benchmark: str, strategy: str, pruner: str, seed: int, table: Path, trials: int, workers: int
 ) -> dict[str, Any]:
-    """One search, as the journal keeps it."""
-    found = find_benchmark(benchmark, table, seed)
-    seconds = trials * found.seconds / workers
-    points = simulate(found, strategy, pruner, seed, workers=workers, seconds=seconds)
+    """Run one search and return its row for the journal."""
+    instance = find_benchmark(benchmark, table, seed)
+    seconds = trials * instance.seconds / workers
+    points = simulate(instance, strategy, pruner, seed, workers=workers, seconds=seconds)
     key = {"benchmark": benchmark, "strategy": strategy, "pruner": pruner, "seed": seed}
-    return {**key, "given": seconds, **told(points, found)}
+    return {**key, "given": seconds, **summary_of(points, instance)}
 
 
-def told(points: list[Point], benchmark: Benchmark) -> dict[str, Any]:
-    """Where the best so far changed, with its regret, and when it was among the best hundredth."""
+def summary_of(points: list[Point], benchmark: Benchmark) -> dict[str, Any]:
+    """Return the steps at which the best result changed, with its regret, and when it was in the top."""
     steps, top, last = [], None, None
     for point in points:
         if point.quality is None:
@@ -78,16 +79,16 @@ def told(points: list[Point], benchmark: Benchmark) -> dict[str, Any]:
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs the searches that are left.
+    """Run the searches that are not in the journal yet.
 
     Returns:
-        All that the journal has of as many seeds, so that what is slow may be run apart.
+        Rows of the journal with the same number of seeds, so that slow strategies can be run separately.
 
     Raises:
-        InputError: If something asked for cannot be had, or the journal is of something else.
-        StopSearch: If a worker dies.
+        InputError: If the table cannot be read, or the journal was started with other options.
+        StopSearch: If a worker process dies.
     """
-    asked = list(
+    keys = list(
         product(range(arguments.seeds), arguments.benchmarks, arguments.strategies, arguments.pruners)
     )
     for benchmark in arguments.benchmarks:
@@ -102,28 +103,28 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     with open_journal(arguments.journal, header) as journal:
         done = {_key(row): row for row in journal.rows}
         given = (arguments.table, arguments.trials, arguments.workers)
-        left = [(name, *how, seed, *given) for seed, name, *how in asked if (seed, name, *how) not in done]
-        print(f"{len(asked)} searches, of which {len(left)} are left", file=sys.stderr, flush=True)
+        missing = [(name, *how, seed, *given) for seed, name, *how in keys if (seed, name, *how) not in done]
+        print(f"{len(keys)} searches, of which {len(missing)} are left", file=sys.stderr, flush=True)
 
         def keep(row: dict[str, Any]) -> None:
             journal.add(row)
             done[_key(row)] = row
-            count = sum(key in done for key in asked)
-            if count % 20 == 0 or count == len(asked):
-                print(f"{count}/{len(asked)}", file=sys.stderr, flush=True)
+            count = sum(key in done for key in keys)
+            if count % 20 == 0 or count == len(keys):
+                print(f"{count}/{len(keys)}", file=sys.stderr, flush=True)
 
-        run_in_processes(search, left, keep, jobs=arguments.jobs, initializer=begin)
-    return [done[key] for key in sorted(done, key=_order) if _whole(done, key, arguments.seeds)]
+        run_in_processes(search, missing, keep, jobs=arguments.jobs, initializer=begin)
+    return [done[key] for key in sorted(done, key=_order) if _is_complete(done, key, arguments.seeds)]
 
 
-def _whole(done: dict[Key, dict[str, Any]], key: Key, seeds: int) -> bool:
-    """Whether a search is one of a combination of which all seeds have been run, now or before."""
+def _is_complete(done: dict[Key, dict[str, Any]], key: Key, seeds: int) -> bool:
+    """Whether all seeds of the combination that a search belongs to have been run."""
     return key[0] < seeds and all((seed, *key[1:]) in done for seed in range(seeds))
 
 
 def _order(key: Key) -> tuple[int, ...]:
     seed, *names = key
-    lists = (BENCHMARKS, tuple(OFFERS), tuple(PRUNERS))
+    lists = (BENCHMARKS, tuple(ALL_STRATEGIES), tuple(PRUNERS))
     return (*(one.index(name) for one, name in zip(lists, names, strict=True)), seed)
 
 
@@ -132,7 +133,7 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def fingerprint(*paths: Path) -> str:
-    """Of what files hold."""
+    """Return a hash of the contents of files."""
     return hashlib.sha256(b"|".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
@@ -140,12 +141,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--benchmarks", nargs="+", choices=BENCHMARKS, default=BENCHMARKS)
     parser.add_argument("--table", type=Path, default=TABLE, help="the packed tabular benchmark")
-    parser.add_argument("--strategies", nargs="+", choices=OFFERS, default=list(OFFERS))
+    parser.add_argument("--strategies", nargs="+", choices=ALL_STRATEGIES, default=list(ALL_STRATEGIES))
     parser.add_argument("--pruners", nargs="+", choices=PRUNERS, default=list(PRUNERS))
     parser.add_argument("--seeds", type=int, default=50, help="searches of each")
-    parser.add_argument("--trials", type=int, default=100, help="whole trainings that a search has time for")
-    parser.add_argument("--workers", type=int, default=1, help="simulated; each trains one at a time")
-    parser.add_argument("--jobs", type=int, default=1, help="searches at once, really")
+    parser.add_argument("--trials", type=int, default=100, help="complete trainings a search has time for")
+    parser.add_argument("--workers", type=int, default=1, help="simulated workers")
+    parser.add_argument("--jobs", type=int, default=1, help="searches to run at once")
     parser.add_argument("--journal", type=Path, default=Path("runs") / "search-benchmark.jsonl")
     parser.add_argument("--output", type=Path, default=RESULTS / "search.json", help="JSON; .svg beside it")
     return parser.parse_args()
@@ -153,7 +154,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    drawing = arguments.output.with_suffix(".svg")
+    chart_path = arguments.output.with_suffix(".svg")
     try:
         for name, least in (("seeds", 2), ("trials", 1), ("workers", 1), ("jobs", 1)):
             if getattr(arguments, name) < least:
@@ -175,7 +176,7 @@ def main() -> None:
         "results": results,
     }
     arguments.output.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    drawing.write_text(chart(results))
+    chart_path.write_text(chart(results))
     print(headings(arguments.seeds, arguments.trials, arguments.workers))
     print_table(shown(results))
 

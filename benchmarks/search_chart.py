@@ -1,4 +1,4 @@
-"""Regret against simulated hours as an SVG file, with a panel for each benchmark and pruner."""
+"""SVG chart of regret over simulated hours, with a panel for each benchmark and pruner."""
 
 import html
 from collections.abc import Iterator, Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 from svg_axes import Axis, axis_labels, grid, linear_axis
 
-_WIDTH, _HEIGHT = 400, 300  # of a panel
+_WIDTH, _HEIGHT = 400, 300  # size of a panel
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 40, 56
-_LINE = 20  # of the legend
+_LINE = 20  # height of a line of the legend
 _COLOURS = ("#0060a0", "#b34700", "#007a5a", "#a03c78", "#5b4a9e", "#7a5c00", "#444", "#c02020")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.t{font-size:14px;font-weight:600}.g{stroke:#e5e5e5}"
@@ -17,10 +17,10 @@ _STYLE = (
 
 
 def chart(results: Sequence[dict[str, Any]]) -> str:
-    """Return an SVG of the median regret of each strategy with its interval.
+    """Draw medians with their intervals, a curve for each strategy.
 
     Args:
-        results: Rows of `search_summary.summarise`.
+        results: Results of `search_summary.summarise`.
     """
     benchmarks, pruners, strategies = (
         list(dict.fromkeys(row[key] for row in results)) for key in ("benchmark", "pruner", "strategy")
@@ -30,10 +30,10 @@ def chart(results: Sequence[dict[str, Any]]) -> str:
 
     def parts() -> Iterator[str]:
         for row, benchmark in enumerate(benchmarks):
-            rows = [result for result in results if result["benchmark"] == benchmark]
+            of_benchmark = [result for result in results if result["benchmark"] == benchmark]
             for column, pruner in enumerate(pruners):
                 yield f'<g transform="translate({column * _WIDTH} {row * _HEIGHT})">'
-                yield from _panel(f"{benchmark}, pruner {pruner}", rows, pruner, colours)
+                yield from _panel(f"{benchmark}, pruner {pruner}", of_benchmark, pruner, colours)
                 yield "</g>"
         for index, (name, colour) in enumerate(colours.items()):
             y = _HEIGHT * len(benchmarks) + _LINE * (index + 1)
@@ -51,7 +51,7 @@ def chart(results: Sequence[dict[str, Any]]) -> str:
 def _panel(
     title: str, results: Sequence[dict[str, Any]], pruner: str, colours: dict[str, str]
 ) -> Iterator[str]:
-    """Yield the curves of one pruner, on axes that fit all results of the same benchmark."""
+    """Draw the curves of one pruner, on axes that fit all results of the benchmark."""
     points = [
         (hours, 100 * regret)
         for result in results
@@ -71,15 +71,15 @@ def _panel(
 
 
 def _curve(result: dict[str, Any], across: Axis, up: Axis, colour: str) -> Iterator[str]:
-    """Yield the curve of a strategy from the hour at which its whole interval is known."""
+    """Draw a curve, where both ends of its interval are finite."""
     regret = result["regret"]
-    points = zip(result["hours"], regret["median"], regret["low"], regret["high"], strict=True)
-    known = [(across.at(x), *(up.at(100 * y) for y in ys)) for x, *ys in points if None not in ys]
-    if not known:
+    columns = zip(result["hours"], regret["median"], regret["low"], regret["high"], strict=True)
+    points = [(across.at(x), *(up.at(100 * y) for y in ys)) for x, *ys in columns if None not in ys]
+    if not points:
         return
-    lower = [f"{x:.1f},{low:.1f}" for x, _, low, _ in known]
-    upper = [f"{x:.1f},{high:.1f}" for x, _, _, high in reversed(known)]
-    middle = "L".join(f"{x:.1f},{median:.1f}" for x, median, _, _ in known)
+    lower = [f"{x:.1f},{low:.1f}" for x, _, low, _ in points]
+    upper = [f"{x:.1f},{high:.1f}" for x, _, _, high in reversed(points)]
+    middle = "L".join(f"{x:.1f},{median:.1f}" for x, median, _, _ in points)
     name = html.escape(result["strategy"])
     yield f'<polygon class="b" fill="{colour}" points="{" ".join((*lower, *upper))}"/>'
     yield f'<path class="m" stroke="{colour}" d="M{middle}"><title>{name}</title></path>'

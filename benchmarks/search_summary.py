@@ -1,4 +1,4 @@
-"""What many simulated searches come to: medians over seeds with bootstrap intervals."""
+"""Summary of many simulated searches: medians over seeds with bootstrap intervals."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-INSTANTS = 40  # at which regret is told, evenly over the time that a search is given
+INSTANTS = 40  # instants to evaluate regret at, evenly over the time of a search
 _RESAMPLES = 2000
 _INTERVAL = (2.5, 97.5)
 
@@ -17,14 +17,15 @@ Combination = tuple[str, str, str]
 
 
 def summarise(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list[dict[str, Any]]:
-    """One result for each benchmark, strategy and pruner.
+    """Summarise searches by benchmark, strategy and pruner.
 
     Args:
-        rows: Of searches; for each combination as many, with the same seeds in the same order.
-        references: Strategies that times are held against, those that were run without a pruner.
+        rows: Rows of the journal, with the same seeds in the same order for each combination.
+        references: Strategies to compare times with, as they are without a pruner.
 
     Returns:
-        What is unknown, such as the time to something that half of the searches do not reach, is None.
+        One result for each combination; a value that is not finite, such as the median time to something that
+        half of the searches do not reach, is None.
     """
     grouped: dict[Combination, list[dict[str, Any]]] = {}
     for row in rows:
@@ -54,12 +55,12 @@ def summarise(rows: Sequence[dict[str, Any]], references: Sequence[str]) -> list
 
 
 def instants(rows: Sequence[dict[str, Any]]) -> Numbers:
-    """Hours at which regret is told, (INSTANTS,)."""
+    """Return the hours at which regret is evaluated, (INSTANTS,)."""
     return np.arange(1, INSTANTS + 1) / INSTANTS * max(row["given"] for row in rows) / 3600
 
 
 def regrets(rows: Sequence[dict[str, Any]]) -> Numbers:
-    """Of each search's best so far, (searches, INSTANTS); infinite while it has none."""
+    """Return the regret of each search, (searches, INSTANTS); infinite before its first complete trial."""
     hours = instants(rows)
 
     def course(steps: Sequence[tuple[float, int, float]]) -> Numbers:
@@ -71,7 +72,7 @@ def regrets(rows: Sequence[dict[str, Any]]) -> Numbers:
 
 
 def hours_to_top(rows: Sequence[dict[str, Any]]) -> Numbers:
-    """Until each search's best is among the best hundredth; infinite where it never is."""
+    """Return the hours until each search found one of the best hundredth; infinite where it never did."""
     return np.array([math.inf if row["top"] is None else row["top"][0] / 3600 for row in rows])
 
 
@@ -84,32 +85,33 @@ def median(values: Numbers, draws: NDArray[np.int64]) -> dict[str, Any]:
     """Over the first axis, with an interval."""
     low, high = np.percentile(np.median(values[draws], axis=1), _INTERVAL, axis=0, method="nearest")
     return {
-        name: _known(told)
-        for name, told in zip(("median", "low", "high"), (np.median(values, axis=0), low, high), strict=True)
+        name: _finite(value)
+        for name, value in zip(("median", "low", "high"), (np.median(values, axis=0), low, high), strict=True)
     }
 
 
 def faster(times: Numbers, others: Numbers, draws: NDArray[np.int64]) -> dict[str, float | None]:
-    """How many times as fast as others, by medians; both have the same seeds, which are drawn together."""
-    with np.errstate(invalid="ignore"):  # neither gets there
+    """Return how many times as fast as others, by medians; both have the same seeds, resampled together."""
+    with np.errstate(invalid="ignore"):  # both infinite
         ratio = np.median(others) / np.median(times)
         ratios = np.median(others[draws], axis=1) / np.median(times[draws], axis=1)
-    low, high = np.percentile(ratios, _INTERVAL, method="nearest")  # unknown where one ratio is
-    return {"ratio": _known(ratio), "low": _known(low), "high": _known(high)}
+    low, high = np.percentile(ratios, _INTERVAL, method="nearest")  # not a number where one ratio is
+    return {"ratio": _finite(ratio), "low": _finite(low), "high": _finite(high)}
 
 
-def _known(value: Any) -> Any:
-    """As JSON takes it."""
+def _finite(value: Any) -> Any:
+    """Replace values that are not finite by None, for JSON."""
     if np.ndim(value):
-        return [_known(one) for one in value]
+        return [_finite(one) for one in value]
     return float(value) if math.isfinite(value) else None
 
 
 def headings(seeds: int, trials: int, workers: int) -> str:
     return (
-        f"Medians over {seeds} searches, each with the time of {trials} whole trainings on {workers} "
+        f"Medians over {seeds} searches, each with the time of {trials} complete trainings on {workers} "
         "simulated workers;\nin brackets 95% intervals. Regret is at the end, in percentage points. The top "
-        "is the truly best hundredth;\nratios tell how many times as fast it is reached as without a pruner."
+        "is the best hundredth by true quality;\nratios say how many times as fast it is reached as by a "
+        "reference without a pruner."
     )
 
 
@@ -129,22 +131,22 @@ def shown(results: Sequence[dict[str, Any]]) -> Table:
     for name in (*names, *(f"against {reference}" for reference in references)):
         table.add_column(name, no_wrap=True)
     for row in results:
-        regret = {name: told[-1] and 100 * told[-1] for name, told in row["regret"].items()}
+        regret = {name: values[-1] and 100 * values[-1] for name, values in row["regret"].items()}
         table.add_row(
             *(row[name] for name in ("benchmark", "strategy", "pruner")),
             f"{row['trials']:.0f}",
-            _written(regret, ".2f"),
-            _written(row["hours_to_top"], ".2f"),
-            _written(row["trials_to_top"], ".0f"),
+            _formatted(regret, ".2f"),
+            _formatted(row["hours_to_top"], ".2f"),
+            _formatted(row["trials_to_top"], ".0f"),
             f"{row['reached']} of {row['searches']}",
-            *(_written(row["faster_than"][reference], ".2f") for reference in references),
+            *(_formatted(row["faster_than"][reference], ".2f") for reference in references),
         )
     return table
 
 
-def _written(told: dict[str, float | None] | None, form: str) -> str:
-    """A value with its interval; what is unknown is a dash."""
-    if told is None:
+def _formatted(interval: dict[str, float | None] | None, form: str) -> str:
+    """Format a value with its interval, with a dash for what is not finite."""
+    if interval is None:
         return "-"
-    value, low, high = ("-" if one is None else format(one, form) for one in told.values())
+    value, low, high = ("-" if one is None else format(one, form) for one in interval.values())
     return value if value == low == high else f"{value} ({low} to {high})"

@@ -1,8 +1,8 @@
-"""A worker on a study whose trainings are a formula and some waiting; all else is real. For many_workers.py.
+"""Worker of a real search whose trainings are a formula and a pause, for the other benchmarks.
 
     python benchmarks/stand_in_worker.py --storage URL --folder FOLDER --trials 2000
 
-What it trains is written to FOLDER/trained-PROCESS.log, a line an epoch: its number, the architecture.
+Every epoch is logged to FOLDER/trained-PROCESS.log, a line with its number and the architecture.
 """
 
 import argparse
@@ -38,7 +38,7 @@ granularity: block
 convolution: [vanilla, scconv, psconv]
 recalibration: [none, ab]
 """
-_WORTH = {"vanilla": 0.0, "scconv": 0.2, "psconv": 0.6, "none": 0.0, "ab": 0.3}
+_SCORES = {"vanilla": 0.0, "scconv": 0.2, "psconv": 0.6, "none": 0.0, "ab": 0.3}
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Training:
 
 @dataclass(frozen=True)
 class StandIn:
-    """Takes some time for every epoch, and writes it down."""
+    """Proxy that waits in every epoch, logs it and returns an accuracy by formula."""
 
     folder: Path
     seconds: float
@@ -65,21 +65,23 @@ class StandIn:
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1
     ) -> Iterator[Training | Failure]:
-        training = Training([Epoch(*told) for told in start["curve"]] if start else [])
-        worth = sum(_WORTH[c.convolution.name] + _WORTH[c.recalibration.name] for c in architecture.choices)
+        training = Training([Epoch(*values) for values in start["curve"]] if start else [])
+        score = sum(_SCORES[c.convolution.name] + _SCORES[c.recalibration.name] for c in architecture.choices)
         for number in range(len(training.curve) + 1, self.epochs + 1):
             time.sleep(self.seconds)
-            accuracy = worth / len(architecture.choices) * number / self.epochs
+            accuracy = score / len(architecture.choices) * number / self.epochs
             training.curve.append(Epoch(number, 1.0, accuracy))
-            self._note(f"{number}\t{architecture}\n")
+            self._log(f"{number}\t{architecture}\n")
             yield training
 
-    def _note(self, line: str) -> None:
+    def _log(self, line: str) -> None:
         with (self.folder / f"trained-{os.getpid()}.log").open("a") as log:
             log.write(line)
 
 
 class Silent:
+    """Observer that does nothing."""
+
     def started(self, number: int, architecture: Architecture) -> None: ...
 
     def epoch(self, number: int, epoch: Epoch) -> None: ...
@@ -102,9 +104,9 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    place = StudyLocation(NAME, given.folder, given.storage)
+    location = StudyLocation(NAME, given.folder, given.storage)
     space = SearchSpace.parse(SPACE, NAME)
-    study = create_study(place)
+    study = create_study(location)
     with (
         locked_worker(given.folder, exclusive=False) as worker,
         StorageHeartbeat(study._storage, given.folder, given.beat, given.grace) as heartbeat,
@@ -116,12 +118,13 @@ def main() -> None:
             proxy=StandIn(given.folder, given.seconds, given.epochs),  # type: ignore[arg-type]
             strategy=given.strategy,
             pruner="none",
+            seed=0,
             common_attrs={"fidelity": {"validation": 100}, "device": "none", "versions": {}},
             checkpoints=Checkpoints(given.folder / "checkpoints"),
             worker=worker,
             shared=True,
             heartbeat=heartbeat,
-            retries=1000,  # here workers die of nothing but the hand of chance
+            retries=1000,  # workers are killed at random, which says nothing of the architecture
         )
         if given.ray:
             from nas_recalib.cluster import Resources, connect, run_there  # late: it takes seconds

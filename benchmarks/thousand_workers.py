@@ -1,11 +1,11 @@
-"""What each storage takes for a trial while so many others are running.
+"""Time that each storage takes for a trial while many others are running.
 
     python benchmarks/thousand_workers.py --running 10 100 1000
 
-A study is filled with running trials; then a worker ends one and begins one, again and again, with trainings
-that take no time. Told are the seconds of a whole trial (proposed, written, claimed, two epochs reported with
-checkpoints, ended), of writing it (a database locks the study meanwhile) and of one look at all trials in
-it, of a sign of life, and the database server's part of the processor's time. Prints and writes JSON.
+A study is filled with running trials; then a worker runs one trial after the other, with trainings that take
+no time. Measured are a complete trial (proposed, written, checked for conflicts, two epochs reported with
+checkpoints, finished), writing a trial (a database locks the study meanwhile), reading all trials, a
+heartbeat, and the processor time of the database server. Prints and writes JSON.
 """
 
 import argparse
@@ -39,29 +39,29 @@ from nas_recalib.study.storage import sqlite_url
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 STORAGES = ("sqlite", "postgresql", "grpc", "journal")
-TICKS = 100  # of the kernel's clock, a second
+TICKS = 100  # ticks of the kernel's clock in a second
 
 
 @contextmanager
 def storages(folder: Path, names: list[str]) -> Iterator[dict[str, tuple[str, Postgres | None]]]:
-    """URLs by name, and the servers behind them."""
+    """Provide the URL of each storage by name, and the database server behind it if there is one."""
     with ExitStack() as stack:
         server = stack.enter_context(postgres()) if {"postgresql", "grpc"} & set(names) else None
-        told: dict[str, tuple[str, Postgres | None]] = {
+        urls: dict[str, tuple[str, Postgres | None]] = {
             "sqlite": (sqlite_url(folder / "study.db"), None),
             "journal": (f"journal://{folder}/study.log", None),
         }
         if server:
-            told["postgresql"] = (server.new("direct"), server)
+            urls["postgresql"] = (server.new("direct"), server)
         if server and "grpc" in names:
             port = free_port()
             stack.enter_context(served(server.new("proxied"), port))
-            told["grpc"] = (f"grpc://127.0.0.1:{port}", server)
-        yield {name: told[name] for name in names}
+            urls["grpc"] = (f"grpc://127.0.0.1:{port}", server)
+        yield {name: urls[name] for name in names}
 
 
 def processor_seconds(server: Postgres | None) -> float:
-    """Of a database server so far, with all of its processes."""
+    """Return the processor time of a database server with all of its processes."""
     if server is None:
         return 0.0
     first = int((server.data / "postmaster.pid").read_text().split()[0])
@@ -90,6 +90,7 @@ def make(url: str, folder: Path) -> Search:
         proxy=StandIn(folder, 0.0),  # type: ignore[arg-type]
         strategy="random",
         pruner="none",
+        seed=0,
         common_attrs={"fidelity": {"validation": 100}, "device": "none", "versions": versions()},
         checkpoints=Checkpoints(folder / "checkpoints"),
         worker="here/0",
@@ -100,29 +101,28 @@ def make(url: str, folder: Path) -> Search:
 
 
 def fill(search: Search, running: int) -> None:
-    """Has so many trials be running under others' hands."""
-    there = sum(trial.state.name == "RUNNING" for trial in search.study.get_trials(deepcopy=False))
+    """Add running trials of another worker until there are so many."""
+    count = sum(trial.state.name == "RUNNING" for trial in search.study.get_trials(deepcopy=False))
     architectures = search.feasible.enumerate(np.random.default_rng(0))
-    for _ in range(running - there):
-        draft = TrialSpec(next(architectures), {"worker": "elsewhere/1"})
-        search._writer.begin(draft)
+    for _ in range(running - count):
+        search._writer.create(TrialSpec(next(architectures), {"worker": "elsewhere/1"}))
 
 
 def trial(search: Search) -> None:
-    job = search.next()
+    job = search.next_job()
     assert job is not None
     for step in train(search.proxy, job, search.checkpoints):
         search.report(job.number, step)  # type: ignore[arg-type]
-    search.end(job.number)
+    search.finish(job.number)
 
 
-def median_ms(do: Callable[[], object], times: int) -> float:
-    taken = []
+def median_ms(action: Callable[[], object], times: int) -> float:
+    milliseconds = []
     for _ in range(times):
-        begun = time.perf_counter()
-        do()
-        taken.append(1000 * (time.perf_counter() - begun))
-    return round(statistics.median(taken), 2)
+        start = time.perf_counter()
+        action()
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    return round(statistics.median(milliseconds), 2)
 
 
 def measure(search: Search, server: Postgres | None, running: int, times: int) -> dict[str, Any]:
@@ -130,18 +130,18 @@ def measure(search: Search, server: Postgres | None, running: int, times: int) -
     search.begin(10**9, Silent())
     trial(search)
     before = processor_seconds(server)
-    whole = median_ms(lambda: trial(search), times)
+    complete = median_ms(lambda: trial(search), times)
     used = 1000 * (processor_seconds(server) - before) / times
-    look = median_ms(lambda: search.study.get_trials(deepcopy=False), times)
+    read = median_ms(lambda: search.study.get_trials(deepcopy=False), times)
     random = np.random.default_rng(running)
     draws = [TrialSpec(search.feasible.sample(random), {"worker": "elsewhere/2"}) for _ in range(times)]
-    written = median_ms(lambda: search._writer.begin(draws.pop()), times)
-    job = search.next()
+    written = median_ms(lambda: search._writer.create(draws.pop()), times)
+    job = search.next_job()
     assert job is not None
-    sign = median_ms(search.heartbeat.sign, times)  # type: ignore[attr-defined]
+    beat = median_ms(search.heartbeat.beat, times)  # type: ignore[attr-defined]
     search.requeue_running()
-    told = {"running": running, "trial_ms": whole, "write_ms": written, "look_ms": look, "sign_ms": sign}
-    return {**told, "server_ms": round(used, 1)} if server else told
+    row = {"running": running, "trial_ms": complete, "write_ms": written, "look_ms": read, "sign_ms": beat}
+    return {**row, "server_ms": round(used, 1)} if server else row
 
 
 def main() -> None:
@@ -155,15 +155,15 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     torch.set_num_threads(1)
     results = []
-    with TemporaryDirectory() as temporary, storages(Path(temporary), given.storages) as places:
-        for name, (url, server) in places.items():
+    with TemporaryDirectory() as temporary, storages(Path(temporary), given.storages) as urls:
+        for name, (url, server) in urls.items():
             search = make(url, Path(temporary) / name)
             for running in sorted(given.running):
                 results.append({"storage": name, **measure(search, server, running, given.times)})
                 print(results[-1], flush=True)
     where = {"device": device_name(torch.device("cpu")), "versions": versions()}
-    told = {"running": given.running, "times": given.times, **where, "results": results}
-    write_atomically(given.output, json.dumps(told, indent=2) + "\n")
+    content = {"running": given.running, "times": given.times, **where, "results": results}
+    write_atomically(given.output, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

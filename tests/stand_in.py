@@ -103,6 +103,7 @@ def make_search(study: optuna.Study, folder: Path, proxy: StandIn, **changes: ob
         "proxy": proxy,
         "strategy": "predictor",
         "pruner": "none",
+        "seed": proxy.seed,
         "common_attrs": common_attrs,
         "checkpoints": Checkpoints(folder / "checkpoints"),
         "worker": f"here/{next(_workers[folder])}",
@@ -115,7 +116,7 @@ def finish(search: Search, job: Job) -> None:
     """Trains it to its end."""
     for step in train(search.proxy, job, search.checkpoints):
         search.report(job.number, step)
-    search.end(job.number)
+    search.finish(job.number)
 
 
 def states(search: Search) -> list[str]:
@@ -132,4 +133,4 @@ def pass_away(clock: Any, finder: Search) -> None:
     """As long as it takes until the dead are buried."""
     for now in (0, 61, 125):
         clock.now += now
-        finder._look()
+        finder._refresh()

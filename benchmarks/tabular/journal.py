@@ -1,4 +1,4 @@
-"""Rows appended to a file one by one; a process killed at any moment loses none that it had finished."""
+"""Journal of result rows in a file, of which none is lost if the process is killed."""
 
 import fcntl
 import json
@@ -18,15 +18,15 @@ class Journal:
     """An open journal.
 
     Attributes:
-        file: At its end.
-        rows: Those written so far.
+        file: File to append to.
+        rows: Rows written so far.
     """
 
     file: BinaryIO
     rows: list[dict[str, Any]]
 
     def add(self, row: dict[str, Any]) -> None:
-        """Writes a row through to the disk."""
+        """Write a row and flush it to the disk."""
         self.file.write(_line(row))
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -43,14 +43,15 @@ def commit() -> str:
 
 @contextmanager
 def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
-    """A journal, for this process alone for as long as the context lasts.
+    """Open a journal and lock it for this process inside the context.
 
     Args:
-        path: Of its file, which is made where it is missing.
-        header: What the rows are about.
+        path: Path of the file, which is created if it is missing.
+        header: Options that all rows have in common.
 
     Raises:
-        InputError: If it was begun with another header, is something else, or another process writes to it.
+        InputError: If the journal was started with another header or cannot be read, or another process
+            writes to it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -58,30 +59,30 @@ def open_journal(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"{path}: another process writes to it") from error
-        lines = _whole_lines(path, file)
+        lines = _complete_lines(path, file)
         if not lines:
             file.write(_line(header))
         elif differing := _differing(lines[0], json.loads(_line(header))):
             key, there, asked = differing
             raise InputError(
-                f"{path}: was begun with another {key}: it has {there!r}, asked was {asked!r}; "
-                "go on as it was, or name another file with --journal"
+                f"{path}: was started with another {key}: {there!r}, not {asked!r}; run it as before, or "
+                "name another file with --journal"
             )
         yield Journal(file, lines[1:])
 
 
-def _whole_lines(path: Path, file: BinaryIO) -> list[dict[str, Any]]:
-    """What was written to the end; the rest of a line that was not is cut off."""
+def _complete_lines(path: Path, file: BinaryIO) -> list[dict[str, Any]]:
+    """Read the complete lines, and truncate the file after the last of them."""
     file.seek(0)
     content = file.read()
-    whole = content[: content.rfind(b"\n") + 1]
+    complete = content[: content.rfind(b"\n") + 1]
     lines = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(complete.splitlines(), start=1):
         try:
             lines.append(json.loads(line))
         except ValueError as error:
             raise InputError(f"{path}:{number}: not a row of a journal") from error
-    file.truncate(len(whole))
+    file.truncate(len(complete))
     return lines
 
 

@@ -1,9 +1,9 @@
-"""Trains every architecture of a small space, and packs the learning curves into one file.
+"""Trainer of the tabular benchmark: every architecture of a small space, packed into one file.
 
     python benchmarks/tabular/make_table.py --data folder:/data/cifar10 --jobs 2
 
-Interrupt or kill it at will: the same command goes on, and nothing is trained twice. All are trained with one
-seed; every eighth, drawn by the seed, with a second one. When all is done the table is packed.
+Run the same command again to resume after an interruption; nothing is trained twice. All architectures are
+trained with one seed, and every eighth of a random order with a second one.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tabular.journal import commit, open_journal
-from tabular.table import Indices, Run, Table, every_architecture, gather, row_of, spread_of_costs
+from tabular.table import INDICES, Indices, Run, Table, every_architecture, gather, row_of, spread_of_costs
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.cli.output import cache_folder
@@ -40,15 +40,24 @@ GATE_FAN = "fan_out"  # the table was made by version 0.1; its networks start as
 
 
 def all_trainings(space: SearchSpace, every: int, seed: int) -> list[tuple[Indices, int]]:
-    """Picks and seed of each: all architectures in a random order, then some of them again."""
+    """Return indices and seed of each training: all architectures in a random order, then some again."""
     indices = every_architecture(space)
     order = [indices[index] for index in np.random.default_rng(seed).permutation(len(indices))]
     return [*((one, seed) for one in order), *((one, seed + 1) for one in order[::every])]
 
 
 @dataclass(frozen=True)
-class Means:
-    """What every worker needs: `Trainer`'s arguments, the fidelity, and what to train before it is timed."""
+class Setup:
+    """Setup of a worker process.
+
+    Attributes:
+        images: Loader of the images.
+        fidelity: Fidelity of the trainings.
+        device: Name of the device.
+        dtype: Name of the data type of convolutions.
+        threads: Number of CPU threads of a training.
+        first: Architecture to train before any is timed.
+    """
 
     images: Loader
     fidelity: Fidelity
@@ -58,24 +67,24 @@ class Means:
     first: str
 
 
-_means: Means
+_setup: Setup
 _trainer: Trainer
 
 
-def begin(means: Means) -> None:
-    """Makes this process one that trains; what is slow only once is done before anything is timed."""
-    global _means, _trainer
-    _means = means
-    given = {"dtype": means.dtype, "threads": means.threads}
-    _trainer = Trainer(means.images, means.device, **given, gate_fan=GATE_FAN)
-    _trainer.train(Architecture.parse(means.first), replace(means.fidelity, epochs=1), seed=0)
-    _trainer.data(means.fidelity)
+def begin(setup: Setup) -> None:
+    """Set up a worker process, with one training before any is timed, since the first is slow."""
+    global _setup, _trainer
+    _setup = setup
+    given = {"dtype": setup.dtype, "threads": setup.threads}
+    _trainer = Trainer(setup.images, setup.device, **given, gate_fan=GATE_FAN)
+    _trainer.train(Architecture.parse(setup.first), replace(setup.fidelity, epochs=1), seed=0)
+    _trainer.data(setup.fidelity)
 
 
 def train(indices: Indices, architecture: str, seed: int) -> tuple[Indices, Run]:
-    """One training, and the seconds of each of its epochs.
+    """Train an architecture and time its epochs.
 
-    On a CPU they are the processor's own, which other work on the machine does not lengthen.
+    On a CPU the seconds are processor time, which other processes do not lengthen.
     """
     clock = time.process_time if _trainer.device.type == "cpu" else time.monotonic
     ends, curve = [clock()], []
@@ -85,7 +94,7 @@ def train(indices: Indices, architecture: str, seed: int) -> tuple[Indices, Run]
         curve.append(epoch)
         return False
 
-    outcome = _trainer.train(Architecture.parse(architecture), _means.fidelity, seed, note)
+    outcome = _trainer.train(Architecture.parse(architecture), _setup.fidelity, seed, note)
     failure = None
     if isinstance(outcome, Failure):
         if outcome.kind == "error":
@@ -102,62 +111,62 @@ def train(indices: Indices, architecture: str, seed: int) -> tuple[Indices, Run]
 
 
 def make(space: SearchSpace, arguments: argparse.Namespace) -> Table:
-    """Trains what is left.
+    """Run the trainings that are not in the journal yet.
 
     Raises:
-        InputError: If something asked for cannot be had, or the journal is of something else.
-        StopSearch: If a worker dies.
+        InputError: If an option is not valid, or the journal was started with other options.
+        StopSearch: If a worker process dies.
     """
     device = pick_device(arguments.device)
     source = open_source(arguments.data, cache_folder(None))
     fidelity = find_fidelity(arguments.fidelity, space, source, device)
     refuse_misfits(space, fidelity)
     images = Loader(source.spec, cache_folder(None), "refuse", arguments.seed)
-    split = images.load(fidelity).split  # decoded once, before several processes ask for it
+    split = images.load(fidelity).split  # decoded once, before several processes read it
     dtype = str(fast_dtype(device)).removeprefix("torch.")
     first = str(space.from_indices((0,) * len(space.positions)))
-    means = Means(images, fidelity, str(device), dtype, arguments.threads, first)
+    setup = Setup(images, fidelity, str(device), dtype, arguments.threads, first)
     header = {
         "space": space.describe(),
         "fidelity": fidelity.as_dict(),
         "data": source.spec.partition(":")[0],
         "data_hash": source.fingerprint(),
         "split_hash": split,
-        "dtype": means.dtype,
-        "threads": means.threads,
+        "dtype": setup.dtype,
+        "threads": setup.threads,
         "seed": arguments.seed,
     }
-    jobs = arguments.jobs or default_jobs(device, means.threads)
-    here = {"device": device_name(device, means.threads), "jobs": jobs}
+    jobs = arguments.jobs or default_jobs(device, setup.threads)
+    here = {"device": device_name(device, setup.threads), "jobs": jobs}
     origin = {**here, "versions": versions(), "commit": commit()}
     wanted = all_trainings(space, arguments.every, arguments.seed)
     say(describe(space))
     with open_journal(arguments.journal or JOURNALS / f"{space.name}.jsonl", header) as journal:
-        done = {(tuple(row["picks"]), row["seed"]) for row in journal.rows}
-        left = [
+        done = {(tuple(row[INDICES]), row["seed"]) for row in journal.rows}
+        missing = [
             (indices, str(space.from_indices(indices)), seed)
             for indices, seed in wanted
             if (indices, seed) not in done
         ]
-        say(f"{len(wanted)} trainings, of which {len(left)} are left; {origin['device']}")
-        begun, before = time.monotonic(), len(journal.rows)
+        say(f"{len(wanted)} trainings, of which {len(missing)} are left; {origin['device']}")
+        start, before = time.monotonic(), len(journal.rows)
 
         def keep(result: tuple[Indices, Run]) -> None:
             journal.add(row_of(*result, origin))
             count = len(journal.rows) - before
-            rest = (time.monotonic() - begun) / count * (len(left) - count)
-            say(f"{count}/{len(left)}: {told(result[1])}; about {duration(rest)} left")
+            rest = (time.monotonic() - start) / count * (len(missing) - count)
+            say(f"{count}/{len(missing)}: {describe_run(result[1])}; about {duration(rest)} left")
 
-        run_in_processes(train, left, keep, jobs=jobs, initializer=begin, initargs=(means,))
+        run_in_processes(train, missing, keep, jobs=jobs, initializer=begin, initargs=(setup,))
         return gather(space, header, journal.rows, wanted)
 
 
-def told(run: Run) -> str:
+def describe_run(run: Run) -> str:
     return run.failure or f"accuracy {run.accuracies[-1]:.4f} in {sum(run.seconds):.1f} s"
 
 
 def describe(space: SearchSpace) -> str:
-    """How many different networks there are, and how their costs are spread."""
+    """Describe the number of networks of a space and the distribution of their costs."""
     indices = every_architecture(space)
     costs = spread_of_costs(space, indices)
     spreads = (
@@ -191,14 +200,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="as `nas-recalib search --data` takes it")
     parser.add_argument("--space", default=str(HERE / "space.yaml"), help="name or file")
     parser.add_argument("--fidelity", default=str(HERE / "fidelity.yaml"), help="name or file")
-    parser.add_argument("--every", type=int, default=8, help="which are trained with a second seed")
+    parser.add_argument("--every", type=int, default=8, help="train each Nth with a second seed")
     parser.add_argument(
         "--jobs", type=int, help="trainings at once (default: as many as there are threads for)"
     )
-    parser.add_argument("--threads", type=int, default=default_threads(), help="of the CPU, for one training")
+    parser.add_argument("--threads", type=int, default=default_threads(), help="CPU threads of a training")
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--journal", type=Path, help="kept meanwhile (default: runs/tabular/SPACE.jsonl)")
+    parser.add_argument("--journal", type=Path, help="results so far (default: runs/tabular/SPACE.jsonl)")
     parser.add_argument("--output", type=Path, help="packed (default: benchmarks/tabular/SPACE.json.gz)")
     parser.add_argument("--count", action="store_true", help="only say how many networks there are")
     return parser.parse_args()

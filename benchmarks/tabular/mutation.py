@@ -1,30 +1,36 @@
-"""What others are held against besides uniform draws: mutation without anything that guides it."""
+"""Reference strategy of the search benchmark: mutation of good architectures without a model."""
 
 import numpy as np
 
-from nas_recalib.search.samplers import Indices, SearchState, Strategy
-from nas_recalib.search.samplers.base import ended, mutants, tuples
+from nas_recalib.search.samplers.base import (
+    Indices,
+    SearchState,
+    Strategy,
+    extrapolated_observations,
+    mutants,
+    tuples,
+)
 
 _ATTEMPTS = 16
 
 
 def mutation(start: int = 10, leaders: int = 16) -> Strategy:
-    """Mutates one of the best, any of them as likely as another.
+    """Return a strategy that mutates one of the best architectures, drawn uniformly.
 
     Args:
-        start: Uniform draws before the first.
-        leaders: How many may be mutated.
+        start: Number of uniform draws before the first mutation.
+        leaders: Number of best architectures to draw from.
     """
 
-    def propose(situation: SearchState) -> Indices | None:
-        observations = ended(situation)
+    def propose(state: SearchState) -> Indices | None:
+        observations = extrapolated_observations(state)
         if len(observations) < start:
             return None
         best = sorted(observations, key=lambda one: one.values, reverse=True)[:leaders]
         for _ in range(_ATTEMPTS):
-            parent = best[situation.random.integers(len(best))]
-            (child,) = tuples(mutants(situation.space, np.array([parent.indices]), situation.random))
-            if child not in situation.tried and situation.feasible.allows(child):
+            parent = best[state.random.integers(len(best))]
+            (child,) = tuples(mutants(state.space, np.array([parent.indices]), state.random))
+            if child not in state.excluded and state.feasible.allows(child):
                 return child
         return None
 

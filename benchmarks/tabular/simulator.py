@@ -1,4 +1,4 @@
-"""Searches whose trainings are looked up: everything but the training and the clock is real."""
+"""Simulator of searches, in which everything but the training and the clock is real."""
 
 import heapq
 import math
@@ -24,18 +24,18 @@ from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import RESUMED_FROM
 
-OFFERS = {**STRATEGIES, "mutation": StrategyInfo(mutation)}
+ALL_STRATEGIES = {**STRATEGIES, "mutation": StrategyInfo(mutation)}
 
 
 class Benchmark(Protocol):
-    """What a simulated search runs on.
+    """Benchmark that a simulated search runs on.
 
     Attributes:
-        space: Whose architectures.
-        epochs: Of a whole training.
-        seconds: Of a whole training, in the mean.
-        best: The greatest quality.
-        top: The least quality of the best hundredth.
+        space: Search space.
+        epochs: Number of epochs of a complete training.
+        seconds: Mean seconds of a complete training.
+        best: Greatest quality of an architecture.
+        top: Least quality of the best hundredth of architectures.
     """
 
     space: SearchSpace
@@ -50,21 +50,21 @@ class Benchmark(Protocol):
     def top(self) -> float: ...
 
     def observe(self, indices: Indices, seed: int) -> Run:
-        """The training that a search of that seed would see."""
+        """Return the training that a search with a seed sees."""
 
     def quality(self, indices: Indices) -> float:
-        """How good an architecture truly is."""
+        """Return the true quality of an architecture."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where a search stands when a trial has ended.
+    """Progress of a search when a trial has ended.
 
     Attributes:
-        seconds: Simulated, since its start.
-        trials: Architectures of which one has ended so far.
-        observed: Accuracy of the best trial that ran to the end, as the search saw it; None before the first.
-        quality: What that architecture is truly worth.
+        seconds: Simulated seconds since the start of the search.
+        trials: Number of architectures trained so far.
+        observed: Accuracy of the best completed trial, as the search saw it; None before the first.
+        quality: True quality of that architecture.
     """
 
     seconds: float
@@ -74,11 +74,11 @@ class Point:
 
 
 class TimeIsUp(Exception):
-    """The simulated time that a search was given has passed."""
+    """The simulated time of a search is over."""
 
 
 class Clock:
-    """Simulated seconds, shared by workers of which one runs at a time: always the one that is due first."""
+    """Simulated clock of several workers, of which only the one that is due first runs."""
 
     def __init__(self, limit: float = math.inf) -> None:
         self.now = 0.0
@@ -87,9 +87,9 @@ class Clock:
         self._waiting: list[tuple[float, int, threading.Semaphore]] = []
 
     def run(self, workers: Sequence[Callable[[], object]]) -> None:
-        """Runs workers, each in a thread of its own, until all have ended or the time is up.
+        """Run workers, each in its own thread, until all have ended or the time is up.
 
-        What one of them raises ends the others, too, and is raised.
+        An error of one worker ends the others, and is raised.
         """
         with ThreadPoolExecutor(len(workers)) as threads:
             turns = [self._line_up(0.0) for _ in workers]
@@ -99,10 +99,10 @@ class Clock:
             end.result()
 
     def wait(self, seconds: float) -> None:
-        """Has the worker that calls it wait while simulated time passes, in which others run.
+        """Let the calling worker wait for simulated seconds, while others run.
 
         Raises:
-            TimeIsUp: If there is not as much.
+            TimeIsUp: If the time is up before.
         """
         turn = self._line_up(self.now + seconds)
         self._hand_on()
@@ -134,8 +134,8 @@ class Clock:
 
 
 @dataclass
-class LookedUp:
-    """What `Trainings` tell after every epoch."""
+class RecordedTraining:
+    """State of a recorded training after an epoch."""
 
     curve: list[Epoch]
 
@@ -145,12 +145,12 @@ class LookedUp:
 
 @dataclass
 class Trainings:
-    """Stands in the place of the proxy training.
+    """Proxy that returns recorded trainings.
 
     Attributes:
-        benchmark: Where curves are looked up.
-        clock: Waits for the recorded seconds.
-        seed: Of the search.
+        benchmark: Benchmark with the learning curves.
+        clock: Clock that waits for the recorded seconds.
+        seed: Seed of the search.
     """
 
     benchmark: Benchmark
@@ -165,9 +165,9 @@ class Trainings:
 
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1
-    ) -> Iterator[LookedUp | Failure]:
+    ) -> Iterator[RecordedTraining | Failure]:
         run = self.benchmark.observe(self.benchmark.space.indices_of(architecture), self.seed)
-        training = LookedUp([Epoch(*told) for told in start["curve"]] if start else [])
+        training = RecordedTraining([Epoch(*values) for values in start["curve"]] if start else [])
         for number, seconds in list(enumerate(run.seconds, start=1))[len(training.curve) :]:
             self.clock.wait(seconds)
             if number > len(run.accuracies):
@@ -177,8 +177,8 @@ class Trainings:
             yield training
 
 
-class Memory:
-    """Stands in the place of checkpoints on disk."""
+class MemoryCheckpoints:
+    """Checkpoints in memory."""
 
     def __init__(self) -> None:
         self._states: dict[int, State] = {}
@@ -193,30 +193,30 @@ class Memory:
         self._states.pop(number, None)
 
 
-class Immortal(SingleProcess):
-    """Simulated workers do not die."""
+class NoHeartbeat(SingleProcess):
+    """Heartbeat of simulated workers, which do not die."""
 
-    def dead(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    def stale_trials(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         return []
 
 
 @dataclass
 class Recorder:
-    """Writes down where a search stands whenever a trial ends; is its observer."""
+    """Observer that records the progress of a search whenever a trial ends."""
 
     benchmark: Benchmark
     clock: Clock
     points: list[Point] = field(default_factory=list)
-    _told: set[int] = field(default_factory=set)
+    _seen: set[int] = field(default_factory=set)
 
     def started(self, number: int, architecture: Architecture) -> None: ...
 
     def epoch(self, number: int, epoch: Epoch) -> None: ...
 
     def ended(self, trial: FrozenTrial) -> None:
-        if trial.number in self._told:  # by another worker
+        if trial.number in self._seen:  # by another worker
             return
-        self._told.add(trial.number)
+        self._seen.add(trial.number)
         last = self.points[-1] if self.points else Point(0.0, 0, None, None)
         trials = last.trials + (RESUMED_FROM not in trial.user_attrs)
         observed, quality = last.observed, last.quality
@@ -236,29 +236,28 @@ def simulate(
     trials: int | None = None,
     seconds: float = math.inf,
 ) -> list[Point]:
-    """A search as users run it, by as many processes on one study, in simulated time.
+    """Run a search in simulated time, as users run it with several workers on one study.
 
-    But for the papers' single-operator networks, which would come first: one of them may be among the best
-    already, and then every search would find it at once.
+    Baselines are not trained: one of them may be among the best, and every search would find it at once.
 
     Args:
-        benchmark: What it searches.
-        strategy: Name of the sampler.
+        benchmark: Benchmark to search.
+        strategy: Name of the strategy.
         pruner: Name of the pruner.
-        seed: Of the search; what it sees follows from it, too.
-        workers: Processes, each of which trains one architecture at a time.
-        trials: Trained ones to end with (default: all there are).
-        seconds: Simulated, to end after.
+        seed: Seed of the search, which also decides the trainings that it sees.
+        workers: Number of workers, each of which trains one architecture at a time.
+        trials: Number of trained architectures to end with (default: all of the space).
+        seconds: Simulated seconds to end after.
 
     Returns:
-        Where it stood after every trial.
+        Progress after every trial.
     """
     storage = optuna.storages.InMemoryStorage()
     name = optuna.create_study(storage=storage, direction="maximize").study_name
     clock = Clock(seconds)
     trainings, recorder = Trainings(benchmark, clock, seed), Recorder(benchmark, clock)
-    feasible, checkpoints = benchmark.space.feasible(), Memory()
-    goal = trials or feasible.count()
+    feasible, checkpoints = benchmark.space.feasible(), MemoryCheckpoints()
+    target = trials or feasible.count()
 
     def search(worker: int) -> Search:
         return Search(
@@ -268,15 +267,16 @@ def simulate(
             proxy=trainings,  # type: ignore[arg-type]
             strategy=strategy,
             pruner=pruner,
+            seed=seed,
             common_attrs={},
             checkpoints=checkpoints,  # type: ignore[arg-type]
-            strategies=OFFERS,
+            strategies=ALL_STRATEGIES,
             first=(),
             worker=f"worker {worker}",
             shared=workers > 1,
-            heartbeat=Immortal(),
+            heartbeat=NoHeartbeat(),
         )
 
     searches = [search(worker) for worker in range(workers)]
-    clock.run([lambda one=one: run_here(one, goal, recorder, clock.wait) for one in searches])
+    clock.run([lambda one=one: run_here(one, target, recorder, clock.wait) for one in searches])
     return recorder.points

@@ -1,4 +1,4 @@
-"""A made-up benchmark of 16 blocks, of which the truth is known: additive but for pairs of neighbours."""
+"""Synthetic benchmark of 16 blocks: additive effects and interactions of neighbouring blocks."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,27 +10,26 @@ from tabular.table import Indices, Run
 from nas_recalib.space import SearchSpace
 
 SPACE = "resnet50"
-_MEAN, _DEVIATION = 0.6, 0.02  # of qualities over the space
-_EVERYWHERE = 0.15  # of a choice's effect, to what it is in one block: networks of one operator are ordinary
-_NOISE = 0.25  # of a training, in deviations of quality
-_SECONDS = 10.0  # of an epoch, in the mean
-_DRAWN = 20_000  # to standardise qualities, and to say which are the best hundredth
+_MEAN, _DEVIATION = 0.6, 0.02  # mean and deviation of qualities over the space
+_COMMON = 0.15  # deviation of a choice's effect that all blocks share; that of one block is 1
+_NOISE = 0.25  # deviation of a training's noise, in deviations of quality
+_SECONDS = 10.0  # mean seconds of an epoch
+_SAMPLES = 20_000  # architectures to standardise qualities with, and to find the best hundredth
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Synthetic:
-    """A function of the picks at every block, with learning curves that approach it.
+    """Random function of the choices at every block, with learning curves that approach it.
 
-    A choice's effect is that of its convolution, of its recalibration and of the two together, which differ
-    from block to block about what they are everywhere; neighbouring blocks interact. The best architecture
-    of such a chain is found exactly.
+    A choice has an effect of its convolution, of its recalibration and of the two together, partly common to
+    all blocks; neighbouring blocks interact. The best architecture of such a chain is found exactly.
 
     Attributes:
-        space: Whose architectures.
-        seed: That the function follows from.
-        epochs: Of a whole training.
+        space: Search space.
+        seed: Seed of the function.
+        epochs: Number of epochs of a complete training.
     """
 
     space: SearchSpace
@@ -39,12 +38,12 @@ class Synthetic:
 
     @property
     def seconds(self) -> float:
-        """Of a whole training, in the mean."""
+        """Mean seconds of a complete training."""
         return _SECONDS * self.epochs
 
     @cached_property
     def best(self) -> float:
-        """The greatest quality, by dynamic programming along the chain."""
+        """Greatest quality of an architecture, by dynamic programming along the chain."""
         own, pairs = self._effects
         reached = own[0]
         for here, pair in zip(own[1:], pairs, strict=True):
@@ -53,34 +52,34 @@ class Synthetic:
 
     @cached_property
     def top(self) -> float:
-        """The least quality of the best hundredth, of many drawn."""
-        return self._scaled(float(np.quantile(self._drawn, 0.99)))
+        """Least quality of the best hundredth of sampled architectures."""
+        return self._scaled(float(np.quantile(self._sampled, 0.99)))
 
     def quality(self, indices: Indices) -> float:
-        """What trainings without noise end at."""
+        """Return the final accuracy of a training without noise."""
         return self._scaled(float(self._raw(np.array([indices]))[0]))
 
     def observe(self, indices: Indices, seed: int) -> Run:
-        """A training that approaches the quality; what is left of noise in the end is a seed's."""
+        """Return a training that approaches the quality, with noise that depends on the seed."""
         random = np.random.default_rng((self.seed, seed, *indices))
-        left = np.arange(self.epochs)[::-1] / self.epochs
+        remaining = np.arange(self.epochs)[::-1] / self.epochs
         speed, luck = random.normal(0.3, 0.02), random.normal(scale=_NOISE * _DEVIATION)
-        early = random.normal(scale=_DEVIATION * left)
-        accuracies = self.quality(indices) + luck - speed * left**2 + early
+        early = random.normal(scale=_DEVIATION * remaining)
+        accuracies = self.quality(indices) + luck - speed * remaining**2 + early
         share = self.space.table.cost(indices)["macs"] / self._macs
         seconds = _SECONDS * share * random.uniform(0.95, 1.05, self.epochs)
-        told = (accuracies.clip(0, 1), 1 - accuracies, seconds)
-        return Run(seed, *(tuple(some.tolist()) for some in told))
+        curves = (accuracies.clip(0, 1), 1 - accuracies, seconds)
+        return Run(seed, *(tuple(curve.tolist()) for curve in curves))
 
     @cached_property
     def _effects(self) -> tuple[list[Numbers], list[Numbers]]:
-        """Of every position's choices, (choices,), and of every two neighbours', (choices, choices)."""
+        """Effects of the choices at each position, (choices,), and of two neighbours, (choices, choices)."""
         random = np.random.default_rng(self.seed)
         first = self.space.positions[0]
         shape = (len(first.convolutions), len(first.recalibrations))
         convolution, recalibration = random.normal(size=(shape[0], 1)), random.normal(size=(1, shape[1]))
-        everywhere = _EVERYWHERE * (convolution + recalibration + 0.5 * random.normal(size=shape))
-        own = [(everywhere + random.normal(size=shape)).ravel() for _ in self.space.positions]
+        common = _COMMON * (convolution + recalibration + 0.5 * random.normal(size=shape))
+        own = [(common + random.normal(size=shape)).ravel() for _ in self.space.positions]
         size = shape[0] * shape[1]
         return own, [0.5 * random.normal(size=(size, size)) for _ in own[1:]]
 
@@ -92,12 +91,12 @@ class Synthetic:
 
     @cached_property
     def _sample(self) -> NDArray[np.int64]:
-        random = np.random.default_rng((self.seed, _DRAWN))
+        random = np.random.default_rng((self.seed, _SAMPLES))
         sizes = [len(position.choices) for position in self.space.positions]
-        return random.integers(sizes, size=(_DRAWN, len(sizes)))
+        return random.integers(sizes, size=(_SAMPLES, len(sizes)))
 
     @cached_property
-    def _drawn(self) -> Numbers:
+    def _sampled(self) -> Numbers:
         return self._raw(self._sample)
 
     @cached_property
@@ -105,7 +104,7 @@ class Synthetic:
         return float(self.space.table.costs(self._sample)[:, 0].mean())
 
     def _scaled(self, raw: float) -> float:
-        return _MEAN + _DEVIATION * (raw - float(self._drawn.mean())) / float(self._drawn.std())
+        return _MEAN + _DEVIATION * (raw - float(self._sampled.mean())) / float(self._sampled.std())
 
 
 @lru_cache(maxsize=1)
@@ -114,5 +113,5 @@ def _space() -> SearchSpace:
 
 
 def synthetic(seed: int) -> Synthetic:
-    """The function of a seed."""
+    """Return the synthetic benchmark of a seed."""
     return Synthetic(_space(), seed)

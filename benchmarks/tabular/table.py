@@ -1,4 +1,4 @@
-"""A tabular benchmark: every architecture of a small space with its recorded trainings."""
+"""Tabular benchmark: every architecture of a small space with its recorded trainings."""
 
 import gzip
 import json
@@ -19,6 +19,7 @@ from nas_recalib.space import SearchSpace
 
 FORMAT = "nas-recalib/tabular/1"
 LARGEST = 5_000_000  # bytes of a packed table
+INDICES = "picks"  # key of the architecture in a row of the journal
 Indices = tuple[int, ...]
 
 
@@ -27,12 +28,13 @@ class Run:
     """One recorded training.
 
     Attributes:
-        seed: Of the weights, batches and augmentation.
-        accuracies: On the validation images after each epoch, 0 to 1.
-        losses: Mean training loss of each epoch.
-        seconds: Of each epoch with its validation, the first with the network's making; and until it failed.
-        origin: Number of the machine, versions and commit in the table's `origins`.
-        failure: Why it has no end.
+        seed: Seed of the weights, batches and augmentation.
+        accuracies: Accuracies on the validation images after each epoch, 0 to 1.
+        losses: Mean training losses of the epochs.
+        seconds: Seconds of each epoch with validation, of the first with building the network; for a failed
+            training also those until it failed.
+        origin: Index of the machine, versions and commit in the table's `origins`.
+        failure: Kind of the failure, or None if the training was completed.
     """
 
     seed: int
@@ -45,13 +47,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Table:
-    """All trainings of a space; what a search would have seen is looked up.
+    """Table of all trainings of a space, in which a simulated search looks up its results.
 
     Attributes:
-        space: Whose.
-        header: How they were trained, and how costs are spread.
-        origins: Machines, versions and commits.
-        runs: Of every architecture, by its picks; the first seed is everyone's.
+        space: Search space.
+        header: Options of the trainings, and quantiles of the costs.
+        origins: Machines, versions and commits that trained them.
+        runs: Trainings of every architecture, by its indices; the first has the seed common to all.
     """
 
     space: SearchSpace
@@ -65,38 +67,38 @@ class Table:
 
     @cached_property
     def seconds(self) -> float:
-        """Of a whole training, in the mean."""
+        """Mean seconds of a complete training."""
         return statistics.mean(sum(run.seconds) for runs in self.runs.values() for run in runs)
 
     @cached_property
     def best(self) -> float:
-        """The greatest quality."""
+        """Greatest quality of an architecture."""
         return max(map(self.quality, self.runs))
 
     @cached_property
     def top(self) -> float:
-        """The least quality of the best hundredth."""
+        """Least quality of the best hundredth of architectures."""
         qualities = sorted(map(self.quality, self.runs), reverse=True)
         return qualities[math.ceil(len(qualities) / 100) - 1]
 
     def observe(self, indices: Indices, seed: int) -> Run:
-        """One of an architecture's trainings, which follows from the seed of the search."""
+        """Return one of an architecture's trainings, which depends on the seed of the search."""
         runs = self.runs[indices]
         return runs[int(np.random.default_rng((seed, *indices)).integers(len(runs)))]
 
     def quality(self, indices: Indices) -> float:
-        """Mean accuracy over the seeds at the last epoch; 0 where every training failed."""
+        """Return the mean accuracy over the seeds at the last epoch; 0 where every training failed."""
         ends = [run.accuracies[-1] for run in self.runs[indices] if run.failure is None]
         return statistics.fmean(ends) if ends else 0.0
 
     def pack(self, path: Path) -> int:
-        """Writes the table as one compressed file of JSON.
+        """Write the table as one compressed JSON file.
 
         Returns:
-            Its bytes.
+            Size of the file in bytes.
 
         Raises:
-            InputError: If they are more than `LARGEST`, or cannot be written.
+            InputError: If it would be larger than `LARGEST`, or cannot be written.
         """
         content = {
             "format": FORMAT,
@@ -114,32 +116,32 @@ class Table:
 
     @classmethod
     def load(cls, path: Path) -> "Table":
-        """Reads what `pack` wrote.
+        """Read a table that `pack` wrote.
 
         Raises:
-            InputError: If it cannot be read or is something else.
+            InputError: If the file cannot be read, or is not such a table.
         """
         try:
             content = json.loads(gzip.decompress(path.read_bytes()))
         except FileNotFoundError as error:
-            raise InputError(f"{path}: not there; benchmarks/tabular/make_table.py makes it") from error
+            raise InputError(f"{path}: not found; run benchmarks/tabular/make_table.py to make it") from error
         except (OSError, EOFError, ValueError) as error:
             raise InputError(f"{path}: cannot be read as a packed table: {error}") from error
         if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
             raise InputError(f"{path}: is not of the format {FORMAT}")
-        runs = {tuple(indices): tuple(map(_read_run, told)) for indices, told in content.pop("runs")}
+        runs = {tuple(indices): tuple(map(_read_run, rows)) for indices, rows in content.pop("runs")}
         origins = tuple(content.pop("origins"))
         return cls(SearchSpace.parse(content["space"], str(path)), content, origins, runs)
 
 
 def every_architecture(space: SearchSpace) -> list[Indices]:
-    """The picks of every different network of a space."""
-    all_picks = product(*(range(len(position.choices)) for position in space.positions))
-    return list({space.from_indices(indices): indices for indices in all_picks}.values())
+    """Return the indices of every different network of a space."""
+    combinations = product(*(range(len(position.choices)) for position in space.positions))
+    return list({space.from_indices(indices): indices for indices in combinations}.values())
 
 
 def spread_of_costs(space: SearchSpace, indices: Sequence[Indices]) -> dict[str, list[int]]:
-    """The least, quartiles and greatest of each cost."""
+    """Return the least value, the quartiles and the greatest value of each cost."""
     spread = np.quantile(
         space.table.costs(np.array(indices)), (0, 0.25, 0.5, 0.75, 1), axis=0, method="nearest"
     )
@@ -152,31 +154,28 @@ def gather(
     rows: Sequence[dict[str, Any]],
     wanted: Sequence[tuple[Indices, int]],
 ) -> Table:
-    """A table of a journal's rows.
+    """Collect the rows of a journal in a table.
 
     Args:
-        space: Whose.
-        header: What the journal is about.
-        rows: Of the journal: a `Run` each, with its picks and its origin as it is.
-        wanted: Picks and seed of each training, the seeds of an architecture in their order.
+        space: Search space.
+        header: Header of the journal.
+        rows: Rows of the journal, as `row_of` makes them.
+        wanted: Indices and seed of each training, the seeds of an architecture in their order.
 
     Raises:
         InputError: If a training is missing.
     """
-    known = {(tuple(row["picks"]), row["seed"]): row for row in rows}
-    missing = [one for one in wanted if one not in known]
+    trained = {(tuple(row[INDICES]), row["seed"]): row for row in rows}
+    missing = [one for one in wanted if one not in trained]
     if missing:
         raise InputError(f"table: {len(missing)} of {len(wanted)} trainings are not done")
     origins = list({json.dumps(row["origin"], sort_keys=True): row["origin"] for row in rows}.values())
     runs: dict[Indices, list[Run]] = {}
     for indices, seed in wanted:
-        row = known[indices, seed]
-        told = (
-            seed,
-            *(row[key] for key in ("accuracies", "losses", "seconds")),
-            origins.index(row["origin"]),
-        )
-        runs.setdefault(indices, []).append(_read_run((*told, row["failure"])))
+        row = trained[indices, seed]
+        curves = (row["accuracies"], row["losses"], row["seconds"])
+        run = _read_run((seed, *curves, origins.index(row["origin"]), row["failure"]))
+        runs.setdefault(indices, []).append(run)
     costs = spread_of_costs(space, list(runs))
     return Table(
         space,
@@ -187,10 +186,10 @@ def gather(
 
 
 def row_of(indices: Indices, run: Run, origin: dict[str, Any]) -> dict[str, Any]:
-    """A training as the journal keeps it."""
-    return {"picks": indices, **asdict(run), "origin": origin}
+    """Return the row of the journal for a training."""
+    return {INDICES: indices, **asdict(run), "origin": origin}
 
 
-def _read_run(told: Sequence[Any]) -> Run:
-    seed, accuracies, losses, seconds, origin, failure = told
+def _read_run(values: Sequence[Any]) -> Run:
+    seed, accuracies, losses, seconds, origin, failure = values
     return Run(seed, tuple(accuracies), tuple(losses), tuple(seconds), origin, failure)

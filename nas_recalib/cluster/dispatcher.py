@@ -1,12 +1,12 @@
-"""Dispatcher of trainings to Ray actors, and the actor that trains on a node."""
+"""Dispatcher that gives jobs to Ray actors while slots are free, and the actor that trains on a node."""
 
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from ray import tune
@@ -16,20 +16,29 @@ from nas_recalib.device import device_name
 from nas_recalib.plugins import load_plugins
 from nas_recalib.proxy.objective import Failure, explain
 from nas_recalib.search.job import Job, Step
+from nas_recalib.search.search import Search
 
 Train = Callable[[Job], Iterator[Step | Failure]]
 
+_POLL = 0.1  # seconds until a job source that had no job is asked again
+_SLOTS_VALID = 1.0  # seconds for which the number of slots is not counted again
+
 
 @dataclass(frozen=True)
-class Told:
-    """What an actor tells of a job: the next thing its training yielded, or None where there is no more."""
+class ActorResult:
+    """Result of one step of an actor, in one object because Tune flattens dictionaries.
+
+    Attributes:
+        item: Next epoch or failure of the training, or None after the last one.
+        attrs: User attributes of the trial that depend on where it runs (device, node).
+    """
 
     item: Step | Failure | None
-    common_attrs: dict[str, Any]
+    attrs: dict[str, Any]
 
 
 class Actor(tune.Trainable):  # type: ignore[misc]
-    """An actor, which trains one job after the other; a step is an epoch."""
+    """Ray actor that trains one job after the other, an epoch in each step."""
 
     def setup(
         self,
@@ -42,7 +51,7 @@ class Actor(tune.Trainable):  # type: ignore[misc]
         self._device = torch.device("cuda:0" if resources.gpus else "cpu")
         self._begin = begin
         self._plugins = plugins
-        self._common_attrs = {"node": platform.node()}
+        self._attrs = {"node": platform.node()}
         self._train: Train | None = None
         self.reset_config(config)
 
@@ -51,140 +60,110 @@ class Actor(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        item = next(self._items, None)
-        return {"told": Told(item, self._common_attrs)}
+        return {"actor_result": ActorResult(next(self._items, None), self._attrs)}
 
     def _run(self, job: Job) -> Iterator[Step | Failure]:
         try:
             if self._train is None:
                 load_plugins(self._plugins)
                 self._train = self._begin(self._device)
-                self._common_attrs["device"] = device_name(self._device)
+                self._attrs["device"] = device_name(self._device)
             yield from self._train(job)
         except Exception as error:
             yield explain(error)
 
 
-_POLL = 0.1  # seconds until a desk that has nothing to hand out is asked again
-_LOOK = 1.0  # seconds for which the cluster's nodes are taken to stay the same
+class EndRun(BaseException):
+    """Signal that leaves Tune at once, where a regular end would write and read all of its trials.
 
-
-class Dispatcher(Protocol):
-    """Hands out trainings and takes what comes of them, as a `Search` does; what it raises ends the run.
-
-    Attributes:
-        epochs: Of a whole training.
-        done: Whether nothing is left to hand out, now or later.
+    Args:
+        error: Error of the search, which Tune would wrap or swallow.
     """
 
-    @property
-    def epochs(self) -> int: ...
-
-    @property
-    def done(self) -> bool: ...
-
-    def next(self) -> Job | None:
-        """A training that is to start at once; None where there is nothing to hand out just now."""
-
-    def report(self, number: int, step: Step) -> bool:
-        """Takes an epoch; whether the training ends there."""
-
-    def end(self, number: int, common_attrs: Mapping[str, Any]) -> None:
-        """Takes the end of a training, with the device and the node that it ran on."""
-
-    def fail(self, number: int, failure: Failure) -> None:
-        """Takes it that a training cannot go on."""
-
-    def lose(self, number: int, message: str) -> None:
-        """Takes the death of the actor or the node that a training ran on."""
-
-
-class Reservation(BaseException):
-    """Leaves Tune, which at an end of its own would write down and read again all of its trials.
-
-    What the desk raised is taken along; Tune would wrap it, or swallow it.
-    """
-
-    def __init__(self, told: Exception | None = None) -> None:
-        super().__init__(told)
-        self.told = told
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @contextmanager
-def _past_tune() -> Iterator[None]:
+def _errors_end_run() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise Reservation(error) from error
+        raise EndRun(error) from error
 
 
-class Bench:
-    """The trainings that are out, in the process of the search."""
+class Dispatcher:
+    """Dispatcher of jobs to actors, in the process of the search.
 
-    def __init__(self, desk: Dispatcher, resources: Resources, workers: int | None) -> None:
-        self._desk = desk
+    Args:
+        source: Search that hands out jobs; another object needs its methods `next_job`, `report`, `finish`,
+            `fail` and `mark_lost`, and its attributes `done` and `epochs`.
+        resources: Resources of each training.
+        workers: Greatest number of trainings at once (default: as many as the cluster has slots for).
+
+    Attributes:
+        controller: Tune's controller of the run, once it has started.
+    """
+
+    def __init__(self, source: Search, resources: Resources, workers: int | None) -> None:
+        self._source = source
         self._resources = resources
-        self._workers = workers
-        self._out: set[int] = set()
-        self._asked = self._looked = -math.inf
-        self._places = 0
+        self._workers = math.inf if workers is None else workers
+        self._running: set[int] = set()
+        self._no_job_since = self._counted = -math.inf
+        self._slots = 0
         self.controller: Any = None
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Nothing; Tune writes down what it is given, a desk cannot be, and no one reads it."""
+        """Pickle as nothing, since Tune saves what cannot be pickled here and never restores it."""
         return object, ()
 
-    def next(self) -> Job | None:
-        """A job, if there is room for one; leaves when nothing is to come."""
+    def next_job(self) -> Job | None:
+        """Return a job if there is a free slot, and end the run when the source is done."""
         now = time.monotonic()
-        if now - self._looked > _LOOK:
-            self._places, self._looked = self._resources.places(), now
-        room = self._places if self._workers is None else min(self._places, self._workers)
-        if len(self._out) >= room or now - self._asked < _POLL:
+        if now - self._counted > _SLOTS_VALID:
+            self._slots, self._counted = self._resources.slots(), now
+        if len(self._running) >= min(self._slots, self._workers) or now - self._no_job_since < _POLL:
             return None
-        with _past_tune():
-            job = self._desk.next()
-            done = self._desk.done
+        with _errors_end_run():
+            job = self._source.next_job()
+            done = self._source.done
         if done:
-            raise Reservation
+            raise EndRun
         if job is None:
-            self._asked = now
+            self._no_job_since = now
         else:
-            self._out.add(job.number)
+            self._running.add(job.number)
         return job
 
-    def told(self, job: Job, told: Told) -> bool:
-        """Takes what a training yielded; whether it is over."""
-        with _past_tune():
-            if isinstance(told.item, Step):
-                stop = self._desk.report(job.number, told.item)
-                if not stop and told.item.epoch.number < self._desk.epochs:
+    def take_result(self, job: Job, result: ActorResult) -> bool:
+        """Pass a result on to the source, and return whether the training has ended."""
+        if isinstance(result.item, Failure):
+            self.fail(job, result.item)
+            return True
+        with _errors_end_run():
+            if result.item is not None:
+                stop = self._source.report(job.number, result.item)
+                if not stop and result.item.epoch.number < self._source.epochs:
                     return False
-            self._let_go(job)
-            if isinstance(told.item, Failure):
-                self._desk.fail(job.number, told.item)
-            else:
-                self._desk.end(job.number, told.common_attrs)
+            self._free_slot(job)
+            self._source.finish(job.number, result.attrs)
         return True
 
-    def broken(self, job: Job, failure: Failure) -> None:
-        """Takes it that a training came to no word of its own."""
-        self._let_go(job)
-        with _past_tune():
-            self._desk.fail(job.number, failure)
+    def fail(self, job: Job, failure: Failure) -> None:
+        """Pass the failure of a training on to the source."""
+        self._free_slot(job)
+        with _errors_end_run():
+            self._source.fail(job.number, failure)
 
-    def lost(self, job: Job, message: str) -> None:
-        """Takes it that an actor is gone, maybe with its node."""
-        self._let_go(job)
-        self._looked = -math.inf
-        with _past_tune():
-            self._desk.lose(job.number, message)
+    def mark_lost(self, job: Job, message: str) -> None:
+        """Pass the loss of a training on to the source, and count the slots again."""
+        self._free_slot(job)
+        self._counted = -math.inf
+        with _errors_end_run():
+            self._source.mark_lost(job.number, message)
 
-    def clear(self) -> None:
-        """Ends every actor, at once."""
-        if self.controller:
-            self.controller._actor_manager.cleanup()
-
-    def _let_go(self, job: Job) -> None:
-        self._out.remove(job.number)
-        self._asked = -math.inf
+    def _free_slot(self, job: Job) -> None:
+        self._running.remove(job.number)
+        self._no_job_since = -math.inf

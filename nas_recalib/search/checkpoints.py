@@ -1,13 +1,13 @@
 """Checkpoints of trials, in a folder or under a URL that every machine reaches."""
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -17,67 +17,47 @@ from nas_recalib.files import write_atomically
 from nas_recalib.proxy.train import State
 from nas_recalib.study.storage import hide_password, scrub
 
-_LOCAL = ("file://", "local://")
-
-
-class Store(Protocol):
-    """Where contents lie; what goes wrong is an InputError that names the place."""
-
-    def write(self, name: str, content: bytes) -> None:
-        """Keeps a content; an older one of the name stays whole until this one is."""
-
-    def read(self, name: str) -> bytes | None:
-        """What was kept, or None where there is nothing of that name."""
-
-    def delete(self, name: str) -> None:
-        """Forgets a content, if there is one."""
-
-
-def open_store(place: Path | str) -> Store:
-    """The store at a path or a URL; nothing is looked at or made yet."""
-    if isinstance(place, Path) or "://" not in place:
-        return Folder(Path(place))
-    scheme = next((scheme for scheme in _LOCAL if place.startswith(scheme)), None)
-    return Folder(Path(place.removeprefix(scheme))) if scheme else Remote(place)
-
-
-def require_writable(store: Store) -> None:
-    """Finds out before long work whether its results could be kept, by writing and deleting something small.
-
-    Raises:
-        InputError: If they could not.
-    """
-    name = f"writable-{uuid4().hex}"  # no other's, who finds out at the same time
-    store.write(name, b"yes")
-    store.delete(name)
+_LOCAL_SCHEMES = ("file://", "local://")
+_DIGEST_SIZE = sha256().digest_size
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Files in a folder, which is made where it is missing."""
+    """Store in a local folder, created when something is written; errors are InputErrors that name the file.
+
+    Attributes:
+        path: Path of the folder.
+    """
 
     path: Path
 
     def write(self, name: str, content: bytes) -> None:
-        with _told(self.path, "written"):
+        """Write a content atomically, so that an older one of the name stays complete if this fails."""
+        with _errors_name(self.path, "written"):
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / name, content)
 
     def read(self, name: str) -> bytes | None:
-        with _told(self.path / name, "read"):
+        """Return the content of a name, or None if there is none."""
+        with _errors_name(self.path / name, "read"):
             try:
                 return (self.path / name).read_bytes()
             except FileNotFoundError:
                 return None
 
     def delete(self, name: str) -> None:
-        with _told(self.path / name, "deleted"):
+        """Delete the content of a name, if there is one."""
+        with _errors_name(self.path / name, "deleted"):
             (self.path / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Remote:
-    """Objects under a URL of any scheme that fsspec knows; object stores take each whole or not at all."""
+    """Store under a URL of any scheme that fsspec supports; object stores write each object atomically.
+
+    Attributes:
+        url: URL of the store, with its password if it has one.
+    """
 
     url: str
 
@@ -93,20 +73,18 @@ class Remote:
                 return None
 
     def delete(self, name: str) -> None:
-        with self._object(name, "deleted") as (filesystem, path):
-            try:
-                filesystem.rm_file(path)
-            except FileNotFoundError:
-                return
+        with self._object(name, "deleted") as (filesystem, path), suppress(FileNotFoundError):
+            filesystem.rm_file(path)
 
     @contextmanager
-    def _object(self, name: str, attempt: str) -> Iterator[tuple[Any, str]]:
-        from fsspec.core import url_to_fs  # late: few have a use for it
+    def _object(self, name: str, verb: str) -> Iterator[tuple[Any, str]]:
+        """Provide the filesystem and the path of an object."""
+        from fsspec.core import url_to_fs  # imported late, since few searches need it
 
         shown = hide_password(self.url).rstrip("/")
-        with _told(f"{shown}/{name}", attempt, lambda reason: scrub(reason, self.url)):
+        with _errors_name(f"{shown}/{name}", verb, self.url):
             try:
-                filesystem, root = url_to_fs(self.url)  # which fsspec keeps for the next time
+                filesystem, root = url_to_fs(self.url)  # cached by fsspec
             except ImportError as error:
                 scheme = self.url.partition("://")[0]
                 raise InputError(f"{shown}: {scheme}:// needs another package: {error}") from error
@@ -114,63 +92,60 @@ class Remote:
 
 
 @contextmanager
-def _told(
-    place: Path | str, attempt: str, shown: Callable[[str], str] = lambda reason: reason
-) -> Iterator[None]:
-    """Names the place in whatever goes wrong; drivers raise exceptions of their own kinds."""
+def _errors_name(location: Path | str, verb: str, url: str = "") -> Iterator[None]:
+    """Raise any error of a driver as an InputError that names the location and hides the URL's password."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or in_one_line(error)
-        raise InputError(f"{place}: cannot be {attempt}: {shown(reason)}") from error
-
-
-_DIGEST = sha256().digest_size
+        raise InputError(f"{location}: cannot be {verb}: {scrub(reason, url)}") from error
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """One file for each trial that was left: what torch writes, and its SHA-256 behind it.
+    """Checkpoints of trials, one file each: what `torch.save` writes, followed by its SHA-256.
 
     Attributes:
-        folder: Where they are, made where it is missing; or a URL of any scheme that fsspec has a driver for,
-            as s3://bucket/study, so that other machines can go on with them.
+        folder: Folder of the files, created when one is written; or a URL of any scheme that fsspec has a
+            driver for, such as s3://bucket/study, so that other machines can resume the trials.
     """
 
     folder: Path | str
 
     def require_writable(self) -> None:
-        """Finds out before a search whether its checkpoints could be kept.
+        """Check before a search that checkpoints can be stored, by writing and deleting a small file.
 
         Raises:
-            InputError: If they could not, or the URL's scheme has no driver here.
+            InputError: If they cannot be stored, or the URL's scheme has no driver here.
         """
-        require_writable(self._store)
+        name = f"writable-{uuid4().hex}"  # different for workers that check at the same time
+        self._store.write(name, b"yes")
+        self._store.delete(name)
 
     def save(self, number: int, state: State) -> None:
-        """Keeps a trial's training.
+        """Store the checkpoint of a trial.
 
         Raises:
-            InputError: If it cannot be written; an older one stays whole.
+            InputError: If it cannot be written; an older one then stays complete.
         """
-        content = io.BytesIO()
-        torch.save(dict(state), content)
-        written = content.getvalue()
-        self._store.write(_name(number), written + sha256(written).digest())
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        content = buffer.getvalue()
+        self._store.write(_name(number), content + sha256(content).digest())
 
     def load(self, number: int) -> State | None:
-        """What was kept, or None where it is gone or damaged: such a training begins anew.
+        """Return the checkpoint of a trial, or None if it is missing or damaged and training must restart.
 
         Raises:
-            InputError: If it cannot be known whether it is gone, as when a URL is out of reach.
+            InputError: If the store cannot be read, for example because its server is out of reach.
         """
         content = self._store.read(_name(number))
-        return None if content is None else _read(content)
+        return None if content is None else _parse(content)
 
     def drop(self, number: int) -> None:
-        """Forgets a trial's training, if there is one.
+        """Delete the checkpoint of a trial, if there is one.
 
         Raises:
             InputError: If it cannot be deleted.
@@ -178,21 +153,25 @@ class Checkpoints:
         self._store.delete(_name(number))
 
     @cached_property
-    def _store(self) -> Store:
-        return open_store(self.folder)
+    def _store(self) -> Folder | Remote:
+        if isinstance(self.folder, Path) or "://" not in self.folder:
+            return Folder(Path(self.folder))
+        if self.folder.startswith(_LOCAL_SCHEMES):
+            return Folder(Path(self.folder.partition("://")[2]))
+        return Remote(self.folder)
 
 
 def _name(number: int) -> str:
     return f"{number:05d}.pt"
 
 
-def _read(content: bytes) -> State | None:
-    """The state in a file's content; None unless it is as it was written, tensors and plain values."""
-    written, digest = content[:-_DIGEST], content[-_DIGEST:]
-    if sha256(written).digest() != digest:  # torch compares no checksums, and takes much for an archive
+def _parse(content: bytes) -> State | None:
+    """Return the state in the content of a file, or None unless it is undamaged and of plain values."""
+    archive, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
+    if sha256(archive).digest() != digest:  # torch verifies no checksums
         return None
     try:
-        state = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
         return state if all(len(epoch) == 3 for epoch in state["curve"]) else None
-    except Exception:  # of another's file torch raises whatever it stumbles over
+    except Exception:  # torch raises errors of many kinds for files that it did not write
         return None

@@ -1,4 +1,4 @@
-"""Heartbeats of running trials: how the trials of dead workers are noticed."""
+"""Heartbeats of running trials: how a worker finds the stale trials of workers that died."""
 
 import threading
 import time
@@ -14,107 +14,107 @@ from optuna.trial import FrozenTrial
 from nas_recalib.study.trials import HEARTBEAT
 from nas_recalib.study.worker_lock import worker_has_ended
 
-SECONDS = 20.0  # seconds between two signs of life
-GRACE = 60.0  # without one, after which a worker is suspected
-_SUSPECTED_BEATS = 3  # after which it is taken for dead
+INTERVAL = 20.0  # seconds between two heartbeats
+GRACE = 60.0  # seconds without a heartbeat until a trial is suspected to be stale
+_SUSPECTED_BEATS = 3  # intervals until a suspected trial is stale
 
 
 class Heartbeat(Protocol):
-    """Keeps this worker's trials alive, and finds those that are not."""
+    """Heartbeat that keeps this worker's trials alive and finds the stale trials of others."""
 
-    def hold(self, trial: int) -> None:
-        """Takes a trial, by its identity in the storage, as this worker's."""
+    def keep_alive(self, trial_id: int) -> None:
+        """Start heartbeats for a trial of this worker."""
 
-    def let_go(self, trial: int) -> None:
-        """Has it be nobody's."""
+    def release(self, trial_id: int) -> None:
+        """Stop the heartbeats of a trial."""
 
-    def dead(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Of the trials of others those whose workers have died."""
+    def stale_trials(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Return those of other workers' running trials whose workers have died."""
 
 
 class SingleProcess:
-    """On a study that no other process can write to, what runs and is not this one's has lost its worker."""
+    """Heartbeat of a study that one process writes to: all other running trials are stale."""
 
-    def hold(self, trial: int) -> None: ...
+    def keep_alive(self, trial_id: int) -> None: ...
 
-    def let_go(self, trial: int) -> None: ...
+    def release(self, trial_id: int) -> None: ...
 
-    def dead(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    def stale_trials(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         return list(running)
 
 
 @dataclass
-class _Watched:
-    sign: object
-    since: float
+class _LastBeat:
+    value: object
+    seen: float
     suspected: float | None = None
 
 
 @dataclass
 class StorageHeartbeat:
-    """Signs of life in the storage, a count that each worker raises in its trials.
+    """Heartbeat in the storage: a counter that each worker increments in its trials.
 
-    Clocks of different machines are not compared: a trial is suspected when its count has stood still for the
-    whole grace by this worker's clock, and has died if it still does a few beats later; so nobody dies of a
-    time without storage, after which all counts are old. Workers of this machine are known to have ended by
-    their locks, at once.
+    Clocks of different machines are never compared. A trial is suspected when its counter has not changed for
+    the grace period by this worker's clock, and stale if it does not change for a few more intervals; the
+    second wait keeps trials alive through an outage of the storage, after which all counters are old. Workers
+    on this machine are known to have ended by their locks, at once.
 
     Attributes:
-        storage: Of the study.
-        folder: Of the study, on this machine.
-        beat: Seconds between two signs.
-        grace: Seconds without one.
-        now: A clock that never goes back.
+        storage: Storage of the study.
+        folder: Folder of the study on this machine.
+        interval: Seconds between two heartbeats.
+        grace: Seconds without a heartbeat until a trial is suspected to be stale.
+        clock: Monotonic clock, in seconds.
     """
 
     storage: BaseStorage
     folder: Path
-    beat: float = SECONDS
+    interval: float = INTERVAL
     grace: float = GRACE
-    now: Callable[[], float] = time.monotonic
-    _held: set[int] = field(default_factory=set)
-    _watched: dict[int, _Watched] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    _own: set[int] = field(default_factory=set)
+    _last_beats: dict[int, _LastBeat] = field(default_factory=dict)
     _count: int = 0
-    _end: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "StorageHeartbeat":
-        threading.Thread(target=self._beat, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end.set()
+        self._stop.set()
 
-    def hold(self, trial: int) -> None:
-        self._held.add(trial)
+    def keep_alive(self, trial_id: int) -> None:
+        self._own.add(trial_id)
 
-    def let_go(self, trial: int) -> None:
-        self._held.discard(trial)
+    def release(self, trial_id: int) -> None:
+        self._own.discard(trial_id)
 
-    def dead(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        now = self.now()
-        before, self._watched = self._watched, {}
+    def stale_trials(self, running: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        now = self.clock()
+        before, self._last_beats = self._last_beats, {}
         for trial in running:
-            sign = (trial.system_attrs.get(HEARTBEAT), len(trial.intermediate_values))
-            known = before.get(trial.number)
-            self._watched[trial.number] = known if known and known.sign == sign else _Watched(sign, now)
-        return [trial for trial in running if self._gone(trial, now)]
+            value = (trial.system_attrs.get(HEARTBEAT), len(trial.intermediate_values))
+            last = before.get(trial.number)
+            self._last_beats[trial.number] = last if last and last.value == value else _LastBeat(value, now)
+        return [trial for trial in running if self._is_stale(trial, now)]
 
-    def _gone(self, trial: FrozenTrial, now: float) -> bool:
+    def _is_stale(self, trial: FrozenTrial, now: float) -> bool:
         worker: Any = trial.user_attrs.get("worker")
         if isinstance(worker, str) and worker_has_ended(self.folder, worker):
             return True
-        watched = self._watched[trial.number]
-        if watched.suspected is None and now - watched.since >= self.grace:
-            watched.suspected = now
-        return watched.suspected is not None and now - watched.suspected >= _SUSPECTED_BEATS * self.beat
+        last = self._last_beats[trial.number]
+        if last.suspected is None and now - last.seen >= self.grace:
+            last.suspected = now
+        return last.suspected is not None and now - last.suspected >= _SUSPECTED_BEATS * self.interval
 
-    def sign(self) -> None:
-        """Gives a sign of life."""
+    def beat(self) -> None:
+        """Send a heartbeat for all trials of this worker."""
         self._count += 1
-        for trial in tuple(self._held):
-            with suppress(Exception):  # of a storage's troubles the main thread tells
-                self.storage.set_trial_system_attr(trial, HEARTBEAT, [self._count, time.time()])
+        for trial_id in tuple(self._own):
+            with suppress(Exception):  # the main thread reports problems of the storage
+                self.storage.set_trial_system_attr(trial_id, HEARTBEAT, [self._count, time.time()])
 
-    def _beat(self) -> None:
-        while not self._end.wait(self.beat):
-            self.sign()
+    def _run(self) -> None:
+        while not self._stop.wait(self.interval):
+            self.beat()

@@ -1,4 +1,4 @@
-"""One training as it is handed out, wherever it runs."""
+"""Training of one trial, resumed from its last checkpoint, in this process or on another machine."""
 
 import time
 from collections.abc import Iterator
@@ -7,35 +7,35 @@ from dataclasses import astuple, dataclass
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.proxy.train import Epoch, State, Training
+from nas_recalib.proxy.train import Epoch, State
 from nas_recalib.search.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be trained.
+    """A training to run.
 
     Attributes:
-        number: Of its trial.
-        architecture: Which.
-        after: Numbers of the trials whose training it goes on with, the last first.
-        parts: That each batch is split into.
+        number: Number of the trial.
+        architecture: Architecture to train.
+        resumed_from: Numbers of the trials whose training it continues, the latest first.
+        micro_batches: Number of micro-batches that each batch is split into (gradient accumulation).
     """
 
     number: int
     architecture: Architecture
-    after: tuple[int, ...] = ()
-    parts: int = 1
+    resumed_from: tuple[int, ...] = ()
+    micro_batches: int = 1
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an epoch came to.
+    """Result of an epoch.
 
     Attributes:
-        epoch: Its number, loss and accuracy.
-        seconds: Trained so far, with what was gone on from.
-        restored: Whether it was not trained now but comes from a checkpoint.
+        epoch: Number, loss and accuracy of the epoch.
+        seconds: Seconds of training so far, with those of the trials that it was resumed from.
+        restored: Whether the epoch comes from a checkpoint and was not trained now.
     """
 
     epoch: Epoch
@@ -44,47 +44,40 @@ class Step:
 
 
 def train(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> Iterator[Step | Failure]:
-    """Trains from the last checkpoint on; one is kept before an epoch is told, so that what is told is safe.
+    """Train an architecture from its last checkpoint on, with a new checkpoint before each epoch is reported.
 
     Yields:
-        The epochs, those before the checkpoint first; instead of the next one, why there is none.
+        The result of every epoch, those before the checkpoint first; a failure in place of the next one.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
+    origin = {"course": proxy.fingerprint, "architecture": str(job.architecture)}
     try:
-        state = _last_state(proxy, job, checkpoints)
+        state = _last_state(origin, job, checkpoints)
         if state:
-            checkpoints.save(job.number, state)  # its own, for its forerunners' are dropped when it ends
+            checkpoints.save(job.number, state)  # those of earlier trials are dropped when this one ends
         before: float = state["seconds"] if state else 0.0
-        for told in state["curve"] if state else ():
-            yield Step(Epoch(*told), before, restored=True)
-        for training in proxy.steps(job.architecture, state["training"] if state else None, job.parts):
+        for values in state["curve"] if state else ():
+            yield Step(Epoch(*values), before, restored=True)
+        steps = proxy.steps(job.architecture, state["training"] if state else None, job.micro_batches)
+        for training in steps:
             if isinstance(training, Failure):
                 yield training
                 return
             epoch = training.curve[-1]
-            seconds = before + time.monotonic() - begun
+            seconds = before + time.monotonic() - start
             if epoch.number < proxy.epochs:
-                checkpoints.save(job.number, _kept(proxy, job, training, seconds))
+                curve = [astuple(step) for step in training.curve]
+                progress = {"seconds": seconds, "curve": curve, "training": training.state_dict()}
+                checkpoints.save(job.number, {**origin, **progress})
             yield Step(epoch, seconds)
     except InputError as error:
         yield Failure("checkpoint", str(error))
 
 
-def _last_state(proxy: Proxy, job: Job, checkpoints: Checkpoints) -> State | None:
-    """The youngest of its forerunners'; what an older study left under their numbers is none of its."""
-    mine = {"course": proxy.fingerprint, "architecture": str(job.architecture)}
-    for number in job.after:
+def _last_state(origin: dict[str, str], job: Job, checkpoints: Checkpoints) -> State | None:
+    """Return the latest checkpoint of the trials to resume, ignoring files that another study left."""
+    for number in job.resumed_from:
         state = checkpoints.load(number)
-        if state is not None and mine.items() <= state.items():
+        if state is not None and origin.items() <= state.items():
             return state
     return None
-
-
-def _kept(proxy: Proxy, job: Job, training: Training, seconds: float) -> State:
-    return {
-        "course": proxy.fingerprint,
-        "architecture": str(job.architecture),
-        "seconds": seconds,
-        "curve": [astuple(epoch) for epoch in training.curve],
-        "training": training.state_dict(),
-    }

@@ -1,4 +1,4 @@
-"""Trials trained in this process, one after the other."""
+"""Engine that trains in this process, one trial after the other."""
 
 import time
 from collections.abc import Callable
@@ -13,32 +13,32 @@ from nas_recalib.search.progress import Observer
 from nas_recalib.search.search import Search
 from nas_recalib.study.config import SearchConfig
 
-_POLL = 1.0  # seconds between two looks at what others do
+_POLL = 1.0  # seconds between two reads of the study while other workers train
 
 
 def run_here(
     search: Search, trials: int, observer: Observer, pause: Callable[[float], None] = time.sleep
 ) -> bool:
-    """Goes on until a study has trained so many architectures, and nothing left at a rung is to go on.
+    """Train until a study has so many trained architectures and no paused trial is to be promoted.
 
-    Other workers may be at the same study; what is left for them, and to them, is waited for.
+    Other workers may train for the same study; this one waits for their last trials.
 
     Args:
-        search: On the study.
-        trials: How many.
-        observer: Is told what happens.
-        pause: Waits for some seconds.
+        search: Search on the study.
+        trials: Number of trained architectures that the study is to end with.
+        observer: Observer to notify of the progress.
+        pause: Function that waits for some seconds.
 
     Returns:
-        Whether it got there; False where every architecture within the budget has been tried.
+        Whether the target was reached; False where every architecture within the budget has been tried.
 
     Raises:
-        StopSearch: If too many trials fail in a row, or a checkpoint cannot be kept.
+        StopSearch: If too many trials fail in a row, or a checkpoint cannot be written.
     """
     search.begin(trials, observer)
     try:
         while not search.done:
-            job = search.next()
+            job = search.next_job()
             if job is not None:
                 _train(search, job)
             elif not search.done:
@@ -56,17 +56,17 @@ def _train(search: Search, job: Job) -> None:
             return
         if search.report(job.number, step):
             break
-    search.end(job.number)
+    search.finish(job.number)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Where trainings run.
+    """Engine that runs the trainings of a search.
 
     Attributes:
-        device: Of this process, where images are put first.
-        trains: The device that trains.
-        run: Goes on until a study has trained so many architectures; see `run_here`.
+        device: Device of this process, which images are loaded to first.
+        trains: Description of the device that trains.
+        run: Function that trains until the study has so many trained architectures; see `run_here`.
     """
 
     device: torch.device
@@ -75,7 +75,10 @@ class Engine:
 
 
 def here(device: str | None) -> Engine:
-    """This process, on a device by name.
+    """Return the engine that trains in this process.
+
+    Args:
+        device: Name of the device (default: a GPU if there is one).
 
     Raises:
         InputError: If there is no such device.

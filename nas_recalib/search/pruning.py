@@ -1,10 +1,10 @@
-"""Which trainings are given up early, and which of those that were left go on."""
+"""Pruners: which trainings stop early, and which paused ones are promoted to train further."""
 
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import optuna
@@ -13,156 +13,144 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas_recalib.study.trials import MICRO_BATCHES, RESUMED_FROM, finished_or_running, lineage
 
-_BRACKET = "bracket"  # a trial's attribute
-_Told = Callable[[FrozenTrial], Mapping[int, float]]
+_BRACKET = "bracket"  # user attribute of a trial
+_Curves = Mapping[int, Mapping[int, float]]  # accuracies by trial number and epoch
 
 
-class Pruner(Protocol):
-    """Decides about a study's trials, whose intermediate values are accuracies after each epoch."""
+class Pruner:
+    """Pruner that trains every trial to the last epoch; base class of all others.
 
-    @property
-    def resumes(self) -> bool:
-        """Whether what it stops may go on."""
+    The intermediate values of a study are accuracies after each epoch.
 
-    def attributes(self, random: np.random.Generator) -> dict[str, int]:
-        """What a new trial is to remember."""
+    Attributes:
+        promotes: Whether trials that it stops may be promoted later, so that their checkpoints are needed.
+    """
 
-    def stops(self, trial: optuna.Trial) -> bool:
-        """Whether a running trial ends at the epoch that it has just reported."""
+    promotes = False
 
-    def promotes(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
-        """A trial that ended early and is to go on, if there is one.
-
-        Args:
-            study: Of the trials.
-            last: Whether no new architectures are to come, so that the best of a few goes on, too.
-        """
-
-
-@dataclass(frozen=True)
-class Never:
-    """Trains all to the end."""
-
-    resumes = False
-
-    def attributes(self, random: np.random.Generator) -> dict[str, int]:
+    def new_trial_attrs(self, random: np.random.Generator) -> dict[str, int]:
+        """Return the user attributes to store with a new trial."""
         return {}
 
-    def stops(self, trial: optuna.Trial) -> bool:
+    def should_stop(self, trial: optuna.Trial) -> bool:
+        """Whether a running trial stops after the epoch that it has just reported."""
         return False
 
-    def promotes(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
+    def trial_to_promote(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
+        """Return a paused trial to promote, if there is one.
+
+        Args:
+            study: Study of the trials.
+            last: Whether no new architectures will be trained, so that the best trial of a rung is promoted
+                however few there are.
+        """
         return None
 
 
 @dataclass(frozen=True)
-class Median(Never):
-    """Gives up what is below the median of those that were trained to the end, at the same epoch.
+class MedianPruning(Pruner):
+    """Pruner that stops trials below the median of the completed trials at the same epoch.
 
     Attributes:
-        epochs: Of a whole training; nothing is given up in their first quarter.
+        epochs: Number of epochs of a complete training; nothing is pruned in the first quarter.
     """
 
     epochs: int
 
-    def stops(self, trial: optuna.Trial) -> bool:
+    def should_stop(self, trial: optuna.Trial) -> bool:
         pruner = MedianPruner(n_startup_trials=5, n_warmup_steps=self.epochs // 4)
         return pruner.prune(trial.study, trial.storage.get_trial(trial._trial_id))
 
 
 @dataclass(frozen=True)
-class Halving:
-    """Asynchronous successive halving, whose trials are left at a rung until they are among its best.
+class SuccessiveHalving(Pruner):
+    """Asynchronous successive halving (ASHA): trials pause at rungs, and the best of a rung are promoted.
 
-    Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020, algorithm 2. Whenever a
-    worker is free, the best trial at the highest rung that is among the best 1/factor there goes on; if there
-    is none, a new one starts. With several brackets, of which each begins a rung later than the one before,
-    it is asynchronous Hyperband.
+    Algorithm 2 of Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020. Whenever a
+    worker is free, the best trial of the highest rung that is among the best 1 / `reduction_factor` there is
+    promoted; if there is none, a new trial starts. With several brackets, each of which starts one rung
+    higher than the one before, this is asynchronous Hyperband.
 
     Attributes:
-        epochs: Of a whole training.
-        factor: Of which one in so many goes on from a rung.
-        hyperband: Whether there is a bracket for every rung and one that is never left, or the first alone.
+        epochs: Number of epochs of a complete training.
+        reduction_factor: Number of trials in a rung for each one that is promoted.
+        hyperband: Whether there is one bracket for each rung and one without rungs, or the first only.
     """
 
     epochs: int
-    factor: int = 3
+    reduction_factor: int = 3
     hyperband: bool = False
-    resumes = True
+    promotes = True
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
-        """Epochs at which trials are left: a whole training's divided by the factor, again and again."""
+        """Epochs at which trials pause, in ascending order."""
         rungs, epoch = [], self.epochs
         while epoch > 1:
-            epoch = max(1, round(epoch / self.factor))
+            epoch = max(1, round(epoch / self.reduction_factor))
             rungs.append(epoch)
         return tuple(reversed(rungs))
 
-    def attributes(self, random: np.random.Generator) -> dict[str, int]:
-        """A bracket, drawn so that all are given about as many epochs."""
+    def new_trial_attrs(self, random: np.random.Generator) -> dict[str, int]:
+        """Draw a bracket so that all brackets train about the same number of epochs."""
         if not self.hyperband:
             return {}
-        brackets = len(self.rungs) + 1
-        weights = np.array([brackets / (s + 1) * self.factor**s for s in reversed(range(brackets))])
-        return {_BRACKET: int(random.choice(brackets, p=weights / weights.sum()))}
+        count = len(self.rungs) + 1
+        weights = np.array([count / (s + 1) * self.reduction_factor**s for s in reversed(range(count))])
+        return {_BRACKET: int(random.choice(count, p=weights / weights.sum()))}
 
-    def stops(self, trial: optuna.Trial) -> bool:
-        trials, told = finished_or_running(trial.study), _told(trial.study)
-        this = next((one for one in trials if one.number == trial.number), None)
-        if this is None:  # buried meanwhile
+    def should_stop(self, trial: optuna.Trial) -> bool:
+        trials, curves = finished_or_running(trial.study), _learning_curves(trial.study)
+        frozen = next((other for other in trials if other.number == trial.number), None)
+        if frozen is None:  # another worker has marked it as lost
             return True
-        epoch, bracket = this.last_step, _bracket(this)
+        epoch, bracket = frozen.last_step, _bracket(frozen)
         if epoch not in self.rungs[bracket:]:
             return False
-        return this.number not in self._best(trials, told, epoch, bracket, last=False)
+        return frozen not in self._promotable(trials, curves, epoch, bracket, last=False)
 
-    def promotes(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
-        trials, told = finished_or_running(study), _told(study)
-        for epoch in reversed(self.rungs):
-            for bracket in range(self.rungs.index(epoch) + 1):
-                for number in self._best(trials, told, epoch, bracket, last):
-                    trial = next(one for one in trials if one.number == number)
+    def trial_to_promote(self, study: optuna.Study, last: bool) -> FrozenTrial | None:
+        trials, curves = finished_or_running(study), _learning_curves(study)
+        for rung, epoch in reversed(list(enumerate(self.rungs))):
+            for bracket in range(rung + 1):
+                for trial in self._promotable(trials, curves, epoch, bracket, last):
                     if trial.state == TrialState.PRUNED and trial.last_step == epoch:
                         return trial
         return None
 
-    def _best(
-        self, trials: Sequence[FrozenTrial], told: _Told, epoch: int, bracket: int, last: bool
-    ) -> list[int]:
-        """Numbers of those that go on from a rung, the best first; the older of equals."""
-        there = [one for one in trials if _bracket(one) == bracket and epoch in told(one)]
-        ranked = sorted(there, key=lambda one: (-told(one)[epoch], one.number))
-        count = len(there) // self.factor
-        return [one.number for one in ranked[: max(1, count) if last else count]]
+    def _promotable(
+        self, trials: Sequence[FrozenTrial], curves: _Curves, epoch: int, bracket: int, last: bool
+    ) -> list[FrozenTrial]:
+        """Return the best trials of a rung, best first; of equals the older first."""
+        in_rung = [trial for trial in trials if _bracket(trial) == bracket and epoch in curves[trial.number]]
+        ranked = sorted(in_rung, key=lambda trial: (-curves[trial.number][epoch], trial.number))
+        count = len(in_rung) // self.reduction_factor
+        return ranked[: max(1, count) if last else count]
 
 
 DEFAULT_PRUNER = "none"
 PRUNERS: dict[str, Callable[[int], Pruner]] = {
-    "none": lambda _: Never(),
-    "median": Median,
-    "halving": Halving,
-    "hyperband": lambda epochs: Halving(epochs, hyperband=True),
+    "none": lambda _: Pruner(),
+    "median": MedianPruning,
+    "halving": SuccessiveHalving,
+    "hyperband": lambda epochs: SuccessiveHalving(epochs, hyperband=True),
 }
 
 
 def resumed_attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """Attributes of a trial that goes on from another."""
-    kept = [key for key in (_BRACKET, MICRO_BATCHES, "strategy", "proposed") if key in trial.user_attrs]
-    return {RESUMED_FROM: trial.number, **{key: trial.user_attrs[key] for key in kept}}
+    """Return the user attributes of a trial that resumes another one."""
+    inherited = [key for key in (_BRACKET, MICRO_BATCHES, "strategy", "proposed") if key in trial.user_attrs]
+    return {RESUMED_FROM: trial.number, **{key: trial.user_attrs[key] for key in inherited}}
 
 
-def _told(study: optuna.Study) -> _Told:
-    """Accuracies by epochs; what goes on has those of its forerunners before it has told them again."""
+def _learning_curves(study: optuna.Study) -> _Curves:
+    """Return accuracy by epoch for each trial number, with epochs of the trials that it was resumed from."""
     trials = study.get_trials(deepcopy=False)
-    older, numbered = lineage(trials), {trial.number: trial for trial in trials}
-
-    def told(trial: FrozenTrial) -> Mapping[int, float]:
-        before = (numbered[number].intermediate_values for number in older(trial) if number in numbered)
-        own = trial.intermediate_values
-        return ChainMap(own, *before) if RESUMED_FROM in trial.user_attrs else own
-
-    return told
+    earlier, own = lineage(trials), {trial.number: trial.intermediate_values for trial in trials}
+    return {
+        trial.number: ChainMap(*(own[number] for number in (trial.number, *earlier(trial)) if number in own))
+        for trial in trials
+    }
 
 
 def _bracket(trial: FrozenTrial) -> int:

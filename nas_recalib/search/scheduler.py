@@ -10,15 +10,14 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Feasible
 from nas_recalib.errors import StopSearch
 from nas_recalib.operators import BlockChoice
 from nas_recalib.search.pruning import Pruner, resumed_attributes
-from nas_recalib.search.samplers import Indices, StrategyInfo, StrategySampler
+from nas_recalib.search.samplers import StrategyInfo
+from nas_recalib.search.samplers.base import Indices, StrategySampler
 from nas_recalib.search.trial_writer import TrialSpec
 from nas_recalib.space import SearchSpace
-from nas_recalib.space_file import Position
 from nas_recalib.study.trials import (
     ARCHITECTURE_FAILURES,
     ATTEMPT,
@@ -40,49 +39,35 @@ from nas_recalib.study.trials import (
 )
 
 BASELINES = ("vanilla", "scconv", "psconv", "msar", "ab", "ab-plus")
+_PRUNER = 1  # makes the pruner's random draws differ from the sampler's
 
 
-def baselines(names: Sequence[str], space: SearchSpace, feasible: Feasible) -> dict[str, Indices]:
-    """Those that the space has and that are within the budget, by name."""
-    networks = {name: single_operator(space, name) for name in names}
-    indices = {name: space.indices_of(network) for name, network in networks.items() if network is not None}
-    return {name: one for name, one in indices.items() if feasible.allows(one)}
-
-
-def single_operator(space: SearchSpace, name: str) -> Architecture | None:
+def single_operator(space: SearchSpace, name: str) -> Indices | None:
     """Return the network that takes one operator at every block, or None where the space does not allow it.
 
     The operator has the arguments that the space gives it: where a space lists `msar(reduction=3)`, that is
     its network of `msar`. Where it lists several forms, the one without arguments is meant, else the first.
     """
     wanted = BlockChoice.parse(name)
-    found = [_form_of(wanted, position) for position in space.positions]
-    if None in found:
-        return None
-    return space.from_indices(tuple(index for index in found if index is not None))
-
-
-def _form_of(wanted: BlockChoice, position: Position) -> int | None:
-    """Return the index of the choice at a position that is made of the wanted operators, in any form."""
     names = (wanted.convolution.name, wanted.recalibration.name)
-    forms = [
-        index
-        for index, choice in enumerate(position.choices)
-        if (choice.convolution.name, choice.recalibration.name) == names
-    ]
-    plain = [index for index in forms if position.choices[index] == wanted]
-    return next(iter(plain or forms), None)
+    indices = []
+    for position in space.positions:
+        forms = [c for c in position.choices if (c.convolution.name, c.recalibration.name) == names]
+        if not forms:
+            return None
+        indices.append(position.choices.index(wanted if wanted in forms else forms[0]))
+    return space.indices_of(space.from_indices(tuple(indices)))
 
 
 @dataclass
 class ArchitectureStates:
-    """Follows a study.
+    """States of the architectures in a study: evaluated, in progress, requeued.
 
     Attributes:
-        space: Its space.
-        evaluated: Architectures that have been trained, or have failed for a reason of their own.
-        in_progress: Those that are being trained, or are to be gone on with.
-        requeued: Those of enqueued trials that have been withdrawn, the oldest first.
+        space: Search space of the study.
+        evaluated: Architectures that were trained or failed for good, with their trials.
+        in_progress: Architectures that are being trained or will be resumed, with their trials.
+        requeued: Architectures of enqueued trials that were withdrawn, the oldest first.
     """
 
     space: SearchSpace
@@ -92,49 +77,44 @@ class ArchitectureStates:
     _seen: set[int] = field(default_factory=set)
 
     @property
-    def all(self) -> Mapping[Indices, FrozenTrial]:
+    def excluded(self) -> Mapping[Indices, FrozenTrial]:
+        """Live view of the architectures that must not be proposed: evaluated or in progress."""
         return ChainMap(self.evaluated, self.in_progress)
 
-    def look(self, trials: Sequence[FrozenTrial]) -> None:
-        """Learns from all trials of a study what has ended since, and what is being trained."""
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Read all trials of the study, of finished ones those that are new."""
         self.in_progress.clear()
         for trial in to_resume(trials):
-            self.in_progress[self.indices(trial)] = trial
+            self.in_progress[self.space.params_to_indices(trial.params)] = trial
         for trial in trials:
             if trial.number not in self._seen and trial.state.is_finished():
                 self._seen.add(trial.number)
-                self._remember(trial)
+                self._add_finished(trial)
             elif trial.state == TrialState.RUNNING and trial.params.keys() == self.space.options().keys():
-                self.in_progress[self.indices(trial)] = trial
+                self.in_progress[self.space.params_to_indices(trial.params)] = trial
 
-    def add(self, trial: FrozenTrial) -> None:
-        """Counts a trial's architecture as known to this process, whatever came of it."""
-        self.evaluated[self.indices(trial)] = trial
+    def mark_evaluated(self, trial: FrozenTrial) -> None:
+        """Exclude the architecture of a trial from this process's proposals, whatever its state."""
+        self.evaluated[self.space.params_to_indices(trial.params)] = trial
 
-    def indices(self, trial: FrozenTrial) -> Indices:
-        return self.space.params_to_indices(trial.params)
-
-    def _remember(self, trial: FrozenTrial) -> None:
-        """Keeps what a trial says of its architecture; an interruption or a bug says nothing."""
-        of_its_own = failure_of(trial) in ARCHITECTURE_FAILURES and not will_resume(trial)
-        telling = trial.state in FINISHED or of_its_own
-        if telling and "architecture" in trial.user_attrs and CACHED_FROM not in trial.user_attrs:
-            self.add(trial)
+    def _add_finished(self, trial: FrozenTrial) -> None:
+        """Add a finished trial, unless it was interrupted or failed by a bug and may be proposed again."""
+        failed_for_good = failure_of(trial) in ARCHITECTURE_FAILURES and not will_resume(trial)
+        own_result = "architecture" in trial.user_attrs and CACHED_FROM not in trial.user_attrs
+        if own_result and (trial.state in FINISHED or failed_for_good):
+            self.mark_evaluated(trial)
         if failure_of(trial) == WITHDRAWN and ENQUEUED in trial.system_attrs:
-            self.requeued.append(self.indices(trial))
-
-
-_PRUNER = 1  # tells its draws from those of the sampler
+            self.requeued.append(self.space.params_to_indices(trial.params))
 
 
 class NextAction(Enum):
-    """Where a search stands that has nothing to propose.
+    """Next action of a worker when there is no new trial to propose.
 
     Attributes:
-        ENQUEUED: A trial waits in the study that someone enqueued.
-        WAIT: Others are at what is left to do.
-        REACHED: The study has what it was asked for.
-        EXHAUSTED: Every architecture within the budget has been tried.
+        ENQUEUED: Run a trial that a user enqueued.
+        WAIT: Wait for other workers.
+        REACHED: Stop, because the study has reached its target.
+        EXHAUSTED: Stop, because every architecture within the budget has been tried.
     """
 
     ENQUEUED = auto()
@@ -143,123 +123,122 @@ class NextAction(Enum):
     EXHAUSTED = auto()
 
 
+@dataclass
 class Scheduler:
-    """Chooses by what a study holds, so that any worker may ask at any time.
-
-    Args:
-        study: Which.
-        space: Its space.
-        feasible: What is within the budget.
-        info: The strategy.
-        pruner: Which trainings are left, and which of them go on.
-        seed: That every draw follows from, with a trial's number.
-        salt: Numbers of a worker's own, where several draw at once.
-        first: Names of the single-operator networks that come before anything is proposed.
+    """Scheduler that decides from the trials of the study alone, so that any worker may ask at any time.
 
     Attributes:
-        pruner: As given.
-        tried: What need not be trained again.
+        study: Study to schedule trials for.
+        space: Search space of the study.
+        feasible: Architectures within the budget.
+        strategy: Search strategy that proposes architectures.
+        pruner: Pruner that pauses and promotes trials.
+        seed: Seed of all draws, combined with the number of the trial.
+        salt: Further numbers for the seed, different for each worker.
+        baselines: Names of the single-operator networks to train before anything is proposed.
+        architectures: States of the architectures in the study.
     """
 
-    def __init__(
-        self,
-        study: optuna.Study,
-        space: SearchSpace,
-        feasible: Feasible,
-        info: StrategyInfo,
-        pruner: Pruner,
-        seed: int,
-        salt: Sequence[int],
-        first: Sequence[str],
-    ) -> None:
-        self.pruner = pruner
-        self.tried = ArchitectureStates(space)
-        self._study = study
-        self._space = space
-        self._entropy = (seed, *salt)
-        self._sampler = StrategySampler(info.make(), space, feasible, self.tried.all, seed, salt)
-        self._baselines = {indices: name for name, indices in baselines(first, space, feasible).items()}
-        study.sampler = self._sampler
+    study: optuna.Study
+    space: SearchSpace
+    feasible: Feasible
+    strategy: StrategyInfo
+    pruner: Pruner
+    seed: int
+    salt: Sequence[int]
+    baselines: Sequence[str]
 
-    def next(self, trials: Sequence[FrozenTrial], target: int) -> TrialSpec | NextAction:
-        """What was broken off, rises from a rung, waits or did so in vain, a baseline, or a proposal.
+    def __post_init__(self) -> None:
+        self.architectures = ArchitectureStates(self.space)
+        excluded = self.architectures.excluded
+        self._sampler = StrategySampler(
+            self.strategy.make(), self.space, self.feasible, excluded, self.seed, self.salt
+        )
+        self.study.sampler = self._sampler
+        networks = {single_operator(self.space, name): name for name in self.baselines}
+        self._baselines = {
+            indices: name for indices, name in networks.items() if indices and self.feasible.allows(indices)
+        }
+
+    def next_action(self, trials: Sequence[FrozenTrial], target: int) -> TrialSpec | NextAction:
+        """Return the next trial to write, or what else to do.
+
+        In this order: resume an interrupted training, promote a paused one, run an enqueued trial, requeue a
+        withdrawn one, train a baseline, train a proposal of the strategy.
 
         Args:
-            trials: All of the study.
-            target: Architectures that it is to have trained.
+            trials: All trials of the study.
+            target: Number of trained architectures that the study is to end with.
 
         Raises:
-            StopSearch: If all that is within the budget failed.
+            StopSearch: If every architecture within the budget failed.
         """
-        self.tried.look(trials)
+        self.architectures.update(trials)
         first = first_trial_of(trials)
-        ended = {first(one) for one in finished_of(trials)}
-        enough = len(ended - warm_started(trials)) >= target
-        for left in to_resume(trials):
-            if not enough or first(left) in ended:
-                return self._again(left, trials)
+        finished = {first(trial) for trial in finished_of(trials)}
+        enough = len(finished - warm_started(trials)) >= target
+        for interrupted in to_resume(trials):
+            if not enough or first(interrupted) in finished:
+                return self._retry(interrupted, trials)
         states = {trial.state for trial in trials}
         full = len(started(trials)) >= target
-        waits = TrialState.WAITING in states and not full
-        exhausted = not full and not waits and self._sampler.exhausted()
+        enqueued = TrialState.WAITING in states and not full
+        exhausted = not full and not enqueued and self._sampler.exhausted()
         busy = TrialState.RUNNING in states
-        rising = self.pruner.promotes(self._study, last=enough or (exhausted and not busy))
-        if rising is not None:
-            return self._resume(rising, trials, {})
+        paused = self.pruner.trial_to_promote(self.study, last=enough or (exhausted and not busy))
+        if paused is not None:
+            return self._resume(paused, trials, {})
         if enough:
-            rises = any(one.state == TrialState.RUNNING and first(one) in ended for one in trials)
-            return NextAction.WAIT if rises else NextAction.REACHED
-        if waits:
+            promoted = any(t.state == TrialState.RUNNING and first(t) in finished for t in trials)
+            return NextAction.WAIT if promoted else NextAction.REACHED
+        if enqueued:
             return NextAction.ENQUEUED
         if full or (exhausted and busy):
             return NextAction.WAIT
-        if exhausted and not finished_of(trials):
+        if exhausted and not finished:
             raise StopSearch("every architecture within the budget failed")
-        return NextAction.EXHAUSTED if exhausted else self._new(trials)
+        return NextAction.EXHAUSTED if exhausted else self._new_trial(number=len(trials))
 
     def baselines_left(self, trials: Sequence[FrozenTrial]) -> int:
-        """Return how many single-operator networks are neither trained nor in progress."""
-        self.tried.look(trials)
-        return sum(indices not in self.tried.all for indices in self._baselines)
+        """Return how many single-operator networks are neither evaluated nor in progress."""
+        self.architectures.update(trials)
+        return sum(indices not in self.architectures.excluded for indices in self._baselines)
 
-    def enqueued_spec(self, indices: Indices) -> TrialSpec:
-        """What someone else chose."""
-        return TrialSpec(indices, self._baseline(indices))
+    def spec_of(self, indices: Indices) -> TrialSpec:
+        """Return the spec of an architecture that the strategy did not propose."""
+        return TrialSpec(indices, self._baseline_attrs(indices))
 
-    def _new(self, trials: Sequence[FrozenTrial]) -> TrialSpec:
-        for indices in (*self.tried.requeued, *self._baselines):
-            if indices not in self.tried.all:
-                return self.enqueued_spec(indices)
-        number = len(trials)
-        proposal = self._sampler.propose(self._study, number)
-        told = (
-            {}
-            if proposal.proposed is None
-            else {"proposed": str(self._space.from_indices(proposal.proposed))}
-        )
-        bracket = self.pruner.attributes(np.random.default_rng((*self._entropy, number, _PRUNER)))
-        return TrialSpec(
-            proposal.indices, {**told, **bracket, **self._baseline(proposal.indices)}, proposal.kept
-        )
+    def _new_trial(self, number: int) -> TrialSpec:
+        for indices in (*self.architectures.requeued, *self._baselines):
+            if indices not in self.architectures.excluded:
+                return self.spec_of(indices)
+        proposal = self._sampler.propose(self.study, number)
+        attrs: dict[str, Any] = {}
+        if proposal.proposed is not None:
+            attrs["proposed"] = str(self.space.from_indices(proposal.proposed))
+        attrs |= self.pruner.new_trial_attrs(np.random.default_rng((self.seed, *self.salt, number, _PRUNER)))
+        attrs |= self._baseline_attrs(proposal.indices)
+        return TrialSpec(proposal.indices, attrs, proposal.system_attrs)
 
-    def _again(self, left: FrozenTrial, trials: Sequence[FrozenTrial]) -> TrialSpec:
-        """What was broken off."""
-        kind, attempt = left.user_attrs[FAILURE], left.user_attrs.get(ATTEMPT, 1)
-        attributes = {ATTEMPT: attempt + 1} if kind == "lost" else {ATTEMPT: attempt} if attempt > 1 else {}
-        return self._resume(
-            left, trials, {**attributes, **({MICRO_BATCHES: 2} if kind == "out-of-memory" else {})}
-        )
+    def _retry(self, interrupted: FrozenTrial, trials: Sequence[FrozenTrial]) -> TrialSpec:
+        """Return the spec that resumes an interrupted, lost or out-of-memory trial."""
+        kind, attempt = interrupted.user_attrs[FAILURE], interrupted.user_attrs.get(ATTEMPT, 1)
+        attempt += kind == "lost"
+        attrs = {ATTEMPT: attempt} if attempt > 1 else {}
+        if kind == "out-of-memory":
+            attrs[MICRO_BATCHES] = 2
+        return self._resume(interrupted, trials, attrs)
 
     def _resume(
-        self, left: FrozenTrial, trials: Sequence[FrozenTrial], attributes: dict[str, Any]
+        self, trial: FrozenTrial, trials: Sequence[FrozenTrial], attrs: Mapping[str, Any]
     ) -> TrialSpec:
-        indices = self._space.params_to_indices(left.params)
+        indices = self.space.params_to_indices(trial.params)
         return TrialSpec(
             indices,
-            {**resumed_attributes(left), **self._baseline(indices), **attributes},
-            after=(left.number, *lineage(trials)(left)),
-            told=len(curve_of(left)),
+            {**resumed_attributes(trial), **self._baseline_attrs(indices), **attrs},
+            resumed_from=(trial.number, *lineage(trials)(trial)),
+            reported_epochs=len(curve_of(trial)),
         )
 
-    def _baseline(self, indices: Indices) -> dict[str, Any]:
+    def _baseline_attrs(self, indices: Indices) -> dict[str, str]:
         return {"baseline": self._baselines[indices]} if indices in self._baselines else {}

@@ -1,4 +1,4 @@
-"""The search loop's decisions: which trial runs next, and what is written when it ends."""
+"""Search on a study: hands out trainings, takes their results, and recovers trials whose workers died."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,14 +20,7 @@ from nas_recalib.search.progress import Observer
 from nas_recalib.search.pruning import PRUNERS
 from nas_recalib.search.samplers import STRATEGIES, StrategyInfo
 from nas_recalib.search.scheduler import BASELINES, NextAction, Scheduler
-from nas_recalib.search.trial_writer import (
-    Running,
-    TrialSpec,
-    TrialWriter,
-    lost_conflict,
-    may_train,
-    reenqueued,
-)
+from nas_recalib.search.trial_writer import TrialSpec, TrialWriter, lost_conflict, may_train, reenqueued
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import RETRIES
 from nas_recalib.study.trials import (
@@ -46,56 +39,51 @@ _FAILURES_IN_A_ROW = 10
 
 
 @dataclass
-class FailureLimit:
-    """Failures since a training ended well."""
+class RunningTrial:
+    """A trial that this process is training.
 
-    _failures: list[Failure] = field(default_factory=list)
+    Attributes:
+        trial: Trial in the study.
+        job: Job that was handed out.
+        reported_epochs: Number of epochs that the trials it was resumed from have reported.
+        curve: Accuracies that have been reported.
+        seconds: Seconds of training so far.
+    """
 
-    def add(self, failure: Failure) -> None:
-        """Counts one.
-
-        Raises:
-            StopSearch: After too many in a row; of errors of the program the first is shown in full.
-        """
-        self._failures.append(failure)
-        errors = self._failures[-_ERRORS_IN_A_ROW:]
-        if len(errors) == _ERRORS_IN_A_ROW and all(one.kind == "error" for one in errors):
-            told = f"{len(errors)} trials in a row ended in an error; the first"
-            raise StopSearch(f"{told}:\n{errors[0].details}")
-        if len(self._failures) >= _FAILURES_IN_A_ROW:
-            raise StopSearch(f"{len(self._failures)} trials in a row failed, the last: {failure.message}")
-
-    def clear(self) -> None:
-        """Begins anew."""
-        self._failures.clear()
+    trial: optuna.Trial
+    job: Job
+    reported_epochs: int
+    curve: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 @dataclass
 class Search:
-    """A search on an opened study, by one of the workers that it may have.
+    """A search on a study by one worker, of which there may be many.
 
-    `next` hands out trainings, `report` takes their epochs, and `end`, `fail` or `lose` what they come to;
-    where and how many at once they are trained is not its concern.
+    An engine calls `next_job` for a training and `report` after each of its epochs, and then one of `finish`,
+    `fail` and `mark_lost`. Where trainings run, and how many at once, is up to the engine.
 
     Attributes:
-        study: Where everything is kept.
-        space: What may be chosen.
-        feasible: What is within the budget.
-        proxy: How an architecture is trained.
-        strategy: Name of the strategy.
+        study: Study that holds all results.
+        space: Search space.
+        feasible: Architectures within the budget.
+        proxy: Proxy that trains an architecture.
+        strategy: Name of the search strategy.
         pruner: Name of the pruner.
-        common_attrs: Attributes that every trial carries (fidelity, device, versions).
-        checkpoints: Where trainings are kept that are going on, or were left at a rung.
-        worker: Names this process among those that write to the study.
-        shared: Whether there may be others.
-        heartbeat: Finds trials whose workers have died.
-        retries: How often a training is gone on with after its worker died.
+        seed: Seed of all draws of the strategy and the pruner.
+        common_attrs: User attributes written to every trial (fidelity, device, versions).
+        checkpoints: Checkpoints of running and paused trials.
+        worker: Name of this process among those that write to the study.
+        shared: Whether other processes may write to the study.
+        heartbeat: Heartbeat of this worker's trials, which also finds the stale trials of others.
+        retries: Number of times that a training is resumed after its worker died.
         objectives: Names of the study's objectives: accuracy, then costs.
-        strategies: The strategies that there are.
-        first: Names of the single-operator networks that come before anything is proposed.
-        scheduler: What comes next.
-        done: Whether nothing is left to hand out, now or later.
-        reached: Whether the study then has what it was asked for.
+        strategies: Search strategies by name.
+        first: Names of the single-operator networks to train before anything is proposed.
+        scheduler: Scheduler that decides which trial runs next.
+        done: Whether this worker has nothing more to train, now or later.
+        reached: Whether the study has reached its target; valid when `done`.
     """
 
     study: optuna.Study
@@ -104,6 +92,7 @@ class Search:
     proxy: Proxy
     strategy: str
     pruner: str
+    seed: int
     common_attrs: dict[str, Any]
     checkpoints: Checkpoints
     worker: str
@@ -121,25 +110,21 @@ class Search:
             study=self.study,
             space=self.space,
             feasible=self.feasible,
-            info=self.strategies[self.strategy],
+            strategy=self.strategies[self.strategy],
             pruner=PRUNERS[self.pruner](self.proxy.epochs),
-            seed=self.proxy.seed,
+            seed=self.seed,
             salt=(crc32(self.worker.encode()),) if self.shared else (),
-            first=self.first,
+            baselines=self.first,
         )
-        common_attrs = {
-            "strategy": self.strategy,
-            "seed": self.proxy.seed,
-            "worker": self.worker,
-            **self.common_attrs,
-        }
+        own_attrs = {"strategy": self.strategy, "seed": self.seed, "worker": self.worker}
+        common_attrs = {**own_attrs, **self.common_attrs}
         self._writer = TrialWriter(self.study, self.space, self.feasible, common_attrs, self.objectives)
-        self._running: dict[int, Running] = {}
-        self._failure_limit = FailureLimit()
+        self._running: dict[int, RunningTrial] = {}
+        self._failures: list[Failure] = []  # since the last training that succeeded
 
     @property
     def epochs(self) -> int:
-        """Of a whole training."""
+        """Number of epochs of a complete training."""
         return self.proxy.epochs
 
     def baselines_left(self) -> int:
@@ -147,45 +132,46 @@ class Search:
         return self.scheduler.baselines_left(self._trials())
 
     def begin(self, target: int, observer: Observer) -> None:
-        """Says how many trained architectures the study is to end with, and who is told of what happens."""
-        self._goal, self._observer = target, observer
+        """Set the number of trained architectures that the study is to end with, and the observer."""
+        self._target, self._observer = target, observer
         self.done = self.reached = False
-        self._seen = {trial.number for trial in self._trials() if trial.state.is_finished()}
+        self._observed = {trial.number for trial in self._trials() if trial.state.is_finished()}
 
-    def next(self) -> Job | None:
-        """What is to be trained; None if there is nothing just now, or nothing more (then it is `done`).
+    def next_job(self) -> Job | None:
+        """Return the next training, or None if there is nothing to train now or, when `done`, ever.
 
         Raises:
-            StopSearch: If all that is within the budget failed.
+            StopSearch: If every architecture within the budget failed, or an enqueued trial cannot be run.
         """
         while True:
-            trials = self._look()
-            spec = self.scheduler.next(trials, self._goal)
-            if isinstance(spec, TrialSpec):
-                if job := self._take(self._writer.begin(spec), spec):
+            action = self.scheduler.next_action(self._refresh(), self._target)
+            if isinstance(action, TrialSpec):
+                if job := self._start(self._writer.create(action), action):
                     return job
-            elif spec == NextAction.ENQUEUED:
-                with suppress(UpdateFinishedTrialError):  # buried by who thought this worker dead
-                    if job := self._take_enqueued():
+            elif action == NextAction.ENQUEUED:
+                with suppress(UpdateFinishedTrialError):  # another worker has marked it as lost
+                    if job := self._start_enqueued():
                         return job
             else:
-                self.done = spec != NextAction.WAIT and not self._running
-                self.reached = spec == NextAction.REACHED
+                self.done = action != NextAction.WAIT and not self._running
+                self.reached = action == NextAction.REACHED
                 return None
 
     def report(self, number: int, step: Step) -> bool:
-        """Takes an epoch of a training.
+        """Write the result of an epoch.
+
+        Args:
+            number: Number of the trial.
+            step: Result of the epoch.
 
         Returns:
-            Whether the training is to be ended there.
+            Whether the training must stop: it was pruned or paused, or another worker has marked it as lost.
         """
         running = self._running[number]
         epoch = step.epoch
         try:
             self._writer.report(running.trial, epoch, [*running.curve, epoch.accuracy])
         except UpdateFinishedTrialError:
-            running.taken = True
-        if running.taken:
             return True
         running.curve.append(epoch.accuracy)
         running.seconds = step.seconds
@@ -193,155 +179,167 @@ class Search:
             self._observer.epoch(number, epoch)
         if "baseline" in running.trial.user_attrs or epoch.number == self.proxy.epochs:
             return False
-        return epoch.number > running.known and self.scheduler.pruner.stops(running.trial)
+        return epoch.number > running.reported_epochs and self.scheduler.pruner.should_stop(running.trial)
 
-    def end(self, number: int, common_attrs: Mapping[str, Any] | None = None) -> None:
-        """Takes it that a training has ended after the epoch reported last.
+    def finish(self, number: int, attrs: Mapping[str, Any] | None = None) -> None:
+        """Write that a training has ended after the epoch reported last.
 
         Args:
-            number: Of its trial.
-            common_attrs: Attributes of where it was trained, such as the device.
+            number: Number of the trial.
+            attrs: User attributes that depend on where it ran, such as the device.
         """
-        running = self._let_go(number)
-        whole = len(running.curve) == self.proxy.epochs
+        running = self._release(number)
+        complete = len(running.curve) == self.proxy.epochs
         try:
-            for key, value in {"seconds": round(running.seconds, 2), **(common_attrs or {})}.items():
+            for key, value in {"seconds": round(running.seconds, 2), **(attrs or {})}.items():
                 if running.trial.user_attrs.get(key) != value:
                     running.trial.set_user_attr(key, value)
-            state = TrialState.COMPLETE if whole else TrialState.PRUNED
-            ended = self._writer.end(running.trial, state, running.curve[-1])
-        except UpdateFinishedTrialError:  # another goes on with it
+            state = TrialState.COMPLETE if complete else TrialState.PRUNED
+            finished = self._writer.finish(running.trial, state, running.curve[-1])
+        except UpdateFinishedTrialError:  # another worker has marked it as lost and resumes it
             return
-        stays = not whole and self.scheduler.pruner.resumes
-        self._drop_checkpoints(*running.job.after, *(() if stays else (number,)))
-        self._failure_limit.clear()
-        self._tell(ended)
+        paused = not complete and self.scheduler.pruner.promotes
+        self._drop_checkpoints(*running.job.resumed_from, *(() if paused else (number,)))
+        self._failures.clear()
+        self._notify(finished)
 
     def fail(self, number: int, failure: Failure) -> None:
-        """Takes it that a training cannot go on.
+        """Write that a training has failed.
+
+        Args:
+            number: Number of the trial.
+            failure: Kind of the failure, and its message.
 
         Raises:
-            StopSearch: If its checkpoint cannot be kept, which is no fault of its own, or after too many
-                failures in a row.
+            StopSearch: If a checkpoint cannot be written, or too many trainings in a row have failed.
         """
-        running = self._let_go(number)
-        if failure.kind == "checkpoint":
-            self._fail(running.trial._trial_id, Failure("interrupted", failure.message))
+        trial_id = self._release(number).trial._trial_id
+        if failure.kind == "checkpoint":  # says nothing of the architecture, which is to be resumed
+            self._fail(trial_id, Failure("interrupted", failure.message))
             raise StopSearch(failure.message)
-        self._count_failure(running.trial._trial_id, failure)
+        self._fail_and_count(trial_id, failure)
 
-    def lose(self, number: int, message: str) -> None:
-        """Takes it that what a training ran on has died; it is gone on with, unless that was so too often."""
-        identity = self._let_go(number).trial._trial_id
-        self._mark_lost(self.study._storage.get_trial(identity), message)
+    def mark_lost(self, number: int, message: str) -> None:
+        """Mark a trial whose process died as lost, so that it is resumed unless that happened too often."""
+        trial_id = self._release(number).trial._trial_id
+        self._mark_stale(self.study._storage.get_trial(trial_id), message)
 
     def requeue_running(self) -> None:
-        """Has others, or this one later, go on with everything that is being trained."""
+        """Interrupt all running trials, so that any worker can resume them."""
         for number in list(self._running):
-            self._fail(self._let_go(number).trial._trial_id, Failure("interrupted", "interrupted"))
+            self._fail(self._release(number).trial._trial_id, Failure("interrupted", "interrupted"))
 
-    def _take(self, trial: optuna.Trial, spec: TrialSpec, waited: bool = False) -> Job | None:
-        """Makes a trial that has been written this worker's, unless another was first."""
-        self.heartbeat.hold(trial._trial_id)
-        if (self.shared or waited) and not may_train(trial.number, self._trials(), self._goal):
-            self.heartbeat.let_go(trial._trial_id)
+    def _start(self, trial: optuna.Trial, spec: TrialSpec, enqueued: bool = False) -> Job | None:
+        """Start a trial that has been written, or withdraw it if another worker was first."""
+        self.heartbeat.keep_alive(trial._trial_id)
+        if (self.shared or enqueued) and not may_train(trial.number, self._trials(), self._target):
+            self.heartbeat.release(trial._trial_id)
             self._fail(trial._trial_id, Failure(WITHDRAWN, "another worker was first"))
             return None
         architecture = self.space.from_indices(spec.indices)
-        job = Job(trial.number, architecture, spec.after, spec.attributes.get(MICRO_BATCHES, 1))
-        self._running[trial.number] = Running(trial, job, spec.told)
+        job = Job(trial.number, architecture, spec.resumed_from, spec.user_attrs.get(MICRO_BATCHES, 1))
+        self._running[trial.number] = RunningTrial(trial, job, spec.reported_epochs)
         self._observer.started(trial.number, architecture)
         return job
 
-    def _take_enqueued(self) -> Job | None:
-        """A trial that someone enqueued by hand."""
-        identity = self.study._pop_waiting_trial_id()
-        if identity is None:  # another was faster
+    def _start_enqueued(self) -> Job | None:
+        """Start a trial that a user enqueued, answer it from cache, or refuse it."""
+        trial_id = self.study._pop_waiting_trial_id()
+        if trial_id is None:  # another worker was faster
             return None
         try:
-            trial = self._writer.read(identity)
-        except ValueError as error:  # a choice that the space does not have
-            self._fail(identity, Failure("error", str(error)))
-            raise StopSearch(f"a waiting trial cannot be run and was dropped: {error}") from error
-        spec = self.scheduler.enqueued_spec(self.space.params_to_indices(trial.params))
-        if known := self.scheduler.tried.evaluated.get(spec.indices):
-            self._writer.replay(trial, known)
+            trial = self._writer.read_enqueued(trial_id)
+        except ValueError as error:
+            self._fail(trial_id, Failure("error", str(error)))
+            raise StopSearch(f"an enqueued trial cannot be run and was marked as failed: {error}") from error
+        spec = self.scheduler.spec_of(self.space.params_to_indices(trial.params))
+        if evaluated := self.scheduler.architectures.evaluated.get(spec.indices):
+            self._writer.answer_from_cache(trial, evaluated)
             return None
-        if refusal := self._writer.refusal(spec):  # before it looks like one that is to be gone on with
-            self._count_failure(trial._trial_id, refusal)
+        if failure := self._writer.over_budget(spec.indices):  # before its attributes make it resumable
+            self._fail_and_count(trial._trial_id, failure)
             return None
-        self._writer.describe(trial, spec)
-        return self._take(trial, spec, waited=True)
+        self._writer.write_user_attrs(trial, spec)
+        return self._start(trial, spec, enqueued=True)
 
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
-    def _look(self) -> list[FrozenTrial]:
-        """Reads the study, and buries the dead."""
+    def _refresh(self) -> list[FrozenTrial]:
+        """Read all trials, mark stale ones as lost, and notify the observer of those that have finished."""
         trials = self._trials()
-        strange = [one for one in trials if one.number not in self._running]
-        running = [one for one in strange if one.state == TrialState.RUNNING]
-        orphans = [one for one in running if one.user_attrs.get("worker") == self.worker]
-        dead = self.heartbeat.dead([one for one in running if one.user_attrs.get("worker") != self.worker])
-        for trial in orphans:  # written by a call that broke off before it said so
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        other = [trial for trial in running if trial.number not in self._running]
+        unclaimed = [trial for trial in other if trial.user_attrs.get("worker") == self.worker]
+        foreign = [trial for trial in other if trial.user_attrs.get("worker") != self.worker]
+        stale = self.heartbeat.stale_trials(foreign)
+        for trial in unclaimed:  # written by a storage call of this worker that did not return
             self._fail(trial._trial_id, Failure(WITHDRAWN, "written twice"))
-        for trial in dead:
-            self._mark_lost(trial, "its worker died")
-        if orphans or dead:
+        for trial in stale:
+            self._mark_stale(trial, "its worker died")
+        if unclaimed or stale:
             trials = self._trials()
         for trial in trials:
             if trial.state.is_finished():
-                self._tell(trial)
+                self._notify(trial)
         return trials
 
-    def _tell(self, trial: FrozenTrial) -> None:
-        """Tells the observer, once of each, of what has ended, whoever trained it."""
-        if trial.number not in self._seen:
-            self._seen.add(trial.number)
+    def _notify(self, trial: FrozenTrial) -> None:
+        """Notify the observer once of each finished trial, of any worker."""
+        if trial.number not in self._observed:
+            self._observed.add(trial.number)
             if failure_of(trial) != WITHDRAWN and CACHED_FROM not in trial.user_attrs:
                 self._observer.ended(trial)
 
-    def _mark_lost(self, trial: FrozenTrial, message: str) -> None:
-        """Marks a trial whose worker died."""
+    def _mark_stale(self, trial: FrozenTrial, message: str) -> None:
+        """Mark a trial whose worker died as lost, withdrawn or abandoned."""
         attempts = trial.user_attrs.get(ATTEMPT, 1)
-        if wish := reenqueued(trial):
-            self.study.add_trial(wish)  # first, as this may break off in between; twice does no harm
+        if waiting := reenqueued(trial):
+            self.study.add_trial(waiting)  # first, since this worker may die too; a second copy does no harm
             self._fail(trial._trial_id, Failure("lost", message))
-        elif lost_conflict(trial, self._trials(), self._goal):
+        elif lost_conflict(trial, self._trials(), self._target):
             self._fail(trial._trial_id, Failure(WITHDRAWN, f"{message}, and another was first"))
         elif attempts <= self.retries:
             self._fail(trial._trial_id, Failure("lost", message))
         else:
-            self._count_failure(trial._trial_id, Failure("abandoned", f"{message}, {attempts} times"))
+            self._fail_and_count(trial._trial_id, Failure("abandoned", f"{message}, {attempts} times"))
 
-    def _fail(self, identity: int, failure: Failure) -> FrozenTrial | None:
-        """Writes a failure down, unless another worker was faster to bury the trial."""
+    def _fail(self, trial_id: int, failure: Failure) -> FrozenTrial | None:
+        """Write a failure, unless another worker has already marked the trial as lost."""
         try:
-            ended = self._writer.fail(identity, failure)
+            failed = self._writer.fail(trial_id, failure)
         except UpdateFinishedTrialError:
             return None
-        self._tell(ended)
-        return ended
+        self._notify(failed)
+        return failed
 
-    def _count_failure(self, identity: int, failure: Failure) -> None:
-        """A failure that counts.
+    def _fail_and_count(self, trial_id: int, failure: Failure) -> None:
+        """Write a failure that counts towards the failure limit unless the trial will be resumed.
 
         Raises:
-            StopSearch: After too many in a row.
+            StopSearch: If too many trainings in a row have failed; for program errors the message has the
+                first traceback.
         """
-        ended = self._fail(identity, failure)
-        if ended is None or will_resume(ended):
+        failed = self._fail(trial_id, failure)
+        if failed is None or will_resume(failed):
             return
-        self.scheduler.tried.add(ended)  # not again in this run, even if a bug did it
-        self._drop_checkpoints(ended.number, *lineage(self._trials())(ended))
-        self._failure_limit.add(failure)
+        self.scheduler.architectures.mark_evaluated(failed)  # even if a bug is to blame
+        self._drop_checkpoints(failed.number, *lineage(self._trials())(failed))
+        self._failures.append(failure)
+        errors = self._failures[-_ERRORS_IN_A_ROW:]
+        if len(errors) == _ERRORS_IN_A_ROW and all(error.kind == "error" for error in errors):
+            raise StopSearch(
+                f"{len(errors)} trials in a row ended in an error; the first:\n{errors[0].details}"
+            )
+        if len(self._failures) >= _FAILURES_IN_A_ROW:
+            raise StopSearch(f"{len(self._failures)} trials in a row failed, the last: {failure.message}")
 
-    def _let_go(self, number: int) -> Running:
+    def _release(self, number: int) -> RunningTrial:
         running = self._running.pop(number)
-        self.heartbeat.let_go(running.trial._trial_id)
+        self.heartbeat.release(running.trial._trial_id)
         return running
 
     def _drop_checkpoints(self, *numbers: int) -> None:
         for number in numbers:
-            with suppress(InputError):  # what stays is of no use, and of no harm
+            with suppress(InputError):  # a checkpoint that stays does no harm
                 self.checkpoints.drop(number)

@@ -94,6 +94,7 @@ def prepared(
                 proxy=built.proxy,
                 strategy=config.strategy,
                 pruner=config.pruner,
+                seed=config.seed,
                 common_attrs={
                     "fidelity": config.fidelity.as_dict(),
                     "device": trains.with_threads(config.threads),

@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.costs import Feasible, format_exactly
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.proxy.train import Epoch
-from nas_recalib.search.job import Job
-from nas_recalib.search.samplers import Indices
-from nas_recalib.search.samplers.base import distributions
+from nas_recalib.search.samplers.base import Indices, distributions
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import (
     ARCHITECTURE_FAILURES,
@@ -35,39 +31,54 @@ from nas_recalib.study.trials import (
     will_resume,
 )
 
+_CACHED_ATTRS = ("architecture", *COST_ATTRIBUTES.values(), CURVE, "fidelity", "seed", FAILURE, "message")
 
-def may_train(number: int, trials: Sequence[FrozenTrial], target: int) -> bool:
-    """Whether a trial that has just been written may be trained.
+
+def may_train(trial_number: int, trials: Sequence[FrozenTrial], target: int) -> bool:
+    """Whether a trial that has just been written may be trained, or must be withdrawn as a duplicate.
+
+    All workers come to the same answer from the numbers of the trials, without talking to each other.
 
     Args:
-        number: Its.
-        trials: All of the study, read after it was written.
-        target: Trainings that the study is to end with.
+        trial_number: Number of the trial that was just written.
+        trials: All trials of the study, read after that one was written.
+        target: Number of trained architectures that the study is to end with.
     """
-    this = next(trial for trial in trials if trial.number == number)
-    serious = [trial for trial in trials if failure_of(trial) != WITHDRAWN]
-    before = [trial for trial in serious if trial.number < number]
+    this = next(trial for trial in trials if trial.number == trial_number)
+    others = [trial for trial in trials if failure_of(trial) != WITHDRAWN]
+    older = [trial for trial in others if trial.number < trial_number]
     if RESUMED_FROM in this.user_attrs:
-        return all(trial.user_attrs.get(RESUMED_FROM) != this.user_attrs[RESUMED_FROM] for trial in before)
-    waited = ENQUEUED in this.system_attrs  # so that younger ones may have been there first
+        return all(trial.user_attrs.get(RESUMED_FROM) != this.user_attrs[RESUMED_FROM] for trial in older)
+    enqueued = ENQUEUED in this.system_attrs  # so that younger trials may have started before it
     first = first_trial_of(trials)
-    rivals = [trial for trial in serious if first(trial) < number or (waited and trial.number > number)]
-    due = {trial.number for trial in to_resume(trials)}
-    if any(trial.params == this.params and (trial.number in due or _claims(trial)) for trial in rivals):
-        return False
-    waiting = 0 if waited else sum(trial.state == TrialState.WAITING for trial in before)
-    return len(started(before)) + waiting < target
+    resumable = {trial.number for trial in to_resume(trials)}
+    for trial in others:
+        if trial.params != this.params:
+            continue
+        started_before = first(trial) < trial_number or (enqueued and trial.number > trial_number)
+        failed_for_good = failure_of(trial) in ARCHITECTURE_FAILURES and not will_resume(trial)
+        counts = trial.state != TrialState.FAIL or failed_for_good or trial.number in resumable
+        if started_before and counts:
+            return False
+    waiting = 0 if enqueued else sum(trial.state == TrialState.WAITING for trial in older)
+    return len(started(older)) + waiting < target
 
 
 def lost_conflict(trial: FrozenTrial, trials: Sequence[FrozenTrial], target: int) -> bool:
-    """Whether a trial whose worker died does not stand, which that worker had no time to say."""
-    if trial.user_attrs.get(FAILURE) == WITHDRAWN or CACHED_FROM in trial.user_attrs:  # it got no further
-        return True
+    """Whether a stale trial is a duplicate that its worker died before withdrawing.
+
+    Args:
+        trial: Stale trial.
+        trials: All trials of the study.
+        target: Number of trained architectures that the study is to end with.
+    """
+    if trial.user_attrs.get(FAILURE) == WITHDRAWN or CACHED_FROM in trial.user_attrs:
+        return True  # its worker died after writing the reason and before ending the trial
     return not curve_of(trial) and not may_train(trial.number, trials, target)
 
 
 def reenqueued(trial: FrozenTrial) -> FrozenTrial | None:
-    """As somebody enqueued it, a trial whose worker died before it described it."""
+    """Return a waiting copy of an enqueued trial, or None if its worker died after it had described it."""
     if "architecture" in trial.user_attrs or ENQUEUED not in trial.system_attrs:
         return None
     return create_trial(
@@ -77,73 +88,35 @@ def reenqueued(trial: FrozenTrial) -> FrozenTrial | None:
     )
 
 
-def _claims(trial: FrozenTrial) -> bool:
-    return trial.state != TrialState.FAIL or (
-        failure_of(trial) in ARCHITECTURE_FAILURES and not will_resume(trial)
-    )
-
-
-_ANSWERED = (  # attributes that a replayed trial takes over
-    "architecture",
-    *COST_ATTRIBUTES.values(),
-    CURVE,
-    "fidelity",
-    "seed",
-    FAILURE,
-    "message",
-)
-
-
 @dataclass(frozen=True)
 class TrialSpec:
-    """A trial that is to be.
+    """A trial that has not been written yet.
 
     Attributes:
-        indices: Its architecture.
-        attributes: The user's kind.
-        kept: The system's kind.
-        after: Numbers of the trials whose training it goes on with, the last first.
-        told: Epochs that those have reported.
+        indices: Architecture to train.
+        user_attrs: User attributes to store with the trial.
+        system_attrs: System attributes to store with the trial.
+        resumed_from: Numbers of the trials whose training it continues, the latest first.
+        reported_epochs: Number of epochs that those trials have reported.
     """
 
     indices: Indices
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    kept: Mapping[str, Any] = field(default_factory=dict)
-    after: tuple[int, ...] = ()
-    told: int = 0
-
-
-@dataclass
-class Running:
-    """A trial that is being trained by this process.
-
-    Attributes:
-        trial: Itself.
-        job: As it was handed out.
-        known: Epochs that had been told when it was begun.
-        curve: Accuracies that were told since.
-        seconds: Trained so far.
-        taken: Whether another goes on with it, who thought this process dead.
-    """
-
-    trial: optuna.Trial
-    job: Job
-    known: int
-    curve: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    taken: bool = False
+    user_attrs: Mapping[str, Any] = field(default_factory=dict)
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+    resumed_from: tuple[int, ...] = ()
+    reported_epochs: int = 0
 
 
 @dataclass(frozen=True)
 class TrialWriter:
-    """Writes to a study.
+    """Writer of a search's trials to its study.
 
     Attributes:
-        study: Which.
-        space: Its space.
-        feasible: Says what architectures cost.
-        common_attrs: Attributes that every trial carries.
-        objectives: Names of the study's.
+        study: Study to write to.
+        space: Search space of the study.
+        feasible: Architectures within the budget, and their costs.
+        common_attrs: User attributes written to every trial (fidelity, device, versions).
+        objectives: Names of the study's objectives.
     """
 
     study: optuna.Study
@@ -152,88 +125,84 @@ class TrialWriter:
     common_attrs: Mapping[str, Any]
     objectives: Sequence[str]
 
-    def begin(self, spec: TrialSpec) -> optuna.Trial:
-        """A trial written in one go, which takes a database a fraction of the time of asking for it."""
+    def create(self, spec: TrialSpec) -> optuna.Trial:
+        """Write a running trial in one call, which is much faster than suggesting each parameter."""
         template = create_trial(
             state=TrialState.RUNNING,
             params=self.space.indices_to_params(spec.indices),
-            distributions=self._distributions,
-            user_attrs=self._attributes(spec),
-            system_attrs=dict(spec.kept),
+            distributions=distributions(self.space),
+            user_attrs=self._user_attrs(spec),
+            system_attrs=dict(spec.system_attrs),
         )
-        identity = self.study._storage.create_new_trial(self.study._study_id, template)
-        return optuna.Trial(self.study, identity)
+        trial_id = self.study._storage.create_new_trial(self.study._study_id, template)
+        return optuna.Trial(self.study, trial_id)
 
-    def read(self, identity: int) -> optuna.Trial:
-        """A trial that somebody enqueued; what was left open is proposed.
+    def read_enqueued(self, trial_id: int) -> optuna.Trial:
+        """Return a trial that a user enqueued, with the parameters that the user left open filled in.
 
         Raises:
-            ValueError: If it asks for what the space does not have, or carries attributes that mean something
-                to a search.
+            ValueError: If a parameter is not in the space, or the trial carries attributes that are reserved
+                for searches.
         """
-        trial = optuna.Trial(self.study, identity)
-        if carried := trial.user_attrs.keys() & set(RESERVED_ATTRIBUTES):
-            raise ValueError(f"it has attributes that only a search writes: {', '.join(sorted(carried))}")
-        if ENQUEUED not in self.study._storage.get_trial_system_attrs(identity):  # by Study.add_trial
-            self.study._storage.set_trial_system_attr(identity, ENQUEUED, trial.params)
+        trial = optuna.Trial(self.study, trial_id)
+        if reserved := trial.user_attrs.keys() & set(RESERVED_ATTRIBUTES):
+            raise ValueError(f"it has attributes that only a search writes: {', '.join(sorted(reserved))}")
+        if ENQUEUED not in self.study._storage.get_trial_system_attrs(trial_id):  # by Study.add_trial
+            self.study._storage.set_trial_system_attr(trial_id, ENQUEUED, trial.params)
         for name, options in self.space.options().items():
             trial.suggest_categorical(name, options)
         return trial
 
-    def describe(self, trial: optuna.Trial, spec: TrialSpec) -> None:
-        """Gives a trial that somebody enqueued the attributes of the others."""
-        for key, value in self._attributes(spec).items():
+    def write_user_attrs(self, trial: optuna.Trial, spec: TrialSpec) -> None:
+        """Give an enqueued trial the user attributes that `create` gives all others."""
+        for key, value in self._user_attrs(spec).items():
             trial.set_user_attr(key, value)
 
-    def refusal(self, spec: TrialSpec) -> Failure | None:
-        """Why what somebody enqueued is not trained, if it is not."""
-        if self.feasible.allows(spec.indices):
+    def over_budget(self, indices: Indices) -> Failure | None:
+        """Return the failure of an enqueued architecture that is over budget, or None if it is within."""
+        if self.feasible.allows(indices):
             return None
-        cost = self.feasible.table.cost(spec.indices)
+        cost = self.feasible.table.cost(indices)
         costs = ", ".join(format_exactly(name, value) for name, value in cost.items())
         return Failure("over-budget", f"{costs} are over {self.feasible.budget}")
 
     def report(self, trial: optuna.Trial, epoch: Epoch, curve: Sequence[float]) -> None:
-        """Tells what a training has come to so far."""
+        """Write the accuracy after an epoch; `curve` holds those of all epochs so far."""
         if len(self.objectives) == 1:
             trial.report(epoch.accuracy, epoch.number)
         else:
             trial.set_user_attr(CURVE, list(curve))
 
-    def end(self, trial: optuna.Trial, state: TrialState, accuracy: float) -> FrozenTrial:
-        """Tells what a training came to."""
+    def finish(self, trial: optuna.Trial, state: TrialState, accuracy: float) -> FrozenTrial:
+        """Write the values and the final state of a trial."""
         values = [accuracy, *(trial.user_attrs[COST_ATTRIBUTES[name]] for name in self.objectives[1:])]
         self.study._storage.set_trial_state_values(trial._trial_id, state, values)
         return self.study._storage.get_trial(trial._trial_id)
 
-    def fail(self, identity: int, failure: Failure) -> FrozenTrial:
-        """Tells why there is nothing to tell."""
+    def fail(self, trial_id: int, failure: Failure) -> FrozenTrial:
+        """Write a failure, and the state FAIL."""
         storage = self.study._storage
-        storage.set_trial_user_attr(identity, FAILURE, failure.kind)
-        storage.set_trial_user_attr(identity, "message", failure.message)
+        storage.set_trial_user_attr(trial_id, FAILURE, failure.kind)
+        storage.set_trial_user_attr(trial_id, "message", failure.message)
         if failure.details:
-            storage.set_trial_user_attr(identity, "traceback", failure.details)
-        storage.set_trial_state_values(identity, TrialState.FAIL)
-        return storage.get_trial(identity)
+            storage.set_trial_user_attr(trial_id, "traceback", failure.details)
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        return storage.get_trial(trial_id)
 
-    def replay(self, trial: optuna.Trial, known: FrozenTrial) -> None:
-        """Answers a trial from what is known; nothing is trained."""
-        trial.set_user_attr(CACHED_FROM, known.number)
-        for key in _ANSWERED:
-            if key in known.user_attrs:
-                trial.set_user_attr(key, known.user_attrs[key])
-        for step, value in known.intermediate_values.items():
+    def answer_from_cache(self, trial: optuna.Trial, evaluated: FrozenTrial) -> None:
+        """Give a trial the result of another one with the same architecture, without training."""
+        trial.set_user_attr(CACHED_FROM, evaluated.number)
+        for key in _CACHED_ATTRS:
+            if key in evaluated.user_attrs:
+                trial.set_user_attr(key, evaluated.user_attrs[key])
+        for step, value in evaluated.intermediate_values.items():
             trial.report(value, step)
-        self.study._storage.set_trial_state_values(trial._trial_id, known.state, known.values)
+        self.study._storage.set_trial_state_values(trial._trial_id, evaluated.state, evaluated.values)
 
-    @cached_property
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        return distributions(self.space)
-
-    def _attributes(self, spec: TrialSpec) -> dict[str, Any]:
+    def _user_attrs(self, spec: TrialSpec) -> dict[str, Any]:
         return {
             "architecture": str(self.space.from_indices(spec.indices)),
             **cost_attributes(self.feasible.table.cost(spec.indices)),
             **self.common_attrs,
-            **spec.attributes,
+            **spec.user_attrs,
         }

@@ -1,6 +1,5 @@
-"""What another study has trained, taken over."""
+"""Warm start: transfer of another study's trained trials into a new search."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -8,8 +7,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.search.samplers import Indices
-from nas_recalib.search.samplers.base import distributions
+from nas_recalib.search.samplers.base import Indices, distributions
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
 from nas_recalib.study.config import SearchConfig, refuse_other_trainings
@@ -25,40 +23,19 @@ from nas_recalib.study.trials import (
     validate_study,
 )
 
-_KEPT = ("baseline", "seed", "seconds", "fidelity", "device", "versions", "strategy")
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What came of a warm start.
-
-    Attributes:
-        study: Whose trials.
-        numbers: Of those that were taken over.
-        left: Of those that were not, by the reason.
-    """
-
-    study: str
-    numbers: tuple[int, ...]
-    left: dict[str, list[int]]
-
-    def __str__(self) -> str:
-        told = [f"{len(self.numbers)} trials of {self.study} taken over"]
-        for reason, numbers in self.left.items():
-            told.append(f"not {len(numbers)} that {reason} ({', '.join(map(str, numbers))})")
-        return "; ".join(told)
+_TRANSFERRED_ATTRS = ("baseline", "seed", "seconds", "fidelity", "device", "versions", "strategy")
 
 
 def find_source(name: str, location: StudyLocation, config: SearchConfig) -> optuna.Study:
-    """A study whose accuracies can stand beside those of another.
+    """Open the study to transfer trials from, and check that its accuracies are comparable.
 
     Args:
-        name: Of the study, which lies where the other does.
-        location: Of the other.
-        config: Of the other.
+        name: Name of that study, in the folder or storage of the new search.
+        location: Location of the new search's study.
+        config: Configuration of the new search.
 
     Raises:
-        InputError: If there is none, or it trained in another way.
+        InputError: If there is no such study, or it trained its trials in another way.
     """
     source = open_study(StudyLocation.of(name, location.folder.parent, location.storage))
     validate_study(source)
@@ -69,31 +46,36 @@ def find_source(name: str, location: StudyLocation, config: SearchConfig) -> opt
     return source
 
 
-def warm_start(search: Search, source: optuna.Study) -> Taken:
-    """Adds to a search's study what another has trained and this one may train, with this one's costs."""
-    tried = search.scheduler.tried
-    tried.look(search.study.get_trials(deepcopy=False))
-    known = set(tried.evaluated)
-    numbers: list[int] = []
-    left: dict[str, list[int]] = {}
-    for trial in source.get_trials(deepcopy=False):
-        if trial.state == TrialState.FAIL:
-            left.setdefault("failed", []).append(trial.number)
+def warm_start(search: Search, source: optuna.Study) -> str:
+    """Copy the trials of another study that this search may train, with the costs of this search.
+
+    Returns:
+        Summary in one line: the number of transferred trials, and the others by reason.
+    """
+    architectures = search.scheduler.architectures
+    architectures.update(search.study.get_trials(deepcopy=False))
+    evaluated = set(architectures.evaluated)
+    count = 0
+    failed = [trial.number for trial in source.get_trials(deepcopy=False) if trial.state == TrialState.FAIL]
+    skipped = {"failed": failed} if failed else {}
     for trial in finished(source):
         indices = _indices(search.space, trial)
         if indices is None:
-            reason = "the space does not have"
+            reason = "are not in the space"
         elif not search.feasible.allows(indices):
             reason = "are over the budget"
-        elif indices in known:
-            reason = "are known already"
+        elif indices in evaluated:
+            reason = "have been evaluated already"
         else:
-            search.study.add_trial(_taken(search, source, trial, indices))
-            numbers.append(trial.number)
-            known.add(indices)
+            search.study.add_trial(_transferred(search, source, trial, indices))
+            count += 1
+            evaluated.add(indices)
             continue
-        left.setdefault(reason, []).append(trial.number)
-    return Taken(source.study_name, tuple(numbers), left)
+        skipped.setdefault(reason, []).append(trial.number)
+    summary = [f"{count} trials transferred from {source.study_name}"]
+    for reason, numbers in skipped.items():
+        summary.append(f"skipped {len(numbers)} that {reason} ({', '.join(map(str, numbers))})")
+    return "; ".join(summary)
 
 
 def _indices(space: SearchSpace, trial: FrozenTrial) -> Indices | None:
@@ -103,11 +85,10 @@ def _indices(space: SearchSpace, trial: FrozenTrial) -> Indices | None:
         return None
 
 
-def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, indices: Indices) -> FrozenTrial:
+def _transferred(search: Search, source: optuna.Study, trial: FrozenTrial, indices: Indices) -> FrozenTrial:
     costs = cost_attributes(search.feasible.table.cost(indices))
-    kept = {key: trial.user_attrs[key] for key in _KEPT if key in trial.user_attrs}
-    attributes: dict[str, Any] = {
-        **kept,
+    attrs: dict[str, Any] = {
+        **{key: trial.user_attrs[key] for key in _TRANSFERRED_ATTRS if key in trial.user_attrs},
         "architecture": str(search.space.from_indices(indices)),
         **costs,
         WARM_STARTED_FROM: f"{source.study_name}/{trial.number}",
@@ -119,6 +100,6 @@ def _taken(search: Search, source: optuna.Study, trial: FrozenTrial, indices: In
         values=[accuracy_of(trial), *(costs[COST_ATTRIBUTES[name]] for name in search.objectives[1:])],
         params=search.space.indices_to_params(indices),
         distributions=distributions(search.space),
-        user_attrs=attributes if single else {**attributes, CURVE: curve},
+        user_attrs=attrs if single else {**attrs, CURVE: curve},
         intermediate_values=dict(enumerate(curve, start=1)) if single else {},
     )

@@ -1,3 +1,5 @@
+"""The stress test of many workers runs with a few faults."""
+
 import json
 import subprocess
 import sys
@@ -16,8 +18,8 @@ def many_workers(*options):
 
 
 @pytest.mark.soak
-def test_killed_workers_and_a_restarted_server_lose_nothing_and_steady_ones_are_watched(tmp_path):
-    output = tmp_path / "told.json"
+def test_killed_workers_and_a_restarted_server_lose_nothing_and_usage_is_recorded(tmp_path):
+    output = tmp_path / "out.json"
     faults = ["--kill=1", "--kills=2", "--restarts=1"]
     result = many_workers("--workers=2", "--minutes=0.25", "--seconds=0.4", *faults, f"--output={output}")
     assert result["finished"] == result["asked"] > 1

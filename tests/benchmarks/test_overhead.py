@@ -1,16 +1,16 @@
-"""The benchmark of a search's own work runs whole on a small study."""
+"""The benchmark of a search's overhead runs on a small study."""
 
 import json
 
 
-def test_it_runs_whole_on_a_small_study(benchmark, tmp_path):
+def test_it_runs_on_a_small_study(benchmark, tmp_path):
     quick = ["--space=resnet20", "--budget=38M", "--trials=14", "--strategies", "predictor", "tpe"]
     output = tmp_path / "out.json"
     done = benchmark("overhead.py", *quick, f"--output={output}")
     assert done.returncode == 0, done.stderr
     content = json.loads(output.read_text())
-    told = [(row["strategy"], row["storage"], row["trials"]) for row in content["results"]]
-    assert told == [(name, storage, 14) for name in ("predictor", "tpe") for storage in ("memory", "sqlite")]
+    rows = [(row["strategy"], row["storage"], row["trials"]) for row in content["results"]]
+    assert rows == [(name, storage, 14) for name in ("predictor", "tpe") for storage in ("memory", "sqlite")]
     for row in content["results"]:
         low, high = row["quartiles"]
         assert 0 < low <= row["milliseconds"] <= high

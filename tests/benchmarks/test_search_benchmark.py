@@ -1,4 +1,4 @@
-"""The benchmark of searches runs whole on a made-up table, and its sums are right on made-up searches."""
+"""The benchmark of searches runs on a synthetic table, and its summary is right on synthetic searches."""
 
 import argparse
 import importlib
@@ -59,27 +59,27 @@ def run(modules, monkeypatch, *options):
     return json.loads(Path("out.json").read_text())
 
 
-def here_alone(do, tasks, told, **_):
+def run_in_this_process(do, tasks, keep, **_):
     for task in tasks:
-        told(do(*task))
+        keep(do(*task))
 
 
-def test_it_runs_whole_goes_on_and_its_sums_are_right(modules, here, monkeypatch, capsys):
+def test_it_runs_and_resumes_and_its_summary_is_right(modules, here, monkeypatch, capsys):
     first = run(modules, monkeypatch, "--seeds", "2")
     written = Path("j/j.jsonl").read_text()
     assert first["command"].startswith("python benchmarks/search.py --benchmarks tabular --table")
     assert (first["seeds"], first["trials"], first["workers"]) == (2, 12, 1)
 
-    monkeypatch.setattr(modules.search, "run_in_processes", here_alone)
+    monkeypatch.setattr(modules.search, "spread", run_in_this_process)
     content = run(modules, monkeypatch, "--seeds", "5")
     journal = Path("j/j.jsonl").read_text()
-    assert journal.startswith(written), "what was done is not done again"
+    assert journal.startswith(written), "finished searches are not run again"
     rows = [json.loads(line) for line in journal.splitlines()[1:]]
     assert len(rows) == len({(row["pruner"], row["seed"]) for row in rows}) == 2 * 5
     table = modules.search.Table.load(Path("table.json.gz"))
     for row in rows:
         regrets = [regret for _, _, regret in row["steps"]]
-        assert regrets == sorted(regrets, reverse=True), "what is seen is true here"
+        assert regrets == sorted(regrets, reverse=True), "observed values are true here"
         reached = [step[:2] for step in row["steps"] if step[2] <= table.best - table.top]
         assert row["top"] == (reached[0] if reached else None)
         assert row["given"] == 24.0
@@ -105,7 +105,7 @@ def test_it_runs_whole_goes_on_and_its_sums_are_right(modules, here, monkeypatch
     with pytest.raises(SystemExit) as left:
         run(modules, monkeypatch, "--seeds", "2", "--workers", "2")
     assert left.value.code == 2
-    assert "was begun with another workers: it has 1, asked was 2" in capsys.readouterr().err
+    assert "was started with another workers: 1, not 2" in capsys.readouterr().err
 
 
 def made_up(strategy, seed, top, steps, pruner="none"):
@@ -119,7 +119,7 @@ def test_regret_is_that_of_the_best_so_far(modules):
     assert course.tolist() == [math.inf] + [0.5] * 9 + [0.25] * 30, "at every full hour"
 
 
-def test_medians_and_how_many_times_as_fast(modules):
+def test_medians_and_relative_speeds(modules):
     hours = {"random": [8.0, 4.0, 12.0, None, 16.0], "mutation": [4.0, 2.0, 6.0, 7.0, 8.0]}
     rows = [
         made_up(name, seed, one and [one * 3600, int(one)], [[3600.0, 1, 0.1 * seed]])
@@ -142,12 +142,12 @@ def test_medians_and_how_many_times_as_fast(modules):
     json.dumps([random, mutation, lost], allow_nan=False)
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says(modules):
+def test_an_interval_covers_the_median_as_often_as_it_should(modules):
     random, held = np.random.default_rng(0), 0
     draws = np.random.default_rng(1).integers(30, size=(500, 30))
     for _ in range(200):
-        told = modules.search_summary.median(random.normal(size=30), draws)
-        held += told["low"] <= 0 <= told["high"]
+        interval = modules.search_summary.median(random.normal(size=30), draws)
+        held += interval["low"] <= 0 <= interval["high"]
     assert 0.88 <= held / 200 <= 0.995
 
 

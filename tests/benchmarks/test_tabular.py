@@ -1,4 +1,4 @@
-"""The tabular benchmark, really trained on a few digits, and searches that are simulated on made-up ones."""
+"""The tabular benchmark, trained on a few digits, and searches simulated on synthetic tables."""
 
 import argparse
 import gzip
@@ -57,7 +57,7 @@ def larger():
 
 
 def made_up(modules, space, *, seconds=(1.0, 1.0), seed=0, noise=0.0):
-    """A table with a seed or two for every architecture, where all take the same seconds."""
+    """Return a table with one or two seeds for every architecture, all with the same seconds."""
     random = np.random.default_rng(seed)
 
     def runs():
@@ -73,7 +73,7 @@ def made_up(modules, space, *, seconds=(1.0, 1.0), seed=0, noise=0.0):
     return modules.table.Table(space, header, ({"device": "none"},), found)
 
 
-def test_the_space_has_many_networks_and_every_papers_operators(modules):
+def test_the_space_has_many_networks_and_all_operators(modules):
     space = SearchSpace.load(FOLDER / "tabular" / "space.yaml")
     networks = {space.from_indices(indices) for indices in modules.table.every_architecture(space)}
     assert len(networks) == space.count() >= 500
@@ -93,7 +93,7 @@ def _extreme(space, choose):
     return space.from_indices(indices).cost().macs
 
 
-def test_a_journal_keeps_whole_rows_and_is_one_process_alone(modules, tmp_path):
+def test_a_journal_keeps_complete_rows_and_is_locked(modules, tmp_path):
     path, opened = tmp_path / "new" / "j.jsonl", modules.journal.open_journal
     with opened(path, {"seed": 1, "sizes": (2, 3)}) as journal:
         journal.add({"a": 1})
@@ -105,14 +105,14 @@ def test_a_journal_keeps_whole_rows_and_is_one_process_alone(modules, tmp_path):
         assert journal.rows == [{"a": 1}]
         journal.add({"a": 3})
     assert path.read_text().splitlines()[1:] == ['{"a": 1}', '{"a": 3}']
-    with pytest.raises(InputError, match="was begun with another seed: it has 1, asked was 2"):
+    with pytest.raises(InputError, match="was started with another seed: 1, not 2"):
         opened(path, {"seed": 2, "sizes": [2, 3]}).__enter__()
     path.write_text("a list\n")
     with pytest.raises(InputError, match="jsonl:1: not a row of a journal"):
         opened(path, {}).__enter__()
 
 
-def test_what_is_packed_is_read_back_equal(modules, small, tmp_path):
+def test_a_packed_table_is_loaded_unchanged(modules, small, tmp_path):
     table = made_up(modules, small, noise=0.1)
     failed = modules.table.Run(5, (0.25,), (2.0,), (1.5, 0.25), 0, "diverged")
     table.runs[0, 1, 0] = (*table.runs[0, 1, 0], failed)
@@ -126,7 +126,7 @@ def test_what_is_packed_is_read_back_equal(modules, small, tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (None, "not there; benchmarks/tabular/make_table.py makes it"),
+        (None, "not found; run benchmarks/tabular/make_table.py to make it"),
         (b"plain", "cannot be read as a packed table"),
         (gzip.compress(b"[1, 2", mtime=0)[:-4], "cannot be read as a packed table"),
         (gzip.compress(b'{"format": "other"}', mtime=0), "is not of the format nas-recalib/tabular/1"),
@@ -140,7 +140,7 @@ def test_other_files_are_refused(modules, tmp_path, content, complaint):
         modules.table.Table.load(path)
 
 
-def test_quality_is_the_mean_of_seeds_and_the_best_hundredth_is_of_it(modules, larger):
+def test_quality_is_the_mean_of_seeds_and_the_top_is_its_best_hundredth(modules, larger):
     table = made_up(modules, larger, noise=0.05)
     ends = {indices: [run.accuracies[-1] for run in runs] for indices, runs in table.runs.items()}
     assert {indices: table.quality(indices) for indices in ends} == pytest.approx(
@@ -158,26 +158,26 @@ def test_quality_is_the_mean_of_seeds_and_the_best_hundredth_is_of_it(modules, l
 
 
 def command(folder, *options):
-    """In a process of its own, on a space of eight networks of which two get a second seed."""
+    """Return a command on a space of eight networks, two of which get a second seed."""
     files = [f"--{name}={folder / name}.yaml" for name in ("space", "fidelity")]
     quick = ["--data=digits", "--device=cpu", "--threads=1", "--jobs=1", "--seed=3", "--every=4"]
     script = FOLDER / "tabular" / "make_table.py"
     return [sys.executable, script, *quick, *files, f"--output={folder}/out.json.gz", *options]
 
 
-def here_alone(do, tasks, told, *, begin, given, **_):
+def run_in_this_process(do, tasks, keep, *, begin, given, **_):
     begin(*given)
     for task in tasks:
-        told(do(*task))
+        keep(do(*task))
 
 
-def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path, monkeypatch, capsys):
+def test_a_killed_run_is_resumed_and_trains_nothing_twice(modules, tmp_path, monkeypatch, capsys):
     (tmp_path / "space.yaml").write_text(SPACE)
     (tmp_path / "fidelity.yaml").write_text(TINY)
     journal = tmp_path / "runs/tabular/small.jsonl"
     with subprocess.Popen(command(tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-            assert process.poll() is None, "ended too early"
+            assert process.poll() is None, "it ended too early"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     before = journal.read_bytes()
@@ -186,11 +186,13 @@ def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path, monkeypat
     assert before.count(b"\n") < 11, "killed in the middle"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(part) for part in command(tmp_path)[1:]])
-    monkeypatch.setattr(modules.make_table, "run_in_processes", here_alone)  # processes start slowly
+    monkeypatch.setattr(
+        modules.make_table, "spread", run_in_this_process
+    )  # a second process would start slowly
     modules.make_table.main()
-    told = capsys.readouterr()
-    assert "small: 8 different networks of vanilla, scconv, gates drawn by fan_out; macs from" in told.err
-    assert told.out.startswith("8 networks, 2 of them with a second seed, 0 trainings failed; ")
+    output = capsys.readouterr()
+    assert "small: 8 different networks of vanilla, scconv, gates drawn by fan_out; macs from" in output.err
+    assert output.out.startswith("8 networks, 2 of them with a second seed, 0 trainings failed; ")
 
     assert journal.read_bytes().startswith(before)
     header, *rows = map(json.loads, journal.read_text().splitlines())
@@ -203,8 +205,8 @@ def test_killed_it_goes_on_and_trains_nothing_twice(modules, tmp_path, monkeypat
     assert all(row["origin"].keys() == origin and min(row["seconds"]) > 0 for row in rows)
 
     table = modules.table.Table.load(tmp_path / "out.json.gz")
-    told = {(indices, run.seed): run for indices, runs in table.runs.items() for run in runs}
-    assert {key: list(run.accuracies) for key, run in told.items()} == {
+    trained_runs = {(indices, run.seed): run for indices, runs in table.runs.items() for run in runs}
+    assert {key: list(run.accuracies) for key, run in trained_runs.items()} == {
         (tuple(row["picks"]), row["seed"]): row["accuracies"] for row in rows
     }
     check_against_a_training_here(modules, tmp_path, table)
@@ -228,7 +230,7 @@ def check_against_a_training_here(modules, folder, table):
 
 
 def epochs_of(points):
-    """Simulated seconds between the ends of trials, of one worker."""
+    """Return the simulated seconds between the ends of trials, for one worker."""
     return np.diff([0.0, *(point.seconds for point in points)]).tolist()
 
 
@@ -247,7 +249,7 @@ def test_the_clock_never_goes_back_and_the_same_search_is_the_same(
     assert points == modules.simulator.simulate(*asked, workers=workers, trials=20)
 
 
-def test_so_many_workers_end_so_many_times_as_many_trials(modules, larger):
+def test_the_number_of_trials_is_proportional_to_the_workers(modules, larger):
     table = made_up(modules, larger, seconds=(1.0, 2.0))
     ended = {
         workers: modules.simulator.simulate(table, "random", "none", 0, workers=workers, seconds=24.5)
@@ -257,7 +259,7 @@ def test_so_many_workers_end_so_many_times_as_many_trials(modules, larger):
     assert ended[1][-1].seconds == 24.0
 
 
-def test_a_pruned_trial_takes_its_epochs_and_no_more(modules, larger):
+def test_a_pruned_trial_takes_only_the_time_of_its_epochs(modules, larger):
     table = made_up(modules, larger, seconds=(1.0, 10.0, 100.0, 1000.0))
     points = modules.simulator.simulate(table, "random", "median", 0, trials=30)
     costs = epochs_of(points)
@@ -267,7 +269,7 @@ def test_a_pruned_trial_takes_its_epochs_and_no_more(modules, larger):
     assert all(points[point.trials - 2].observed == point.observed for point in pruned), "and are never best"
 
 
-def test_what_goes_on_pays_for_the_epochs_that_are_left(modules, larger):
+def test_a_resumed_training_takes_the_time_of_its_remaining_epochs(modules, larger):
     table = made_up(modules, larger, seconds=(1.0, 10.0, 100.0))
     clock = modules.simulator.Clock()
     trainings = modules.simulator.Trainings(table, clock, 0)
@@ -287,13 +289,13 @@ def test_what_goes_on_pays_for_the_epochs_that_are_left(modules, larger):
     assert curves[2][:2] == curves[1]
 
 
-def test_the_best_is_by_what_was_seen_and_its_worth_by_what_is_true(modules, small):
+def test_the_best_is_chosen_by_observed_accuracy_and_judged_by_true_quality(modules, small):
     table = made_up(modules, small, noise=0.3, seed=2)
     for seed in range(4):
         seen = {indices: table.observe(indices, seed).accuracies[-1] for indices in table.runs}
         best = max(seen, key=seen.get)
         *_, end = modules.simulator.simulate(table, "random", "none", seed)
-        assert (end.trials, end.seconds) == (8, 16.0), "all there are"
+        assert (end.trials, end.seconds) == (8, 16.0), "all of the space"
         assert (end.observed, end.quality) == (seen[best], table.quality(best))
 
 
@@ -307,9 +309,9 @@ def test_failures_take_time_and_are_never_best(modules, small):
     assert end.quality == table.best < 0.9
 
 
-def test_what_a_worker_raises_ends_all(modules, larger):
+def test_an_error_of_a_worker_ends_all(modules, larger):
     clock = modules.simulator.Clock()
-    told = []
+    times = []
 
     def fail():
         clock.wait(2.5)
@@ -318,14 +320,14 @@ def test_what_a_worker_raises_ends_all(modules, larger):
     def work():
         while True:
             clock.wait(1.0)
-            told.append(clock.now)
+            times.append(clock.now)
 
     with pytest.raises(KeyError, match="broken"):
         clock.run([work, fail])
-    assert told == [1.0, 2.0]
+    assert times == [1.0, 2.0]
 
 
-def test_the_synthetic_best_is_that_of_all(modules, larger):
+def test_the_synthetic_best_is_exact(modules, larger):
     function = modules.synthetic.Synthetic(larger, 3)
     every = [function.quality(indices) for indices in itertools.product(range(6), repeat=3)]
     assert function.best == pytest.approx(max(every), abs=1e-12)
@@ -335,7 +337,7 @@ def test_the_synthetic_best_is_that_of_all(modules, larger):
     assert again.quality((0, 1, 2)) == function.quality((0, 1, 2)) != other.quality((0, 1, 2))
 
 
-def test_synthetic_curves_approach_the_truth(modules, larger):
+def test_synthetic_curves_approach_the_quality(modules, larger):
     function = modules.synthetic.Synthetic(larger, 0)
     indices = [tuple(one) for one in np.random.default_rng(0).integers(6, size=(200, 3)).tolist()]
     truth = np.array([function.quality(one) for one in indices])
@@ -343,7 +345,7 @@ def test_synthetic_curves_approach_the_truth(modules, larger):
     agreement = [np.corrcoef(truth, curves[:, epoch])[0, 1] for epoch in range(function.epochs)]
     assert agreement == sorted(agreement)
     assert agreement[0] > 0.3
-    assert 0.93 < agreement[-1] < 0.99, "what is left is the noise of seeds"
+    assert 0.93 < agreement[-1] < 0.99, "the rest is the noise of seeds"
     assert (np.diff(curves.mean(axis=0)) > 0).all()
     ends = [function.observe(indices[0], seed).accuracies[-1] for seed in range(300)]
     assert np.mean(ends) == pytest.approx(truth[0], abs=0.001)

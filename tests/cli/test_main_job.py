@@ -195,7 +195,7 @@ assert not {{"torch", "optuna", "ray", "sklearn"}} & sys.modules.keys(), "import
 
 def test_an_interruption_is_status_130(here, capsys, monkeypatch):
     monkeypatch.setattr(
-        "nas_recalib.search.search.Search.next", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        "nas_recalib.search.search.Search.next_job", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert search() == 130
     assert "interrupted" in capsys.readouterr().err

@@ -134,7 +134,9 @@ def test_running_trials_are_a_plain_table(searched, status):
     assert rows[1].endswith("  6 scconv, 3 psconv+halve"), "of a plugin that is not loaded"
     assert rows[2].endswith("  0/2")
 
-    searched._storage.set_trial_system_attr(searched.trials[1]._trial_id, "nas_recalib:beat", [1, time.time() - 75])
+    searched._storage.set_trial_system_attr(
+        searched.trials[1]._trial_id, "nas_recalib:beat", [1, time.time() - 75]
+    )
     _, text = status()
     heading, *rows = text.splitlines()[3:]
     assert "heartbeat" in heading

@@ -1,4 +1,4 @@
-"""A search whose trainings run on a real cluster, from which a node and then the driver are taken."""
+"""A search on a real Ray cluster, of which a node and then the driver die."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from nas_recalib.study.trials import RESUMED_FROM, finished
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "stand_in_worker.py"
-ASKED, EPOCHS = 5, 10
+TARGET, EPOCHS = 5, 10
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def cluster():
 
 
 def drive(cluster, folder):
-    options = [f"--trials={ASKED}", f"--epochs={EPOCHS}", "--seconds=1", "--strategy=random"]
+    options = [f"--trials={TARGET}", f"--epochs={EPOCHS}", "--seconds=1", "--strategy=random"]
     where = [f"--storage=sqlite:///{folder}/study.db", f"--folder={folder}", f"--ray={cluster.address}"]
     with (folder / "driver.log").open("a") as log:
         return subprocess.Popen([sys.executable, str(WORKER), *where, *options], stdout=log, stderr=log)
@@ -37,23 +37,23 @@ def trials(folder):
         return []
     try:
         return optuna.load_study(study_name="many", storage=f"sqlite:///{folder}/study.db").trials
-    except Exception:  # its tables are just being made
+    except Exception:  # its tables are being created
         return []
 
 
 def wait_until(true, seconds=180):
     until = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < until, "it does not come to that"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.1)
 
 
 def trained(folder):
-    """Lines of number and architecture, one for every epoch that was trained anywhere."""
+    """Return a line with number and architecture for every epoch that was trained on any node."""
     return [line for log in folder.glob("trained-*.log") for line in log.read_text().splitlines()]
 
 
-def test_a_node_and_then_the_driver_die_and_every_trial_ends_once_from_its_checkpoint(cluster, tmp_path):
+def test_a_node_and_then_the_driver_die_and_every_trial_is_resumed_and_finishes_once(cluster, tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     node = cluster.add_node(num_cpus=2)
     driver = drive(cluster, tmp_path)
@@ -70,13 +70,13 @@ def test_a_node_and_then_the_driver_die_and_every_trial_ends_once_from_its_check
     assert drive(cluster, tmp_path).wait(timeout=120) == 0, (tmp_path / "driver.log").read_text()
     study = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path}/study.db")
     done = finished(study)
-    assert len(done) == len({str(trial.params) for trial in done}) == ASKED
+    assert len(done) == len({str(trial.params) for trial in done}) == TARGET
     assert all(trial.state == TrialState.COMPLETE and trial.last_step == EPOCHS for trial in done)
     assert not [trial for trial in study.trials if trial.state == TrialState.RUNNING]
     lost = [trial for trial in study.trials if trial.user_attrs.get("failure") == "lost"]
-    assert len(lost) >= 3, "two with the node, some with the driver"
+    assert len(lost) >= 3, "two on the node, others with the driver"
     again = Counter(trained(tmp_path))
-    assert sum(again.values()) - len(again) <= len(lost), "each cost the epoch at hand and no more"
+    assert sum(again.values()) - len(again) <= len(lost), "each lost only its running epoch"
     for trial in lost:
         number = trial.last_step or 0
         architecture = trial.user_attrs["architecture"]

@@ -25,14 +25,14 @@ def clock():
 
 @pytest.fixture
 def make(tmp_path, clock):
-    """Makes workers on one study; none beats but by hand."""
+    """Makes workers on one study; none sends a heartbeat unless a test calls `beat`."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = f"sqlite:///{tmp_path}/study.db"
     optuna.create_study(storage=url, study_name="s", direction="maximize")
 
     def worker(target=6, **given):
         study = optuna.load_study(study_name="s", storage=url)
-        heartbeat = StorageHeartbeat(study._storage, tmp_path, now=clock)
+        heartbeat = StorageHeartbeat(study._storage, tmp_path, clock=clock)
         search = make_search(
             study, tmp_path, given.pop("proxy", StandIn()), shared=True, heartbeat=heartbeat, **given
         )

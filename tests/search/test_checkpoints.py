@@ -1,4 +1,4 @@
-"""Checkpoints of a search: whole or not at all, in a folder or under a URL, and harmless to read."""
+"""Checkpoints of a search: complete or absent, in a folder or under a URL, and safe to read."""
 
 import os
 import pickle
@@ -25,7 +25,7 @@ from nas_recalib.search.checkpoints import Checkpoints
 
 
 class Unreachable(MemoryFileSystem):
-    """Of a scheme whose server answers nobody."""
+    """Filesystem whose server does not answer."""
 
     protocol = "unreachable"
     cachable = False
@@ -81,7 +81,7 @@ def place(request, tmp_path):
     MemoryFileSystem.store.clear()
 
 
-def test_a_state_comes_back_until_it_is_dropped(place):
+def test_a_state_is_loaded_until_it_is_dropped(place):
     checkpoints = Checkpoints(place)
     checkpoints.require_writable()
     assert checkpoints.load(3) is None
@@ -96,11 +96,11 @@ def test_a_state_comes_back_until_it_is_dropped(place):
     assert checkpoints.load(3) is None
     assert checkpoints.load(12345678) == {"curve": []}
     filesystem, root = fsspec.url_to_fs(str(place))
-    assert [Path(name).name for name in filesystem.find(root)] == ["12345678.pt"], "nothing else is left"
+    assert [Path(name).name for name in filesystem.find(root)] == ["12345678.pt"], "no other file is left"
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         (
             "unreachable://who:secret@there/a/",
@@ -109,7 +109,7 @@ def test_a_state_comes_back_until_it_is_dropped(place):
         ("nonesuch://there", "nonesuch://there/{}: cannot be {}: ValueError: Protocol not known: nonesuch"),
     ],
 )
-def test_a_store_out_of_reach_is_told_from_one_without_the_checkpoint(url, told):
+def test_a_store_out_of_reach_is_an_error_and_not_a_missing_checkpoint(url, message):
     checkpoints = Checkpoints(url)
     with pytest.raises(InputError) as load:
         checkpoints.load(7)
@@ -120,12 +120,12 @@ def test_a_store_out_of_reach_is_told_from_one_without_the_checkpoint(url, told)
     with pytest.raises(InputError, match="cannot be written") as early:
         checkpoints.require_writable()
     messages = [str(raised.value) for raised in (load, save, drop)]
-    assert messages == [told.format("00007.pt", attempt) for attempt in ("read", "written", "deleted")]
+    assert messages == [message.format("00007.pt", attempt) for attempt in ("read", "written", "deleted")]
     assert "\n" not in str(early.value)
     assert "secret" not in str(early.value)
 
 
-def test_a_store_that_may_only_be_read_is_found_out_before_a_search():
+def test_a_read_only_store_is_refused_before_a_search():
     checkpoints = Checkpoints("readonly://study")
     assert checkpoints.load(1) is None
     with pytest.raises(
@@ -135,7 +135,7 @@ def test_a_store_that_may_only_be_read_is_found_out_before_a_search():
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
-def test_a_scheme_without_its_driver_is_told_with_the_package_that_it_needs(scheme, package, monkeypatch):
+def test_the_message_for_a_scheme_without_its_driver_names_the_package(scheme, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     checkpoints = Checkpoints(f"{scheme}://bucket/study")
     for attempt in (checkpoints.require_writable, lambda: checkpoints.load(1)):
@@ -147,7 +147,7 @@ def test_a_scheme_without_its_driver_is_told_with_the_package_that_it_needs(sche
 
 
 @pytest.mark.parametrize("blocked", ["checkpoints", "checkpoints/inside"])
-def test_a_path_that_is_no_folder_is_told_in_one_line(tmp_path, blocked):
+def test_a_path_that_is_not_a_folder_gets_a_message_of_one_line(tmp_path, blocked):
     (tmp_path / "checkpoints").write_text("a file")
     checkpoints = Checkpoints(tmp_path / blocked)
     for attempt in (checkpoints.require_writable, lambda: checkpoints.load(1), lambda: checkpoints.drop(1)):
@@ -157,7 +157,7 @@ def test_a_path_that_is_no_folder_is_told_in_one_line(tmp_path, blocked):
             attempt()  # fmt: skip
 
 
-class Hostile:
+class Malicious:
     def __init__(self, witness):
         self.witness = witness
 
@@ -167,9 +167,9 @@ class Hostile:
 
 @pytest.mark.parametrize("digest", [False, True])
 @pytest.mark.parametrize("form", ["pickle", "torch", "torch before 1.6"])
-def test_a_hostile_file_is_no_checkpoint_and_runs_nothing(tmp_path, form, digest):
+def test_a_malicious_file_is_not_loaded_and_runs_no_code(tmp_path, form, digest):
     witness, path = tmp_path / "witness", tmp_path / "00001.pt"
-    state = {"curve": [], "network": Hostile(witness)}
+    state = {"curve": [], "network": Malicious(witness)}
     if form == "pickle":
         path.write_bytes(pickle.dumps(state))
     else:
@@ -178,13 +178,13 @@ def test_a_hostile_file_is_no_checkpoint_and_runs_nothing(tmp_path, form, digest
         path.write_bytes(path.read_bytes() + sha256(path.read_bytes()).digest())
     assert Checkpoints(tmp_path).load(1) is None
     assert not witness.exists()
-    with suppress(RuntimeError):  # a plain pickle is no checkpoint, which torch finds out too late
+    with suppress(RuntimeError):  # a plain pickle is not a checkpoint, and runs before torch finds out
         torch.load(path, weights_only=False)
-    assert witness.exists(), "it would have"
+    assert witness.exists(), "the file is malicious"
 
 
 @pytest.mark.parametrize("content", [[], 3, {}, {"curve": None}, {"curve": [1]}, {"curve": [(1, 0.5)]}])
-def test_another_program_s_file_is_no_checkpoint(tmp_path, content):
+def test_a_file_of_another_program_is_not_loaded(tmp_path, content):
     path = tmp_path / "00001.pt"
     torch.save(content, path)
     assert Checkpoints(tmp_path).load(1) is None
@@ -209,14 +209,14 @@ def real(tmp_path_factory):
 
 @examples(60)
 @given(share=st.floats(0, 1, exclude_max=True), more=st.binary(min_size=1, max_size=30))
-def test_a_torn_or_grown_checkpoint_is_none(real, share, more):
+def test_a_truncated_or_extended_checkpoint_is_not_loaded(real, share, more):
     assert loaded(real[: int(share * len(real))]) is None
     assert loaded(real + more) is None
 
 
 @examples(200)
 @given(flips=st.dictionaries(st.integers(0), st.integers(1, 255), min_size=1, max_size=4))
-def test_a_checkpoint_with_flipped_bytes_is_none_or_the_equal_state(real, flips):
+def test_a_checkpoint_with_flipped_bytes_is_not_loaded_or_equal(real, flips):
     damaged = bytearray(real)
     for position, bits in flips.items():
         damaged[position % len(real)] ^= bits
@@ -224,8 +224,8 @@ def test_a_checkpoint_with_flipped_bytes_is_none_or_the_equal_state(real, flips)
     assert found is None or same(found, training().state_dict())
 
 
-def test_a_tensor_that_the_archive_calls_a_folder_is_not_read(real):
-    """For torch such a one is empty memory, and no checksum of the archive says otherwise."""
+def test_a_tensor_that_is_a_folder_in_the_archive_is_not_loaded(real):
+    """Torch would return uninitialised memory, and the archive has no checksum against that."""
     damaged = bytearray(real)
     entry = real.rindex(b"PK\x01\x02", 0, real.rindex(b"archive/data/0"))
     damaged[entry + 38] ^= 0x10  # the folder's bit among the entry's attributes
@@ -233,7 +233,7 @@ def test_a_tensor_that_the_archive_calls_a_folder_is_not_read(real):
 
 
 def loaded(content):
-    """What is made of a content, in memory."""
+    """Load a content from a store in memory."""
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe_file("/damaged/00000.pt", content)
     return Checkpoints("memory://damaged").load(0)
@@ -270,7 +270,7 @@ def run(*command):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_file_too_large_leaves_the_older_checkpoint_whole(tmp_path):
+def test_a_write_beyond_the_file_size_limit_keeps_the_older_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints"
     ended = run(sys.executable, "-B", "-c", FILL_UP, str(folder), "100000")
     assert ended.returncode == 0, ended.stderr
@@ -279,7 +279,7 @@ def test_a_file_too_large_leaves_the_older_checkpoint_whole(tmp_path):
     ]
 
 
-def test_a_full_disk_leaves_the_older_checkpoint_whole(tmp_path):
+def test_a_full_disk_keeps_the_older_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints"
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", str(folder)]
     try:

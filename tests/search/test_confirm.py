@@ -1,4 +1,4 @@
-"""Leaders are trained again with new seeds, each training once, whatever comes between."""
+"""Leaders are trained again with new seeds, each training once, whatever interrupts it."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def study(tmp_path):
 
 @pytest.fixture
 def storage(study, tmp_path):
-    """A file that holds the study."""
+    """URL of a database file with a copy of the study."""
     url = f"sqlite:///{tmp_path}/study.db"
     optuna.copy_study(from_study_name="s", from_storage=study._storage, to_storage=url)
     return url
@@ -69,7 +69,7 @@ def pairs(rows, seeds=SEEDS):
     return {(row.architecture, seed) for row in rows for seed in range(1, seeds + 1)}
 
 
-def test_the_leaders_are_trained_with_every_new_seed_once_and_what_is_told_is_kept(study):
+def test_the_leaders_are_trained_with_every_new_seed_once_and_the_results_are_stored(study):
     chosen, proxy = leading(study), Noisy()
     assert len(chosen) == LEADERS
     lines = confirm(study, proxy)
@@ -96,7 +96,7 @@ def test_the_same_command_trains_nothing_more_and_more_seeds_only_those(study):
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_an_end_at_any_moment_loses_the_running_training_alone(storage, end):
+def test_an_interruption_loses_only_the_running_training(storage, end):
     study = optuna.load_study(study_name="s", storage=storage)
     chosen, before = leading(study), []
 
@@ -113,7 +113,7 @@ def test_an_end_at_any_moment_loses_the_running_training_alone(storage, end):
     assert {*before, *proxy.trained} == pairs(chosen)
 
 
-def test_two_processes_keep_each_others_results(storage):
+def test_two_processes_do_not_overwrite_each_others_results(storage):
     study, other = (optuna.load_study(study_name="s", storage=storage) for _ in range(2))
     proxy = Noisy()
 
@@ -124,11 +124,11 @@ def test_two_processes_keep_each_others_results(storage):
     first = noisy(beside)
     confirm(study, first, 2)
     assert len(proxy.trained) == LEADERS
-    assert [seed for _, seed in first.trained] == [1] + [2] * LEADERS, "what the other has done is done"
+    assert [seed for _, seed in first.trained] == [1] + [2] * LEADERS, "seed 1 is done by the other process"
     assert all(row.confirmation.accuracies.keys() == {1, 2} for row in leading(study))
 
 
-def test_one_that_diverges_is_not_the_best_and_makes_room(study):
+def test_a_leader_that_diverges_is_replaced(study):
     first = leading(study)[0]
 
     def diverge(architecture, seed):
@@ -142,14 +142,14 @@ def test_one_that_diverges_is_not_the_best_and_makes_room(study):
     lost = next(row for row in summary.rows if row.number == first.number)
     assert lost.diverged
     assert lost.confirmation.diverged == (2,)
-    assert summary.rows[-1] == lost, "behind all that ran to the end"
+    assert summary.rows[-1] == lost, "behind all completed ones"
     assert first.number not in (summary.best.number, *summary.tied)
     assert sum(row.confirmed is not None for row in summary.rows) == LEADERS
     assert confirm(study, Noisy()) == []
 
 
 @pytest.mark.parametrize("kind", ["out-of-memory", "error"])
-def test_what_says_nothing_of_the_architecture_stops_and_is_tried_again(study, kind):
+def test_other_failures_stop_the_confirmation_and_are_retried(study, kind):
     def fail(_, seed):
         return Failure(kind, "no", "traceback") if seed == 2 else None
 

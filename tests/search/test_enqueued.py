@@ -1,4 +1,4 @@
-"""What somebody enqueued is trained, answered, refused or put back, whoever dies meanwhile."""
+"""Enqueued trials are trained, answered from cache, refused or requeued, whichever worker dies."""
 
 import optuna
 import pytest
@@ -24,95 +24,98 @@ from nas_recalib.search.trial_writer import TrialSpec
 from nas_recalib.space import SearchSpace
 
 
-def test_an_enqueued_trial_whose_worker_dies_before_it_saw_a_younger_one_is_not_trained_twice(
+def test_an_enqueued_trial_whose_worker_dies_before_finding_a_younger_duplicate_is_withdrawn(
     make, clock, monkeypatch
 ):
     first, second, third = make(), make(), make()
-    indices = second.scheduler.next(second.study.get_trials(), 6).indices
+    indices = second.scheduler.next_action(second.study.get_trials(), 6).indices
     second.study.enqueue_trial(first.space.indices_to_params(indices))
-    monkeypatch.setattr(second, "_take", die)
+    monkeypatch.setattr(second, "_start", die)
     with pytest.raises(SystemExit):
-        second.next()
-    first._writer.begin(first.scheduler.enqueued_spec(indices))  # by one that looked before it was enqueued
+        second.next_job()
+    first._writer.create(first.scheduler.spec_of(indices))  # by a worker that read the study before
     for now in (0, 61, 125):
         clock.now = now
-        third.heartbeat.dead([t for t in third.study.get_trials() if t.state == TrialState.RUNNING])
-    third._look()
+        third.heartbeat.stale_trials([t for t in third.study.get_trials() if t.state == TrialState.RUNNING])
+    third._refresh()
     assert states(third)[0] == "withdrawn"
 
 
-def test_an_enqueued_trial_that_another_reads_first_leaves_no_trial_behind(make, monkeypatch):
+def test_an_enqueued_trial_that_another_worker_reads_first_leaves_no_trial_behind(make, monkeypatch):
     slow, quick = make(first=()), make(first=())
-    quick.study.enqueue_trial(quick.space.indices_to_params(quick.scheduler.next([], 6).indices))
+    quick.study.enqueue_trial(quick.space.indices_to_params(quick.scheduler.next_action([], 6).indices))
     pop = slow.study._pop_waiting_trial_id
 
     def after_another():
-        quick.next()
+        quick.next_job()
         return pop()
 
     monkeypatch.setattr(slow.study, "_pop_waiting_trial_id", after_another)
-    assert slow._take_enqueued() is None
+    assert slow._start_enqueued() is None
     assert states(slow) == ["RUNNING"]
 
 
-def test_the_answer_to_an_enqueued_trial_that_has_no_room_is_not_trained(make):
+def test_an_enqueued_trial_that_is_out_of_memory_in_cache_is_not_trained(make):
     worker = make(first=(), proxy=StandIn(verdict=lambda _: Failure("out-of-memory", "no room")))
     for _ in range(2):
-        job = worker.next()
+        job = worker.next_job()
         worker.fail(job.number, Failure("out-of-memory", "no room"))
     worker.study.enqueue_trial(worker.space.indices_to_params(worker.space.indices_of(job.architecture)))
-    assert worker.next().architecture != job.architecture
+    assert worker.next_job().architecture != job.architecture
     assert "replayed_from" in worker.study.get_trials()[2].user_attrs
 
 
-def test_an_enqueued_trial_whose_worker_dies_before_it_read_it_is_enqueued_anew(make, clock, monkeypatch):
+def test_an_enqueued_trial_whose_worker_dies_before_reading_it_is_enqueued_again(make, clock, monkeypatch):
     hasty, other = make(target=2), make(target=2)
-    wish = other.space.indices_to_params(other.scheduler.next(other.study.get_trials(), 2).indices)
-    other.study.enqueue_trial(wish)
-    monkeypatch.setattr(hasty.scheduler, "by_hand", die)
+    params = other.space.indices_to_params(other.scheduler.next_action(other.study.get_trials(), 2).indices)
+    other.study.enqueue_trial(params)
+    monkeypatch.setattr(hasty.scheduler, "spec_of", die)
     with pytest.raises(SystemExit):
-        hasty.next()
+        hasty.next_job()
     for now in (0, 61, 125):
         clock.now = now
-        other._look()
+        other._refresh()
     assert states(other) == ["lost", "WAITING"]
-    assert other.space.indices_to_params(other.space.indices_of(other.next().architecture)) == wish
+    assert other.space.indices_to_params(other.space.indices_of(other.next_job().architecture)) == params
 
 
-def test_of_an_enqueued_and_a_younger_trial_that_both_withdraw_one_is_trained(make, monkeypatch):
+def test_of_an_enqueued_and_a_younger_trial_that_are_both_withdrawn_one_is_requeued(make, monkeypatch):
     first, second, third = (make(target=2, strategy="random", first=()) for _ in range(3))
     indices = first.space.indices_of(all_architectures(first.space)[0])
     first.study.enqueue_trial(first.space.indices_to_params(indices))
-    spec, enqueued_spec = TrialSpec(indices), first.scheduler.enqueued_spec
+    spec, spec_of = TrialSpec(indices), first.scheduler.spec_of
     late = []
 
     def meanwhile(indices):
-        late.append(second._writer.begin(spec))
+        late.append(second._writer.create(spec))
         seen = second.study.get_trials()
         monkeypatch.setattr(second, "_trials", lambda: seen)
-        return enqueued_spec(indices)
+        return spec_of(indices)
 
-    monkeypatch.setattr(first.scheduler, "by_hand", meanwhile)
-    assert first._take_enqueued() is None
-    assert second._take(late[0], spec) is None
+    monkeypatch.setattr(first.scheduler, "spec_of", meanwhile)
+    assert first._start_enqueued() is None
+    assert second._start(late[0], spec) is None
     assert states(third) == ["withdrawn"] * 2
-    assert third.space.indices_of(third.next().architecture) == indices
+    assert third.space.indices_of(third.next_job().architecture) == indices
 
 
-def test_an_enqueued_trial_that_there_was_no_room_for_is_trained_where_there_is_more(make, monkeypatch):
+def test_an_enqueued_trial_beyond_the_target_is_requeued_with_a_higher_target(make, monkeypatch):
     first, second, later = make(target=1, first=()), make(target=1, first=()), make(target=2, first=())
-    wishes = [first.space.encode(one) for one in all_architectures(first.space)[:2]]
-    for wish in wishes:
-        first.study.enqueue_trial(wish)
-    seen = second._look()
-    finish(first, first.next())
-    monkeypatch.setattr(second, "_look", iter([seen, first._look()]).__next__)
-    assert second.next() is None
+    enqueued = [
+        first.space.indices_to_params(first.space.indices_of(one))
+        for one in all_architectures(first.space)[:2]
+    ]
+    for params in enqueued:
+        first.study.enqueue_trial(params)
+    seen = second._refresh()
+    finish(first, first.next_job())
+    monkeypatch.setattr(second, "_refresh", iter([seen, first._refresh()]).__next__)
+    assert second.next_job() is None
     assert states(second) == ["COMPLETE", "withdrawn"]
-    assert later.space.encode(later.next().architecture) == wishes[1]
+    assert later.space.encode(later.next_job().architecture) == enqueued[1]
 
 
-def test_what_is_over_budget_is_not_trained_where_who_was_to_refuse_it_dies(tmp_path, monkeypatch):
+def test_an_enqueued_trial_over_budget_is_not_trained_if_its_worker_dies(tmp_path, monkeypatch):
     study = optuna.create_study(direction="maximize")
     space = SearchSpace.parse(SPACE, "tiny")
     dear = max(all_architectures(space), key=lambda one: one.cost().macs)
@@ -120,34 +123,34 @@ def test_what_is_over_budget_is_not_trained_where_who_was_to_refuse_it_dies(tmp_
     budget = Budget(macs=dear.cost().macs - 1)
     dead, finder = (make_search(study, tmp_path, StandIn(), budget=budget) for _ in range(2))
     dead.begin(3, Silent())
-    monkeypatch.setattr(dead, "_count_failure", die)
+    monkeypatch.setattr(dead, "_fail_and_count", die)
     with pytest.raises(SystemExit):
-        dead.next()
+        dead.next_job()
     run_here(finder, 3, Silent())
     assert dear not in finder.proxy.trained
     assert states(finder)[:1] == ["lost"]
     assert "over-budget" in states(finder)
 
 
-def test_who_dies_while_it_answers_an_enqueued_trial_leaves_it_to_be_trained_where_that_was_a_bug(
+def test_an_enqueued_trial_whose_worker_dies_while_answering_it_with_an_error_is_trained(
     tmp_path, monkeypatch
 ):
     study = optuna.create_study(direction="maximize")
     indices = (0, 0, 0)
     dead, finder = (make_search(study, tmp_path, StandIn(), first=()) for _ in range(2))
     dead.begin(3, Silent())
-    broken = dead._take(dead._writer.begin(TrialSpec(indices)), TrialSpec(indices))
+    broken = dead._start(dead._writer.create(TrialSpec(indices)), TrialSpec(indices))
     dead.fail(broken.number, Failure("error", "a bug", "traceback"))
     study.enqueue_trial(dead.space.indices_to_params(indices))
-    monkeypatch.setattr(study._storage, "set_trial_state_values", dies_of(TrialState.FAIL, study._storage))
+    monkeypatch.setattr(study._storage, "set_trial_state_values", die_at(TrialState.FAIL, study._storage))
     with pytest.raises(SystemExit):
-        dead.next()
+        dead.next_job()
     monkeypatch.undo()
     finder.begin(3, Silent())
-    assert finder.next().architecture == broken.architecture
+    assert finder.next_job().architecture == broken.architecture
 
 
-def dies_of(last, storage):
+def die_at(last, storage):
     write = storage.set_trial_state_values
 
     def call(identity, state, values=None):
@@ -157,68 +160,68 @@ def dies_of(last, storage):
 
 
 @pytest.mark.parametrize("added", [{}, {"user_attrs": {"why": "a hunch"}}])
-def test_an_enqueued_trial_is_put_back_with_all_that_it_carried(tmp_path, monkeypatch, added):
+def test_an_enqueued_trial_is_enqueued_again_with_its_user_attributes(tmp_path, monkeypatch, added):
     study = optuna.create_study(direction="maximize")
     dead, finder = (make_search(study, tmp_path, StandIn()) for _ in range(2))
-    wish = dead.space.indices_to_params((1, 1, 1))
-    study.enqueue_trial(wish, **added)
-    put_back(dead, finder, monkeypatch)
+    params = dead.space.indices_to_params((1, 1, 1))
+    study.enqueue_trial(params, **added)
+    enqueue_again(dead, finder, monkeypatch)
     assert study.get_trials()[1].user_attrs == added.get("user_attrs", {})
-    assert finder.space.encode(finder.next().architecture) == wish
+    assert finder.space.encode(finder.next_job().architecture) == params
 
 
-def test_an_enqueued_trial_that_looks_like_a_searchs_own_is_dropped_even_by_who_dies(make, clock):
+def test_an_enqueued_trial_with_reserved_attributes_fails_even_if_its_worker_dies(make, clock):
     dead, other = make(), make()
-    wish = dead.space.indices_to_params((1, 1, 1))
+    params = dead.space.indices_to_params((1, 1, 1))
     for _ in range(2):
-        dead.study.enqueue_trial(wish, user_attrs={"architecture": "vanilla", "continues": 0})
+        dead.study.enqueue_trial(params, user_attrs={"architecture": "vanilla", "continues": 0})
     dead.study._pop_waiting_trial_id()
     with pytest.raises(StopSearch, match="only a search writes: architecture, continues"):
-        other.next()
+        other.next_job()
     pass_away(clock, other)
-    assert other.next().after == ()
+    assert other.next_job().resumed_from == ()
     assert states(other)[:2] == ["lost", "error"]
 
 
-def test_a_waiting_trial_that_has_its_parameters_is_put_back_with_them(tmp_path, monkeypatch):
+def test_a_waiting_trial_with_parameters_is_enqueued_again_with_them(tmp_path, monkeypatch):
     study = optuna.create_study(direction="maximize")
     dead, finder = (make_search(study, tmp_path, StandIn()) for _ in range(2))
-    wish = dead.space.indices_to_params((1, 1, 1))
+    params = dead.space.indices_to_params((1, 1, 1))
     kinds = distributions(dead.space)
-    study.add_trial(create_trial(state=TrialState.WAITING, params=wish, distributions=kinds))
-    put_back(dead, finder, monkeypatch)
-    assert finder.space.encode(finder.next().architecture) == wish
+    study.add_trial(create_trial(state=TrialState.WAITING, params=params, distributions=kinds))
+    enqueue_again(dead, finder, monkeypatch)
+    assert finder.space.encode(finder.next_job().architecture) == params
 
 
-def put_back(dead, finder, monkeypatch):
+def enqueue_again(dead, finder, monkeypatch):
     dead.begin(3, Silent())
-    monkeypatch.setattr(dead.scheduler, "by_hand", die)
+    monkeypatch.setattr(dead.scheduler, "spec_of", die)
     with pytest.raises(SystemExit):
-        dead.next()
+        dead.next_job()
     finder.begin(3, Silent())
-    finder._look()
+    finder._refresh()
     assert states(finder) == ["lost", "WAITING"]
 
 
-def test_a_waiting_trial_without_wishes_is_not_what_a_younger_one_is(make, monkeypatch):
+def test_a_waiting_trial_without_parameters_is_withdrawn_if_a_younger_one_is_the_same(make, monkeypatch):
     first, second = make(first=()), make(first=())
     first.study.add_trial(create_trial(state=TrialState.WAITING))
-    enqueued_spec = first.scheduler.enqueued_spec
+    spec_of = first.scheduler.spec_of
 
     def meanwhile(indices):
-        second._writer.begin(TrialSpec(indices))  # by one that looked before
-        return enqueued_spec(indices)
+        second._writer.create(TrialSpec(indices))  # by a worker that read the study before
+        return spec_of(indices)
 
-    monkeypatch.setattr(first.scheduler, "by_hand", meanwhile)
-    assert first._take_enqueued() is None
+    monkeypatch.setattr(first.scheduler, "spec_of", meanwhile)
+    assert first._start_enqueued() is None
     assert states(first) == ["withdrawn", "RUNNING"]
 
 
-def test_what_is_enqueued_while_it_is_trained_is_not_trained_twice_by_one_that_is_alone(tmp_path):
+def test_a_duplicate_enqueued_during_the_training_is_withdrawn_by_a_single_worker(tmp_path):
     search = make_search(optuna.create_study(direction="maximize"), tmp_path, StandIn())
     search.begin(5, Silent())
-    job = search.next()
+    job = search.next_job()
     for _ in range(2):
         search.study.enqueue_trial(search.space.indices_to_params(search.space.indices_of(job.architecture)))
-    assert search.next().architecture != job.architecture
+    assert search.next_job().architecture != job.architecture
     assert states(search) == ["RUNNING", "withdrawn", "withdrawn", "RUNNING"]

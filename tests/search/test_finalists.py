@@ -1,4 +1,4 @@
-"""Finalists are measured until the leaders are known to be within the limit."""
+"""Finalists are measured until the leading ones are within the limit."""
 
 from dataclasses import asdict, replace
 
@@ -44,9 +44,9 @@ def study(tmp_path, latencies):
     return study
 
 
-def measuring(factor_of, asked):
+def measuring(factor_of, counts):
     def measure(architectures):
-        asked.append(len(architectures))
+        counts.append(len(architectures))
         seconds = [
             FakeMachine().seconds(architecture) * factor_of(architecture) for architecture in architectures
         ]
@@ -64,11 +64,11 @@ def test_no_trial_is_predicted_above_the_limit(study):
 
 
 def test_the_leaders_are_measured_once(study):
-    asked, lines = [], []
+    counts, lines = [], []
     before = summarise(study).best
     for _ in range(2):
-        measure_finalists(study, lines.append, measuring(lambda _: 1.0, asked))
-    assert asked == [FINALISTS]
+        measure_finalists(study, lines.append, measuring(lambda _: 1.0, counts))
+    assert counts == [FINALISTS]
     summary = summarise(study)
     assert [row.measured_ms is not None for row in summary.rows[:4]] == [True] * FINALISTS + [False]
     assert summary.best.number == before.number
@@ -91,11 +91,11 @@ def test_one_that_turns_out_too_slow_is_not_the_best(study):
     assert all(row.measured_ms is not None for row in summary.rows[:FINALISTS])
 
 
-def test_it_ends_though_all_are_too_slow(study):
-    asked = []
-    measure_finalists(study, lambda _: None, measuring(lambda _: 9.0, asked))
-    assert asked == [3, 3, 3]
-    assert summarise(study).rows[0].measured_ms is None, "nothing is known against the next one"
+def test_measuring_ends_if_all_are_too_slow(study):
+    counts = []
+    measure_finalists(study, lambda _: None, measuring(lambda _: 9.0, counts))
+    assert counts == [3, 3, 3]
+    assert summarise(study).rows[0].measured_ms is None, "the next one is not measured"
 
 
 def test_another_machine_says_that_it_cannot_measure(study):

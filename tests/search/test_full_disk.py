@@ -1,3 +1,5 @@
+"""A search on a disk that is full, or that checkpoints cannot be written to."""
+
 import resource
 import signal
 import subprocess
@@ -29,7 +31,7 @@ def here(tmp_path, monkeypatch):
 
 
 def search(*options, largest_file):
-    """In a process of its own, for which no file may grow beyond so many bytes."""
+    """Run a search in a new process with a limit on the size of files, in bytes."""
 
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write then fails, as on a full disk
@@ -44,7 +46,7 @@ def trials():
 
 
 @pytest.mark.parametrize(("room", "status"), [(3_000, 1), (-60_000, 2)])
-def test_a_disk_that_fills_up_ends_the_search_in_one_line_and_room_lets_it_go_on(here, room, status):
+def test_a_full_disk_ends_the_search_with_one_line_and_it_can_be_resumed(here, room, status):
     stopped = search("--trials=12", largest_file=EMPTY_STUDY + room)
     assert stopped.returncode == status
     assert "Traceback" not in stopped.stderr
@@ -54,7 +56,7 @@ def test_a_disk_that_fills_up_ends_the_search_in_one_line_and_room_lets_it_go_on
     assert len({trial.user_attrs["architecture"] for trial in complete}) == len(complete) == 12
 
 
-def test_a_disk_without_room_for_a_checkpoint_gives_the_trial_back_and_names_the_file(here):
+def test_a_disk_without_room_for_a_checkpoint_interrupts_the_trial_and_names_the_file(here):
     asked = ["--trials=3", "--epochs=2"]
     stopped = search(*asked, largest_file=FIRST_CHECKPOINT)
     assert stopped.returncode == 1, stopped.stderr
@@ -62,7 +64,7 @@ def test_a_disk_without_room_for_a_checkpoint_gives_the_trial_back_and_names_the
     assert stopped.stderr.splitlines()[-1] == f"failed: {file}: cannot be written: File too large"
     assert "Traceback" not in stopped.stderr
     assert [trial.user_attrs.get("failure") for trial in trials()] == [None, "interrupted"]
-    assert list(file.parent.iterdir()) == [], "nor half a checkpoint"
+    assert list(file.parent.iterdir()) == [], "no incomplete checkpoint"
     assert run([*SEARCH, *asked]) == 0
     states = [trial.user_attrs.get("failure", trial.state.name) for trial in trials()]
     assert states == ["COMPLETE", "interrupted", "COMPLETE", "COMPLETE"]
@@ -70,7 +72,7 @@ def test_a_disk_without_room_for_a_checkpoint_gives_the_trial_back_and_names_the
 
 
 @pytest.mark.parametrize("place", ["a file", "a file/below", "memoryy://bucket"])
-def test_a_place_that_cannot_keep_checkpoints_is_refused_before_anything_is_written(
+def test_an_unusable_location_of_checkpoints_is_refused_before_anything_is_written(
     here, tmp_path, capsys, place
 ):
     (tmp_path / "a file").touch()

@@ -1,7 +1,7 @@
 """Many workers on one study, one storage call at a time in an order drawn from a seed.
 
-Workers are killed, interrupted and stopped for minutes at any of their storage calls, trials are enqueued
-meanwhile; whatever happens, every training that was asked for is to be ended once.
+Workers are killed, interrupted and stopped for minutes at any of their storage calls, and trials are
+enqueued; in the end every training up to the target must have finished once.
 """
 
 import itertools
@@ -52,12 +52,12 @@ class Killed(BaseException):
 
 
 class Worker(threading.Thread):
-    """Runs only while it is its turn, which ends at its next storage call."""
+    """Thread that runs from one of its storage calls to the next, when it is stepped."""
 
     def __init__(self, main: Callable[["Worker"], bool]) -> None:
         super().__init__(daemon=True)
         self._main, self._turn, self._back = main, threading.Semaphore(0), threading.Semaphore(0)
-        self.blow: BaseException | None = None
+        self.error: BaseException | None = None
         self.heartbeat: StorageHeartbeat | None = None
         self.ended: object = None
         self.stopped = False
@@ -75,9 +75,9 @@ class Worker(threading.Thread):
         if threading.current_thread() is self:
             self._back.release()
             self._turn.acquire()
-            if self.blow:
-                blow, self.blow = self.blow, None
-                raise blow
+            if self.error:
+                error, self.error = self.error, None
+                raise error
 
     def step(self) -> None:
         self._turn.release()
@@ -85,7 +85,7 @@ class Worker(threading.Thread):
 
 
 def stepped(storage: BaseStorage, pause: Callable[[], None]) -> BaseStorage:
-    """The storage as one worker sees it."""
+    """Wrap a storage so that a worker pauses before each call."""
 
     def method(name: str) -> Callable[..., Any]:
         def call(_: object, *given: Any, **named: Any) -> Any:
@@ -99,8 +99,8 @@ def stepped(storage: BaseStorage, pause: Callable[[], None]) -> BaseStorage:
 
 
 @dataclass
-class Kept:
-    """Checkpoints that outlive their workers."""
+class SharedCheckpoints:
+    """Checkpoints in memory that all workers share."""
 
     states: dict[int, Any]
     pause: Callable[[], None]
@@ -120,7 +120,7 @@ class Kept:
 
 @dataclass
 class Fragile(StandIn):
-    """Some architectures run out of memory, at once or unless in parts; some diverge."""
+    """Proxy of which some architectures run out of memory, always or without micro-batches; some diverge."""
 
     share: float = 0.0
     salt: int = 0
@@ -137,7 +137,7 @@ class Fragile(StandIn):
 
 @dataclass
 class World:
-    """A study, and who works on it."""
+    """A study and its workers, with faults drawn from a seed."""
 
     seed: int
     folder: Any
@@ -159,19 +159,21 @@ class World:
         self.first = self.draw.choice([(), ("vanilla", "psconv")])
         self.enqueued = self.draw.choice([0.002, 0.02, 0.1])
         if self.draw.random() < 0.3:
-            self.take_over(self.draw.randint(1, 4))
+            self.transfer(self.draw.randint(1, 4))
         self.strategy = "random" if len(self.objectives) > 1 else self.draw.choice(["random", "evolution"])
 
-    def pick(self) -> dict[str, str]:
+    def random_params(self) -> dict[str, str]:
         return self.space.indices_to_params(
             tuple(self.draw.randrange(len(one.choices)) for one in self.space.positions)
         )
 
-    def take_over(self, count: int) -> None:
-        """What another study has trained, left at the first rung where there is one."""
+    def transfer(self, count: int) -> None:
+        """Add trials of another study, paused at the first rung if there is one."""
         curve = {1: 0.9} if self.pruner != "none" else dict.fromkeys(range(1, EPOCHS + 1), 0.9)
-        for parameters in {tuple(one.items()): one for one in (self.pick() for _ in range(count))}.values():
-            indices = self.space.params_to_indices(parameters)
+        for parameters in {
+            tuple(one.items()): one for one in (self.random_params() for _ in range(count))
+        }.values():
+            indices = self.space.indices_of(parameters)
             one = create_trial(
                 state=TrialState.COMPLETE if self.pruner == "none" else TrialState.PRUNED,
                 value=0.9,
@@ -189,7 +191,7 @@ class World:
         def main(worker: Worker) -> bool:
             storage = stepped(self.storage, worker.pause)
             study = optuna.load_study(storage=storage, study_name="s")
-            worker.heartbeat = StorageHeartbeat(self.storage, self.folder, now=lambda: self.now)
+            worker.heartbeat = StorageHeartbeat(self.storage, self.folder, clock=lambda: self.now)
             search = make_search(
                 study,
                 self.folder,
@@ -200,7 +202,7 @@ class World:
                 shared=True,
                 heartbeat=worker.heartbeat,
                 worker=f"here/{next(self.names)}",
-                checkpoints=Kept(self.states, worker.pause),
+                checkpoints=SharedCheckpoints(self.states, worker.pause),
                 retries=100,
                 objectives=self.objectives,
                 first=self.first,
@@ -215,7 +217,7 @@ class World:
         self.now += 20
         for worker in self.workers:
             if worker.heartbeat and not worker.stopped:
-                worker.heartbeat.sign()
+                worker.heartbeat.beat()
 
     def advance(self, worker: Worker) -> None:
         worker.step()
@@ -233,23 +235,23 @@ class World:
             worker = self.draw.choice(self.workers)
             fate = self.draw.random() / trouble
             if fate < 0.004:
-                worker.blow = Killed()
+                worker.error = Killed()
             elif fate < 0.006:
-                worker.blow = KeyboardInterrupt()
+                worker.error = KeyboardInterrupt()
             elif fate < 0.008:
                 worker.stopped = True
             elif fate < 0.028:
                 for one in self.workers:
                     one.stopped = one.stopped and self.draw.random() < 0.7
             if self.draw.random() < self.enqueued:
-                self.study.enqueue_trial(self.pick())
+                self.study.enqueue_trial(self.random_params())
             if self.draw.random() < 0.05:
                 self.tick()
-            if not worker.stopped or worker.blow:
+            if not worker.stopped or worker.error:
                 self.advance(worker)
 
     def settle(self) -> None:
-        """Nothing happens any more but work."""
+        """Run all workers to the end, without faults."""
         self.join()
         for step in range(STEPS):
             if not self.workers:
@@ -265,37 +267,39 @@ class World:
     def check(self) -> None:
         trials = self.study.get_trials()
         mine = [t for t in trials if CACHED_FROM not in t.user_attrs]
-        told = "\n".join(
+        log = "\n".join(
             f"{t.number} {t.state.name} {t.user_attrs.get('architecture')} {t.user_attrs.get(FAILURE)} "
             f"after {t.user_attrs.get('continues')} by {t.user_attrs.get('worker')}"
             for t in trials
         )
-        whole = Counter(str(t.params) for t in mine if t.state == TrialState.COMPLETE)
-        assert max(whole.values(), default=0) <= 1, f"trained twice\n{told}"
+        complete = Counter(str(t.params) for t in mine if t.state == TrialState.COMPLETE)
+        assert max(complete.values(), default=0) <= 1, f"trained twice\n{log}"
         ended = finished_of(trials)
-        assert len({str(t.params) for t in ended}) == len(ended), f"begun twice\n{told}"
+        assert len({str(t.params) for t in ended}) == len(ended), f"started twice\n{log}"
         first = first_trial_of(trials)
         here = {first(t) for t in ended} - warm_started(trials)
-        assert len(here) <= self.target, f"{len(here)} over {self.target}\n{told}"
+        assert len(here) <= self.target, f"{len(here)} over {self.target}\n{log}"
         if len(here) < self.target:
-            of_its_own = {
+            failed = {
                 str(t.params) for t in trials if t.user_attrs.get(FAILURE) in ("out-of-memory", "diverged")
             }
-            done = {str(t.params) for t in ended} | of_its_own
+            done = {str(t.params) for t in ended} | failed
             count = len(set(itertools.product(*(range(len(p.choices)) for p in self.space.positions))))
-            assert len(done) == count, f"ended early: {len(here)} of {self.target}\n{told}"
-        assert not to_resume(trials), f"lost {[t.number for t in to_resume(trials)]}\n{told}"
-        wished = [t.system_attrs.get("fixed_params") for t in trials]
+            assert len(done) == count, f"ended early: {len(here)} of {self.target}\n{log}"
+        assert not to_resume(trials), f"lost {[t.number for t in to_resume(trials)]}\n{log}"
+        enqueued = [t.system_attrs.get("fixed_params") for t in trials]
         for t in trials:
             if t.user_attrs.get(FAILURE) == "lost" and "architecture" not in t.user_attrs:
-                assert wished[t.number] in wished[t.number + 1 :], f"a wish lost, {t.number}\n{told}"
-        for t in trials:  # of a dead worker's, only what nobody misses
+                assert enqueued[t.number] in enqueued[t.number + 1 :], (
+                    f"enqueued trial {t.number} lost\n{log}"
+                )
+        for t in trials:  # left by dead workers, only duplicates
             if t.state == TrialState.RUNNING:
-                assert not may_train(t.number, trials, self.target), told
+                assert not may_train(t.number, trials, self.target), log
         if self.pruner == "none":
-            assert len(whole) == len(ended)
+            assert len(complete) == len(ended)
         if ended:
-            assert whole, told
+            assert complete, log
         broken = Counter(
             t.user_attrs.get("architecture")
             for t in trials
@@ -305,21 +309,21 @@ class World:
         passed = Counter((str(one), epoch) for one, epoch in self.proxy.passed)
         for name in {name for name, _ in passed}:
             more = sum(count - 1 for (one, _), count in passed.items() if one == name)
-            assert more <= broken[name], f"{name}: {more} epochs again, {broken[name]} times broken\n{told}"
+            assert more <= broken[name], f"{name}: {more} epochs again, {broken[name]} times broken\n{log}"
         withdrawn = sum(t.user_attrs.get(FAILURE) == WITHDRAWN for t in trials)
-        assert withdrawn <= 200, f"{withdrawn} withdrawn\n{told}"
+        assert withdrawn <= 200, f"{withdrawn} withdrawn\n{log}"
 
-    def grant(self) -> None:
-        """With room for all that was enqueued it is trained, or fails for a reason of its own."""
+    def check_enqueued(self) -> None:
+        """Check that with a higher target all enqueued trials are trained, or fail for good."""
         self.target += sum(ENQUEUED in t.system_attrs for t in self.study.get_trials())
         self.settle()
         self.check()
         trials = self.study.get_trials()
         failed = [t for t in trials if t.user_attrs.get(FAILURE) in ("out-of-memory", "diverged")]
-        met = [t.params for t in (*finished_of(trials), *failed)]
-        wishes = {t.number: t.system_attrs[ENQUEUED] for t in trials if ENQUEUED in t.system_attrs}
-        missed = [number for number, wish in wishes.items() if wish not in met]
-        assert not missed, f"enqueued in vain: {missed}"
+        evaluated = [t.params for t in (*finished_of(trials), *failed)]
+        enqueued = {t.number: t.system_attrs[ENQUEUED] for t in trials if ENQUEUED in t.system_attrs}
+        missed = [number for number, params in enqueued.items() if params not in evaluated]
+        assert not missed, f"enqueued and not trained: {missed}"
 
 
 @pytest.fixture(autouse=True)
@@ -332,9 +336,9 @@ def quiet():
 )
 @pytest.mark.parametrize("space", [SPACE, FEW], ids=["many", "few"])
 @pytest.mark.parametrize("pruner", ["none", "halving", "hyperband"])
-def test_every_training_is_ended_once(tmp_path, seed, space, pruner):
+def test_every_training_finishes_once(tmp_path, seed, space, pruner):
     world = World(seed, tmp_path, pruner, SearchSpace.parse(space, "tiny"))
     world.chaos(world.draw.randint(50, 800), trouble=world.draw.choice([1.0, 3.0, 8.0]))
     world.settle()
     world.check()
-    world.grant()
+    world.check_enqueued()

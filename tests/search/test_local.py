@@ -1,3 +1,5 @@
+"""Searches in one process: targets, budgets, failures, interruptions."""
+
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -23,14 +25,14 @@ def architectures(study):
     return [trial.user_attrs["architecture"] for trial in finished(study)]
 
 
-def test_ends_with_as_many_trained_trials_as_asked_all_different(study, tmp_path):
+def test_ends_with_the_target_number_of_trained_trials_all_different(study, tmp_path):
     proxy = StandIn()
     assert run_here(make_search(study, tmp_path, proxy), 12, Silent())
     assert len(finished(study)) == len(proxy.trained) == 12
     assert len(set(architectures(study))) == 12
 
 
-def test_running_again_trains_nothing_more_and_a_higher_goal_only_the_rest(study, tmp_path):
+def test_running_again_trains_nothing_more_and_a_higher_target_only_the_rest(study, tmp_path):
     run_here(make_search(study, tmp_path, StandIn()), 8, Silent())
     again = StandIn()
     run_here(make_search(study, tmp_path, again), 8, Silent())
@@ -96,20 +98,20 @@ def test_an_impossible_budget_is_refused_and_names_the_least_cost(study, tmp_pat
     assert study.get_trials() == []
 
 
-def test_a_duplicate_by_hand_is_answered_from_what_is_known(study, tmp_path):
+def test_an_enqueued_duplicate_is_answered_from_cache(study, tmp_path):
     run_here(make_search(study, tmp_path, StandIn()), 5, Silent())
     first = finished(study)[0]
     study.enqueue_trial(first.params)
     proxy = StandIn()
     run_here(make_search(study, tmp_path, proxy), 6, Silent())
-    replay = study.get_trials()[5]
-    assert replay.user_attrs["replayed_from"] == first.number
-    assert replay.value == first.value
-    assert replay.intermediate_values == first.intermediate_values
-    assert len(proxy.trained) == 1, "the replay does not count as trained"
+    cached = study.get_trials()[5]
+    assert cached.user_attrs["replayed_from"] == first.number
+    assert cached.value == first.value
+    assert cached.intermediate_values == first.intermediate_values
+    assert len(proxy.trained) == 1, "the cached trial does not count as trained"
 
 
-def test_over_budget_by_hand_fails_without_training(study, tmp_path):
+def test_an_enqueued_trial_over_budget_fails_without_training(study, tmp_path):
     space = SearchSpace.parse(SPACE, "tiny")
     dear = max(all_architectures(space), key=lambda a: a.cost().macs)
     study.enqueue_trial(space.encode(dear))
@@ -119,10 +121,10 @@ def test_over_budget_by_hand_fails_without_training(study, tmp_path):
     assert study.get_trials()[0].user_attrs["failure"] == "over-budget"
 
 
-def test_a_choice_by_hand_that_the_space_does_not_have_stops_once_and_is_dropped(study, tmp_path):
+def test_an_enqueued_choice_that_is_not_in_the_space_stops_the_search_once(study, tmp_path):
     space = SearchSpace.parse(SPACE, "tiny")
     study.enqueue_trial(dict.fromkeys(space.options(), "dynconv"))
-    with pytest.raises(StopSearch, match="a waiting trial cannot be run"):
+    with pytest.raises(StopSearch, match="an enqueued trial cannot be run"):
         run_here(make_search(study, tmp_path, StandIn()), 3, Silent())
     run_here(make_search(study, tmp_path, StandIn()), 3, Silent())
     assert len(finished(study)) == 3
@@ -132,7 +134,7 @@ def with_scconv(architecture):
     return any(c.convolution.name == "scconv" for c in architecture.choices)
 
 
-def test_what_diverges_is_recorded_and_not_tried_again(study, tmp_path):
+def test_a_diverged_training_is_recorded_and_not_retried(study, tmp_path):
     def verdict(architecture):
         return (
             Failure("diverged", "no") if with_scconv(architecture) and len(proxy.trained) % 3 == 0 else None
@@ -147,7 +149,7 @@ def test_what_diverges_is_recorded_and_not_tried_again(study, tmp_path):
     assert len(finished(study)) == 12
 
 
-def test_what_runs_out_of_memory_is_tried_once_more_with_half_batches(study, tmp_path):
+def test_out_of_memory_is_retried_once_with_micro_batches(study, tmp_path):
     class Small(StandIn):
         def steps(self, architecture, start=None, parts=1):
             tried.append((str(architecture), parts))
@@ -190,7 +192,7 @@ def test_ten_failures_in_a_row_stop_the_search(study, tmp_path):
 
 
 class Interrupted(StandIn):
-    """Is interrupted in the second epoch of the fourth training."""
+    """Proxy that is interrupted in the second epoch of the fourth training."""
 
     def steps(self, architecture, start=None, parts=1):
         steps = super().steps(architecture, start, parts)
@@ -218,15 +220,15 @@ def test_an_interruption_costs_the_epoch_that_was_not_reported(study, tmp_path):
 
 
 def kill_in_training(study, folder):
-    """What a search leaves that is killed in the second epoch of its first trial."""
+    """Leave a study as a search that is killed in the second epoch of its first trial."""
     search = make_search(study, folder, StandIn())
     search.begin(5, Silent())
-    job = search.next()
+    job = search.next_job()
     search.report(job.number, next(train(search.proxy, job, search.checkpoints)))
     return job
 
 
-def test_a_dead_process_training_is_gone_on_with(study, tmp_path):
+def test_the_training_of_a_killed_process_is_resumed(study, tmp_path):
     job = kill_in_training(study, tmp_path)
     proxy = StandIn()
     run_here(make_search(study, tmp_path, proxy), 5, Silent())
@@ -238,7 +240,7 @@ def test_a_dead_process_training_is_gone_on_with(study, tmp_path):
     assert len(finished(study)) == 5
 
 
-def test_what_kills_its_worker_again_and_again_is_given_up(study, tmp_path):
+def test_an_architecture_that_kills_its_worker_again_and_again_is_abandoned(study, tmp_path):
     jobs = [kill_in_training(study, tmp_path) for _ in range(4)]
     assert len({job.architecture for job in jobs}) == 1
     proxy = StandIn()
@@ -257,7 +259,7 @@ def test_pruned_trials_are_trained_trials(study, tmp_path):
     assert 1 <= len(pruned.intermediate_values) < 6
 
 
-def test_a_trial_says_what_it_was(study, tmp_path):
+def test_a_trial_has_all_attributes(study, tmp_path):
     run_here(make_search(study, tmp_path, StandIn()), 1, Silent())
     trial = study.get_trials()[0]
     architecture = Architecture.parse(trial.user_attrs["architecture"])
@@ -269,11 +271,11 @@ def test_a_trial_says_what_it_was(study, tmp_path):
 
 
 def test_proposals_follow_from_the_seed_even_across_an_interruption(tmp_path):
-    def trained(name, goals):
+    def trained(name, targets):
         storage = f"sqlite:///{tmp_path}/{name}.db"
         study = optuna.create_study(storage=storage, direction="maximize")
         proxies = []
-        for target in goals:
+        for target in targets:
             proxies.append(StandIn())
             run_here(make_search(study, tmp_path, proxies[-1]), target, Silent())
         return [architecture for proxy in proxies for architecture in proxy.trained]

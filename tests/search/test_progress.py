@@ -1,4 +1,4 @@
-"""What a search says of how far it is: rates and remaining time come from epochs that were really trained."""
+"""Progress lines of a search: rates and remaining time count the epochs that were really trained."""
 
 from contextlib import suppress
 
@@ -9,7 +9,7 @@ from stand_in import StandIn, make_search
 from nas_recalib.search.local import run_here
 from nas_recalib.search.progress import Progress
 
-SECONDS = 10  # that an epoch takes; a training has three
+SECONDS = 10  # seconds of an epoch; a training has three
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def study():
 
 @pytest.fixture
 def search(study, tmp_path, monkeypatch, capsys):
-    """Runs a search whose epochs take their time by the clock, and gives the lines that it says."""
+    """Return a function that runs a search with a fake clock and returns its progress lines."""
     now = [0.0]
     monkeypatch.setattr("nas_recalib.search.progress.time.monotonic", lambda: now[0])
 
@@ -45,7 +45,7 @@ def search(study, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_a_training_that_was_resumed_counts_by_the_epochs_that_were_left(search, end):
+def test_a_resumed_training_counts_by_its_remaining_epochs(search, end):
     """After two of its three epochs the first is interrupted, or its process dies."""
     search(4, end)
     lines = [line for line in search(4) if "accuracy" in line]
@@ -59,7 +59,7 @@ def test_a_training_that_was_resumed_counts_by_the_epochs_that_were_left(search,
     ]
 
 
-def test_what_another_worker_transfers_is_not_counted(study, search, capsys):
+def test_a_transferred_trial_is_not_counted(study, search, capsys):
     search(1)
     progress = Progress.of(study, 4, 3)
     (trial,) = study.get_trials()

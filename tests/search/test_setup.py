@@ -105,7 +105,7 @@ def test_baselines_that_are_left_are_counted(prepare, tmp_path):
     search, _ = prepare(space=str(tmp_path / "tiny.yaml"), **QUICK)
     assert search.baselines_left() == 4
     search.begin(1, Silent())
-    search.fail(search.next().number, Failure("diverged", "the loss is not a number"))
+    search.fail(search.next_job().number, Failure("diverged", "the loss is not a number"))
     assert search.baselines_left() == 3
     assert prepare(baselines="no")[0].baselines_left() == 0
     assert prepare(baselines="yes")[0].baselines_left() == 3

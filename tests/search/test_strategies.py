@@ -1,3 +1,5 @@
+"""Conformance of all search strategies, and the behaviour of each."""
+
 import itertools
 import logging
 
@@ -10,24 +12,23 @@ from stand_in import SPACE, formula
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.search.samplers import (
     STRATEGIES,
+)
+from nas_recalib.search.samplers.base import (
     Observation,
     SearchState,
     StrategySampler,
-    evolution,
-    gp,
-    local,
-    nsga2,
-    predictor,
-    tpe,
+    mutants,
+    neighbours,
     uniform,
 )
-from nas_recalib.search.samplers.base import mutants, neighbours
-from nas_recalib.search.samplers.predictor import _gram
+from nas_recalib.search.samplers.evolution import evolution, local
+from nas_recalib.search.samplers.optuna_based import gp, nsga2, tpe
+from nas_recalib.search.samplers.predictor import _gram, predictor
 from nas_recalib.space import SearchSpace
 
 TINY = SearchSpace.parse(SPACE, "tiny")
 BLOCKS = SearchSpace.parse(SPACE.replace("stage", "block"), "blocks")  # 9 blocks of 6 choices
-SMALL = {  # so that every strategy is soon at work
+SMALL = {  # with few uniform draws at the start
     "tpe": tpe,
     "random": lambda: uniform,
     "gp": gp,
@@ -54,7 +55,7 @@ class Run:
         self.start()
 
     def start(self):
-        """As a new process does."""
+        """Create the sampler, as a new process does."""
         self.sampler = StrategySampler(self.strategy, self.space, self.feasible, self.tried, self.seed)
         self.study.sampler = self.sampler
 
@@ -73,20 +74,20 @@ class Run:
         return list(self.tried)
 
 
-def state(known, space=TINY, pruned=(), tried=(), seed=0, budget=None):
+def state(completed, space=TINY, pruned=(), excluded=(), seed=0, budget=None):
     return SearchState(
         space=space,
         feasible=Feasible(space.table, budget or Budget()),
-        known=[
+        completed=[
             Observation(number, indices, (score,), (score - 0.1, score))
-            for number, (indices, score) in enumerate(known)
+            for number, (indices, score) in enumerate(completed)
         ],
         pruned=[
             Observation(100 + number, indices, (score,), (score,))
             for number, (indices, score) in enumerate(pruned)
         ],
         running=[],
-        tried={*(indices for indices, _ in (*known, *pruned)), *tried},
+        excluded={*(indices for indices, _ in (*completed, *pruned)), *excluded},
         random=np.random.default_rng(seed),
         directions=[StudyDirection.MAXIMIZE],
         trials=[],
@@ -113,13 +114,13 @@ def test_stays_within_the_budget_and_repeats_nothing(name):
 
 
 @every_strategy
-def test_follows_from_the_seed(name):
+def test_the_same_seed_gives_the_same_proposals(name):
     first, again, other = (Run(SMALL[name](), seed=seed).go(13) for seed in (1, 1, 2))
     assert first == again != other
 
 
 @every_strategy
-def test_a_search_that_was_interrupted_proposes_what_it_would_have(name):
+def test_a_resumed_search_proposes_the_same(name):
     whole = Run(SMALL[name]()).go(14)
     parts = Run(SMALL[name]())
     for trials in (7, 4, 1, 2):
@@ -185,35 +186,35 @@ def test_mutants_differ_in_one_position_and_reach_all_of_it():
 
 
 class TestEvolution:
-    def test_the_oldest_dies_however_good_it_is(self):
-        known = [((0, 0, 0), 9.0), ((5, 5, 5), 1.0), ((2, 2, 2), 3.0), ((4, 4, 4), 2.0)]
+    def test_the_oldest_leaves_the_population_however_good_it_is(self):
+        completed = [((0, 0, 0), 9.0), ((5, 5, 5), 1.0), ((2, 2, 2), 3.0), ((4, 4, 4), 2.0)]
         strategy = evolution(population=3, sample=3)
-        children = {strategy(state(known, seed=seed)) for seed in range(60)}
+        children = {strategy(state(completed, seed=seed)) for seed in range(60)}
         assert children <= around(TINY, (2, 2, 2))
         assert len(children) == 9, "every mutation is possible"
 
     def test_a_parent_is_the_best_of_a_few(self):
         corners = [(0, 0, 0), (1, 5, 5), (5, 1, 2), (3, 3, 4)]
-        known = [(indices, float(score)) for score, indices in enumerate(corners)]
+        completed = [(indices, float(score)) for score, indices in enumerate(corners)]
         strategy = evolution(population=4, sample=2)
-        children = [strategy(state(known, seed=seed)) for seed in range(300)]
+        children = [strategy(state(completed, seed=seed)) for seed in range(300)]
         shares = [sum(child in around(TINY, corner) for child in children) / 300 for corner in corners]
         assert shares == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6], abs=0.09)
 
     def test_begins_with_a_population_of_uniform_draws(self):
-        known = [((0, 0, 0), 1.0), ((1, 1, 1), 2.0)]
-        assert evolution(population=3, sample=2)(state(known)) is None
-        assert evolution(population=2, sample=2)(state(known)) is not None
+        completed = [((0, 0, 0), 1.0), ((1, 1, 1), 2.0)]
+        assert evolution(population=3, sample=2)(state(completed)) is None
+        assert evolution(population=2, sample=2)(state(completed)) is not None
 
     def test_mutations_of_something_at_the_limit_are_moved_within(self):
         edge = (5, 5, 5)
         budget = Budget(macs=TINY.table.cost((3, 5, 5))["macs"])
         feasible = Feasible(TINY.table, budget)
-        known = [(feasible.repair(edge, np.random.default_rng(0)), 1.0)]
+        completed = [(feasible.repair(edge, np.random.default_rng(0)), 1.0)]
         strategy = evolution(population=1, sample=1)
-        children = [strategy(state(known, seed=seed, budget=budget)) for seed in range(40)]
+        children = [strategy(state(completed, seed=seed, budget=budget)) for seed in range(40)]
         assert all(feasible.allows(child) for child in children)
-        assert known[0][0] not in children
+        assert completed[0][0] not in children
 
     @pytest.mark.parametrize("sample", [0, 4])
     def test_refuses_a_sample_that_is_not_of_the_population(self, sample):
@@ -222,37 +223,41 @@ class TestEvolution:
 
 
 class TestLocal:
-    def test_visits_all_neighbours_of_the_best_before_it_goes_elsewhere(self):
+    def test_tries_all_neighbours_of_the_best_before_it_restarts(self):
         start = (5, 5, 5)
-        known = [(start, 9.0)]
+        completed = [(start, 9.0)]
         strategy = local(start=1)
         for number in range(9):
-            known.append((strategy(state(known, seed=number)), -float(number)))
-        assert {indices for indices, _ in known[1:]} == around(TINY, start)
-        assert strategy(state(known)) is None, "a uniform draw"
+            completed.append((strategy(state(completed, seed=number)), -float(number)))
+        assert {indices for indices, _ in completed[1:]} == around(TINY, start)
+        assert strategy(state(completed)) is None, "a uniform draw"
 
     def test_moves_on_to_what_is_better(self):
-        known = [((0, 0, 0), 1.0), ((0, 0, 1), 2.0), ((0, 0, 2), 0.0)]
+        completed = [((0, 0, 0), 1.0), ((0, 0, 1), 2.0), ((0, 0, 2), 0.0)]
         for seed in range(20):
-            assert local(start=1)(state(known, seed=seed)) in around(TINY, (0, 0, 1))
+            assert local(start=1)(state(completed, seed=seed)) in around(TINY, (0, 0, 1))
 
-    def test_climbs_next_from_the_best_that_is_on_no_slope(self):
+    def test_restarts_from_the_best_that_is_not_a_neighbour_of_a_better_one(self):
         summit, other = (5, 5, 5), (0, 0, 0)
-        known = [(summit, 9.0), (other, 1.0), *((indices, 5.0) for indices in sorted(around(TINY, summit)))]
-        assert local(start=1)(state(known)) in around(TINY, other)
+        completed = [
+            (summit, 9.0),
+            (other, 1.0),
+            *((indices, 5.0) for indices in sorted(around(TINY, summit))),
+        ]
+        assert local(start=1)(state(completed)) in around(TINY, other)
 
-    def test_neighbours_over_the_budget_are_not_waited_for(self):
+    def test_neighbours_over_the_budget_are_skipped(self):
         dear = max(itertools.product(range(6), repeat=3), key=lambda one: TINY.table.cost(one)["macs"])
         budget = Budget(macs=TINY.table.cost(dear)["macs"] - 1)
         edge = next(one for one in sorted(around(TINY, dear)) if budget.allows(TINY.table.cost(one)))
-        known, strategy = [(edge, 9.0)], local(start=1)
+        completed, strategy = [(edge, 9.0)], local(start=1)
         for number in range(20):
-            proposal = strategy(state(known, seed=number, budget=budget))
+            proposal = strategy(state(completed, seed=number, budget=budget))
             if proposal is None:
                 break
             assert proposal != dear
-            known.append((proposal, 0.0))
-        assert len(known) == 1 + sum(budget.allows(TINY.table.cost(one)) for one in around(TINY, edge))
+            completed.append((proposal, 0.0))
+        assert len(completed) == 1 + sum(budget.allows(TINY.table.cost(one)) for one in around(TINY, edge))
 
 
 class TestPredictor:
@@ -279,14 +284,14 @@ class TestPredictor:
         best = max(value(BLOCKS, one) for one in Run(predictor(), BLOCKS, values=collapsing).go(50))
         assert best > 0.85
 
-    def test_what_was_pruned_counts_as_poor(self):
+    def test_pruned_trials_count_as_poor(self):
         random = np.random.default_rng(0)
-        known = [
+        completed = [
             (tuple(indices), 0.5 + 0.01 * random.normal() + 0.02 * (indices[0] == 0))
             for indices in random.integers(6, size=(12, 3)).tolist()
         ]
         pruned = [((first, second, 5), 0.3) for first in range(6) for second in range(3)]
-        kept = [(indices, score) for indices, score in known if indices[2] != 5]
+        kept = [(indices, score) for indices, score in completed if indices[2] != 5]
 
         def share(pruned):
             strategy = predictor(start=2, boldness=2)
@@ -295,36 +300,13 @@ class TestPredictor:
 
         assert share(pruned) < 0.5 * share([])
 
-    def test_scores_without_training_are_asked_for_few_and_used(self):
-        hidden = {}
-        asked = []
-
-        def luck(indices):
-            return hidden.setdefault(indices, np.random.default_rng(indices).normal())
-
-        def scores(indices):
-            asked.append(indices)
-            return (luck(indices), 7.0)
-
-        def values(space, indices):
-            return value(space, indices) + 3 * luck(indices)
-
-        run = Run(predictor(start=6, features=scores), BLOCKS, values=values)
-        tried = run.go(30)
-        assert len(asked) == len(set(asked)) <= 30 + 8 * 24
-        told = np.mean([luck(indices) for indices in tried[15:]])
-        blind = np.mean(
-            [luck(indices) for indices in Run(predictor(start=6), BLOCKS, values=values).go(30)[15:]]
-        )
-        assert told > blind + 0.5
-
-    def test_where_all_came_to_the_same_it_has_no_opinion(self):
+    def test_equal_values_leave_it_to_a_uniform_draw(self):
         same = [(indices, 1.0) for indices in itertools.product(range(2), repeat=3)]
         assert predictor(start=4)(state(same)) is None
         mostly = [(indices, score) for (indices, _), score in zip(same, [1.0] * 6 + [0.1, 0.2], strict=True)]
-        assert predictor(start=4)(state(mostly)) is None, "what collapsed is not taken at its word"
+        assert predictor(start=4)(state(mostly)) is None, "collapsed trainings are clipped"
 
-    def test_counting_is_multiplying(self):
+    def test_the_gram_matrix_is_that_of_the_design_matrix(self):
         random = np.random.default_rng(0)
         columns = np.array([0, 4, 7]) + random.integers((4, 3, 5), size=(30, 3))
         others = random.normal(size=(30, 2))
@@ -334,11 +316,11 @@ class TestPredictor:
         assert _gram(columns, 12, others) == pytest.approx(design.T @ design)
 
 
-class TestOptunas:
-    def test_beyond_what_it_can_fit_gp_is_tpe_and_says_so(self, caplog):
+class TestOptunaBased:
+    def test_gp_falls_back_to_tpe_with_a_warning(self, caplog):
         with caplog.at_level(logging.WARNING, logger="nas_recalib"):
             beyond = Run(gp(most=0)).go(16)
-        assert caplog.text.count("from 0 trials on proposals are tpe's") == 1
+        assert caplog.text.count("gp: fitting more than 0 trials takes too long") == 1
         assert beyond == Run(tpe()).go(16)
 
     def test_nsga2_spreads_over_the_front_of_two_objectives(self):
@@ -355,7 +337,7 @@ class TestOptunas:
 
         assert all(volume(nsga2(), seed) > 1.02 * volume(uniform, seed) for seed in range(2))
 
-    def test_nsga2_breeds_from_what_it_did_not_propose(self):
+    def test_nsga2_crosses_trials_of_other_strategies(self):
         run = Run(uniform, BLOCKS)
         run.go(40)
         best = sorted(run.tried, key=run.tried.get)[-6:]
@@ -365,5 +347,5 @@ class TestOptunas:
         shared = [max(sum(map(int.__eq__, child, one)) for one in best) for child in born]
         assert np.mean(shared) > 5, "of 9 blocks; uniform draws share about 3 with the nearest"
 
-    def test_one_that_knows_only_some_parameters_leaves_the_rest_to_chance(self):
+    def test_parameters_that_a_sampler_leaves_out_are_drawn_uniformly(self):
         assert len(Run(nsga2(population=2)).go(30)) == 30

@@ -1,19 +1,11 @@
-"""Registry of search strategies: which there are by name, and what each is good for."""
+"""Registry of search strategies: their names, and what each supports."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nas_recalib.costs import Feasible
 from nas_recalib.errors import InputError
-from nas_recalib.search.samplers.base import (
-    Indices,
-    Observation,
-    Proposal,
-    SearchState,
-    Strategy,
-    StrategySampler,
-    uniform,
-)
+from nas_recalib.search.samplers.base import Strategy, uniform
 from nas_recalib.search.samplers.evolution import evolution, local
 from nas_recalib.search.samplers.optuna_based import gp, nsga2, tpe
 from nas_recalib.search.samplers.predictor import predictor
@@ -21,27 +13,27 @@ from nas_recalib.search.samplers.predictor import predictor
 
 @dataclass(frozen=True)
 class StrategyInfo:
-    """A strategy by name.
+    """A strategy in the registry.
 
     Attributes:
-        make: Makes one, which is for one study.
-        several: Whether it knows what to do with several objectives.
-        drawn: Architectures that it draws uniformly before it has a mind of its own, where a space with no
-            more of them would only be drawn from.
+        make: Function that makes a strategy for one study.
+        multi_objective: Whether it supports several objectives.
+        startup_draws: Number of uniform draws before its first proposal of another kind; a space with no more
+            architectures than that would be searched at random.
     """
 
     make: Callable[[], Strategy]
-    several: bool = False
-    drawn: int = 0
+    multi_objective: bool = False
+    startup_draws: int = 0
 
 
 STRATEGIES = {
-    "random": StrategyInfo(lambda: uniform, several=True),
-    "tpe": StrategyInfo(tpe, several=True, drawn=8),
-    "gp": StrategyInfo(gp, several=True, drawn=10),
-    "nsga2": StrategyInfo(nsga2, several=True, drawn=24),
-    "evolution": StrategyInfo(evolution, drawn=32),
-    "local": StrategyInfo(local, drawn=10),
+    "random": StrategyInfo(lambda: uniform, multi_objective=True),
+    "tpe": StrategyInfo(tpe, multi_objective=True, startup_draws=8),
+    "gp": StrategyInfo(gp, multi_objective=True, startup_draws=10),
+    "nsga2": StrategyInfo(nsga2, multi_objective=True, startup_draws=24),
+    "evolution": StrategyInfo(evolution, startup_draws=32),
+    "local": StrategyInfo(local, startup_draws=10),
     "predictor": StrategyInfo(predictor),
 }
 DEFAULT = "predictor"
@@ -49,38 +41,21 @@ DEFAULT_OF_SEVERAL = "tpe"  # a few dozen trials are no more than a generation o
 
 
 def refuse_unsuitable(strategy: str, objectives: Sequence[str], feasible: Feasible) -> None:
-    """Raises InputError if a strategy does not suit the objectives or what is within the budget."""
+    """Check that a strategy supports the objectives and the number of architectures within the budget.
+
+    Raises:
+        InputError: If it does not.
+    """
     info = STRATEGIES[strategy]
-    if len(objectives) > 1 and not info.several:
-        fit = ", ".join(name for name, one in STRATEGIES.items() if one.several)
+    if len(objectives) > 1 and not info.multi_objective:
+        suitable = ", ".join(name for name, info in STRATEGIES.items() if info.multi_objective)
         raise InputError(
-            f"strategy: {strategy} knows one objective; for {', '.join(objectives)} there are {fit}"
+            f"strategy: {strategy} supports one objective only; for {', '.join(objectives)} use one of "
+            f"{suitable}"
         )
     count = feasible.count()
-    if count <= info.drawn:
+    if count <= info.startup_draws:
         raise InputError(
-            f"strategy: {strategy} first draws {info.drawn} architectures uniformly, and there are only "
-            f"{count} within the budget; random tries them all"
+            f"strategy: {strategy} starts with {info.startup_draws} uniform draws, but only {count} "
+            "architectures are within the budget; use --strategy random, which tries them all"
         )
-
-
-__all__ = [
-    "DEFAULT",
-    "DEFAULT_OF_SEVERAL",
-    "STRATEGIES",
-    "Indices",
-    "Observation",
-    "Proposal",
-    "SearchState",
-    "Strategy",
-    "StrategyInfo",
-    "StrategySampler",
-    "evolution",
-    "gp",
-    "local",
-    "nsga2",
-    "predictor",
-    "refuse_unsuitable",
-    "tpe",
-    "uniform",
-]

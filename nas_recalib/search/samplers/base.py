@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import chain, combinations
 from operator import mul
 from typing import Any
@@ -20,16 +19,17 @@ from nas_recalib.space import SearchSpace
 from nas_recalib.study.trials import CACHED_FROM, FINISHED, curve_of
 
 Indices = tuple[int, ...]
+TINY = 1e-12  # variances and deviations below this are treated as zero
 
 
 @dataclass(frozen=True)
 class Observation:
-    """An architecture that has been trained, to the end or until it was given up.
+    """An architecture with the result of its training, complete or pruned.
 
     Attributes:
-        number: Of its trial.
-        indices: Its choice at every position.
-        values: One an objective, all to be maximised; of the last epoch trained.
+        number: Number of the trial.
+        indices: Index of the choice at every position.
+        values: One value per objective after the last trained epoch, signed so that greater is better.
         curve: Accuracies after each epoch.
     """
 
@@ -41,185 +41,178 @@ class Observation:
 
 @dataclass(frozen=True, eq=False)
 class SearchState:
-    """Where a search stands when it asks for an architecture.
+    """Everything that a strategy may use to propose the next architecture.
 
     Attributes:
-        space: What may be chosen.
-        feasible: What is within the budget.
-        known: What was trained to the end, in the order in which that was.
-        pruned: What was given up, or is left at a rung, in the order in which that was.
-        running: What other workers are training.
-        tried: Everything that need not be proposed: known, pruned, failed or running.
-        random: Follows from the seed and the trial's number.
-        directions: Of the study's objectives.
-        trials: All of the study, for what else a strategy may look at.
-        kept: System attributes that the strategy wants kept with the trial that it proposes.
+        space: Search space.
+        feasible: Architectures within the budget.
+        completed: Observations trained to the last epoch, in the order in which they finished.
+        pruned: Observations that were pruned or are paused at a rung, in the order in which they finished.
+        running: Architectures that other workers are training.
+        excluded: Architectures that must not be proposed: observed, running, or failed for good.
+        random: Generator seeded with the seed of the search and the number of the trial.
+        directions: Directions of the study's objectives.
+        trials: All other trials of the study.
+        system_attrs: System attributes to store with the proposed trial, filled in by the strategy.
     """
 
     space: SearchSpace
     feasible: Feasible
-    known: Sequence[Observation]
+    completed: Sequence[Observation]
     pruned: Sequence[Observation]
     running: Sequence[Indices]
-    tried: Set[Indices]
+    excluded: Set[Indices]
     random: np.random.Generator
     directions: Sequence[StudyDirection]
     trials: Sequence[FrozenTrial]
-    kept: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
 
 
 Strategy = Callable[[SearchState], Indices | None]
-"""Proposes an architecture, within the budget or not; None is drawn uniformly from within."""
+"""Function that proposes an architecture, within the budget or not; for None one is drawn uniformly."""
+
+
+def uniform(state: SearchState) -> None:
+    """Leave every proposal to a uniform draw from the architectures within the budget."""
 
 
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
-    """Of the parameters that an architecture has in the study."""
+    """Return the distributions of the parameters that encode an architecture in an Optuna study."""
     return {name: CategoricalDistribution(allowed) for name, allowed in space.options().items()}
 
 
+def tuples(indices: Integers) -> list[Indices]:
+    """Convert the rows of an array, (n, positions), to tuples."""
+    return [tuple(row) for row in indices.tolist()]
+
+
+def operator_indices(space: SearchSpace, indices: Integers) -> Integers:
+    """Split indices of choices, (n, positions), into convolutions, then recalibrations, (n, 2 positions)."""
+    recalibrations = np.array([len(position.recalibrations) for position in space.positions])
+    return np.concatenate(np.divmod(indices, recalibrations), axis=1)
+
+
 def neighbours(space: SearchSpace, indices: Indices) -> Integers:
-    """Every architecture that differs in one convolution or one recalibration, (n, positions)."""
-    moved = []
-    for index, (position, pick) in enumerate(zip(space.positions, indices, strict=True)):
+    """Return every architecture that differs in one convolution or one recalibration, (n, positions)."""
+    rows = []
+    for column, (position, index) in enumerate(zip(space.positions, indices, strict=True)):
         convolutions, recalibrations = len(position.convolutions), len(position.recalibrations)
-        convolution, recalibration = divmod(pick, recalibrations)
+        convolution, recalibration = divmod(index, recalibrations)
         others = [
             *(c * recalibrations + recalibration for c in range(convolutions) if c != convolution),
             *(convolution * recalibrations + r for r in range(recalibrations) if r != recalibration),
         ]
-        rows = np.tile(np.array(indices, dtype=np.int64), (len(others), 1))
-        rows[:, index] = others
-        moved.append(rows)
-    return np.concatenate(moved)
+        changed = np.tile(np.array(indices, dtype=np.int64), (len(others), 1))
+        changed[:, column] = others
+        rows.append(changed)
+    return np.concatenate(rows)
 
 
 def mutants(space: SearchSpace, parents: Integers, random: np.random.Generator) -> Integers:
-    """Every parent with another convolution, recalibration or both at one position, (n, positions)."""
-    sizes = np.array([(len(one.convolutions), len(one.recalibrations)) for one in space.positions])
+    """Change the convolution, the recalibration or both at one position of every parent, (n, positions)."""
+    sizes = np.array([(len(p.convolutions), len(p.recalibrations)) for p in space.positions])
     children = parents.copy()
     rows = np.arange(len(parents))
     position = random.integers(len(sizes), size=len(parents))
     options = sizes[position]  # (n, 2)
-    parts = np.stack(np.divmod(children[rows, position], options[:, 1]), axis=1)
+    operators = np.stack(np.divmod(children[rows, position], options[:, 1]), axis=1)
     changed = np.array([(1, 0), (0, 1), (1, 1)])[random.integers(3, size=len(parents))]
-    shifts = 1 + (random.random(parts.shape) * (options - 1)).astype(np.int64)
-    parts = np.where(changed, parts + shifts, parts) % options
-    children[rows, position] = parts[:, 0] * options[:, 1] + parts[:, 1]
+    shifts = 1 + (random.random(operators.shape) * (options - 1)).astype(np.int64)
+    operators = np.where(changed, operators + shifts, operators) % options
+    children[rows, position] = operators[:, 0] * options[:, 1] + operators[:, 1]
     return children
 
 
-def parts(space: SearchSpace, indices: Integers) -> Integers:
-    """Convolutions, then recalibrations, by number, (n, 2 positions)."""
-    options = np.array([len(position.recalibrations) for position in space.positions])
-    return np.concatenate(np.divmod(indices, options), axis=1)
+_SLOPE, _SLOPE_WEIGHT = 0.5, 4.0  # prior of the regression of final on early accuracy, and its weight
 
 
-def tuples(indices: Integers) -> list[Indices]:
-    """Architectures one by one."""
-    return [tuple(one) for one in indices.tolist()]
+def extrapolated_observations(state: SearchState) -> list[Observation]:
+    """Return all observations by trial number, the pruned ones with the value expected at the last epoch."""
+    extrapolated = [
+        replace(pruned, values=(_expected_value(pruned, state.completed),)) for pruned in state.pruned
+    ]
+    return sorted([*state.completed, *extrapolated], key=lambda observation: observation.number)
 
 
-_SLOPE, _WEIGHT = 0.5, 4.0  # of accuracy at the end on accuracy earlier: before any is seen, and its weight
-_TINY = 1e-12
+def _expected_value(pruned: Observation, completed: Sequence[Observation]) -> float:
+    """Return the final accuracy expected of a pruned training, by linear regression on completed ones.
 
-
-def ended(state: SearchState) -> list[Observation]:
-    """Everything trained in the order of its trials, with the value expected of what is not at its end."""
-    expected = [replace(one, values=(_end(one, state.known),)) for one in state.pruned]
-    return sorted([*state.known, *expected], key=lambda one: one.number)
-
-
-def _end(pruned: Observation, known: Sequence[Observation]) -> float:
-    """By regression on those that went on from the same epoch.
-
-    A few of them say little about the slope, which is held near `_SLOPE` then.
+    The slope is shrunk towards `_SLOPE`, since a few completed trainings determine it badly.
     """
     epoch = len(pruned.curve)
-    went_on = np.array([(one.curve[epoch - 1], one.values[0]) for one in known if len(one.curve) > epoch])
-    if not len(went_on):
+    longer = [other for other in completed if len(other.curve) > epoch]
+    pairs = np.array([(other.curve[epoch - 1], other.values[0]) for other in longer])
+    if not len(pairs):
         return pruned.values[0]
-    (early, end), spread = went_on.mean(axis=0), went_on.var(axis=0)[0]
-    together = float(((went_on[:, 0] - early) * (went_on[:, 1] - end)).sum())
-    weight = spread * (len(went_on) + _WEIGHT)
-    slope = (together + _WEIGHT * spread * _SLOPE) / weight if weight > _TINY else _SLOPE
-    return float(end + slope * (pruned.values[0] - early))
-
-
-def uniform(state: SearchState) -> None:
-    """Never has an opinion: everything within the budget is equally likely."""
-
-
-_FAR = 2  # positions changed, up to which the nearest untried architecture is looked for
-_MANY = 4096  # architectures looked at of those that are as far
+    (early, final), variance = pairs.mean(axis=0), pairs.var(axis=0)[0]
+    covariance = float(((pairs[:, 0] - early) * (pairs[:, 1] - final)).sum())
+    weight = variance * (len(pairs) + _SLOPE_WEIGHT)
+    slope = (covariance + _SLOPE_WEIGHT * variance * _SLOPE) / weight if weight > TINY else _SLOPE
+    return float(final + slope * (pruned.values[0] - early))
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What is to be trained next.
+    """An architecture to train next.
 
     Attributes:
-        indices: Its choice at every position.
-        proposed: The strategy's own picks, where those are over budget or have been tried.
-        kept: System attributes that belong to the trial.
+        indices: Index of the choice at every position.
+        proposed: Architecture that the strategy proposed, if another one has to be trained instead because
+            that one is over budget or excluded.
+        system_attrs: System attributes to store with the trial.
     """
 
     indices: Indices
-    proposed: Indices | None = None
-    kept: dict[str, Any] = field(default_factory=dict)
+    proposed: Indices | None
+    system_attrs: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class _Ended:
-    when: datetime
-    complete: bool
-    known: Observation
-
-
+@dataclass(eq=False)
 class StrategySampler(BaseSampler):
-    """Passes on what a strategy proposes, moved into the budget, and never twice the same.
+    """Optuna sampler that makes any strategy respect the budget and propose nothing twice.
 
-    A proposal over budget is moved to an architecture within it that keeps most of its choices. In the place
-    of one that has been tried comes the nearest that has not. A trial's draws follow from the seed, its
-    number and what the study holds, not from how often the search was started.
+    A proposal over budget is moved to an architecture within the budget that keeps most of its choices. An
+    excluded one is replaced by the nearest that is not excluded. Random draws depend on the seed, the number
+    of the trial and the trials of the study, but not on how often the search was restarted.
 
     Attributes:
-        distributions: Of a trial's parameters.
+        strategy: Strategy, for one study.
+        space: Search space.
+        feasible: Architectures within the budget.
+        excluded: Architectures that must not be proposed, as a live view.
+        seed: Seed of all draws.
+        salt: Further numbers for the seed, different for each worker.
+        distributions: Distributions of a trial's parameters.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        space: SearchSpace,
-        feasible: Feasible,
-        tried: Collection[Indices],
-        seed: int,
-        salt: Sequence[int] = (),
-    ) -> None:
-        self._strategy = strategy
-        self._space = space
-        self._feasible = feasible
-        self._tried = tried
-        self._entropy = (seed, *salt)
+    strategy: Strategy
+    space: SearchSpace
+    feasible: Feasible
+    excluded: Collection[Indices]
+    seed: int
+    salt: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        self.distributions = distributions(self.space)
         self._seen: set[int] = set()
-        self._ended: list[_Ended] = []
-        self.distributions = distributions(space)
+        self._observed: list[tuple[FrozenTrial, Observation]] = []
 
     def exhausted(self) -> bool:
-        """Whether everything within the budget has been tried."""
-        if len(self._tried) < self._feasible.count():  # which is never more than there are
+        """Whether every architecture within the budget is excluded."""
+        if len(self.excluded) < self.feasible.count():  # a lower bound
             return False
-        everything = self._feasible.enumerate(np.random.default_rng(self._entropy))
-        return all(indices in self._tried for indices in everything)
+        everything = self.feasible.enumerate(np.random.default_rng((self.seed, *self.salt)))
+        return all(indices in self.excluded for indices in everything)
 
     def propose(self, study: optuna.Study, number: int) -> Proposal:
-        """An architecture for the trial of that number, which need not be there yet."""
-        random = np.random.default_rng((*self._entropy, number))
-        state = self._situation(study, number, random)
-        proposed = self._strategy(state)
-        indices = self._feasible.repair(proposed or self._feasible.sample(random), random)
-        if indices in state.tried:
-            indices = _nearest_untried(state, indices) or indices
-        return Proposal(indices, None if proposed in (None, indices) else proposed, state.kept)
+        """Propose an architecture for the trial with a number, which need not exist yet."""
+        random = np.random.default_rng((self.seed, *self.salt, number))
+        state = self._search_state(study, number, random)
+        proposed = self.strategy(state)
+        indices = self.feasible.repair(proposed or self.feasible.sample(random), random)
+        if indices in state.excluded:
+            indices = _nearest_allowed(state, indices) or indices
+        return Proposal(indices, None if proposed == indices else proposed, state.system_attrs)
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
@@ -230,86 +223,74 @@ class StrategySampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         proposal = self.propose(study, trial.number)
-        for key, value in proposal.kept.items():
+        for key, value in proposal.system_attrs.items():
             study._storage.set_trial_system_attr(trial._trial_id, key, value)
-        return self._space.indices_to_params(proposal.indices)
+        return self.space.indices_to_params(proposal.indices)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        raise ValueError(f"{param_name} is not a parameter of the space {self._space.name}")
+        raise ValueError(f"{param_name} is not a parameter of the space {self.space.name}")
 
-    def _situation(self, study: optuna.Study, number: int, random: np.random.Generator) -> SearchState:
+    def _search_state(self, study: optuna.Study, number: int, random: np.random.Generator) -> SearchState:
         trials = study.get_trials(deepcopy=False)
-        running = self._look_around(study, trials, number)
-        last = {one.known.indices: one for one in sorted(self._ended, key=_age)}
-        ended = sorted(last.values(), key=_age)  # what went on is as young as its end
+        signs = [1.0 if direction == StudyDirection.MAXIMIZE else -1.0 for direction in study.directions]
+        running = []
+        for trial in trials:
+            if trial.number in self._seen or trial.params.keys() != self.distributions.keys():
+                continue
+            if trial.state.is_finished():
+                self._seen.add(trial.number)
+                if trial.state in FINISHED and CACHED_FROM not in trial.user_attrs:
+                    indices, curve = self.space.params_to_indices(trial.params), tuple(curve_of(trial))
+                    values = tuple(map(mul, signs, trial.values))
+                    self._observed.append((trial, Observation(trial.number, indices, values, curve)))
+            elif trial.state == TrialState.RUNNING and trial.number != number:
+                running.append(self.space.params_to_indices(trial.params))
+        self._observed.sort(key=lambda pair: (pair[0].datetime_complete, pair[0].number))
+        latest: dict[Indices, tuple[FrozenTrial, Observation]] = {}
+        for pair in reversed(self._observed):  # a resumed training replaces the one that it continues
+            latest.setdefault(pair[1].indices, pair)
+        completed, pruned = (
+            [observation for trial, observation in reversed(latest.values()) if trial.state == state]
+            for state in FINISHED
+        )
         return SearchState(
-            space=self._space,
-            feasible=self._feasible,
-            known=[one.known for one in ended if one.complete],
-            pruned=[one.known for one in ended if not one.complete],
+            space=self.space,
+            feasible=self.feasible,
+            completed=completed,
+            pruned=pruned,
             running=running,
-            tried={*self._tried, *running},
+            excluded={*self.excluded, *running},
             random=random,
             directions=study.directions,
             trials=[trial for trial in trials if trial.number != number],
         )
 
-    def _look_around(
-        self, study: optuna.Study, trials: Collection[FrozenTrial], number: int
-    ) -> list[Indices]:
-        """Learns what has ended, and returns what is running."""
-        running = []
-        for other in trials:
-            if other.number in self._seen or other.params.keys() != self.distributions.keys():
-                continue
-            if other.state.is_finished():
-                self._seen.add(other.number)
-                if other.state in FINISHED and CACHED_FROM not in other.user_attrs:
-                    self._ended.append(self._end(other, study.directions))
-            elif other.state == TrialState.RUNNING and other.number != number:
-                running.append(self._indices(other))
-        return running
 
-    def _end(self, trial: FrozenTrial, directions: Sequence[StudyDirection]) -> _Ended:
-        assert trial.datetime_complete is not None
-        signs = [1.0 if one == StudyDirection.MAXIMIZE else -1.0 for one in directions]
-        values = tuple(map(mul, signs, trial.values))
-        known = Observation(trial.number, self._indices(trial), values, tuple(curve_of(trial)))
-        return _Ended(trial.datetime_complete, trial.state == TrialState.COMPLETE, known)
-
-    def _indices(self, trial: FrozenTrial) -> Indices:
-        return self._space.params_to_indices(trial.params)
+_MOST_CHANGES = 2  # positions that may be changed before all architectures are enumerated
+_MOST_CANDIDATES = 4096  # candidates with the same number of changes
 
 
-def _age(one: _Ended) -> tuple[datetime, int]:
-    return one.when, one.known.number
+def _nearest_allowed(state: SearchState, indices: Indices) -> Indices | None:
+    """Return an architecture that is not excluded and differs in as few positions as possible, if any."""
+    candidates = chain(_by_distance(state, indices), state.feasible.enumerate(state.random))
+    return next((candidate for candidate in candidates if candidate not in state.excluded), None)
 
 
-def _nearest_untried(state: SearchState, indices: Indices) -> Indices | None:
-    """One that differs in as few positions as possible, up to a few; then any."""
-    for some in chain(_rings(state, indices), (state.feasible.enumerate(state.random),)):
-        for one in some:
-            if one not in state.tried:
-                return one
-    return None
-
-
-def _rings(state: SearchState, indices: Indices) -> Iterator[list[Indices]]:
-    """Within the budget what differs in one position, then what differs in two, in a random order."""
+def _by_distance(state: SearchState, indices: Indices) -> Iterator[Indices]:
+    """Yield architectures within the budget with one changed position, then with two, in a random order."""
     sizes = np.array([len(position.choices) for position in state.space.positions])
-    for changed in range(1, min(_FAR, len(indices)) + 1):
-        around = np.concatenate(
-            [_ring(indices, sizes, np.array(where)) for where in combinations(range(len(indices)), changed)]
-        )
-        around = state.random.permutation(around)[:_MANY]
-        yield tuples(around[state.feasible.allows_many(around)])
+    for count in range(1, min(_MOST_CHANGES, len(indices)) + 1):
+        columns = combinations(range(len(indices)), count)
+        changed = np.concatenate([_all_changes(indices, sizes, np.array(where)) for where in columns])
+        changed = state.random.permutation(changed)[:_MOST_CANDIDATES]
+        yield from tuples(changed[state.feasible.allows_many(changed)])
 
 
-def _ring(indices: Indices, sizes: Integers, where: Integers) -> Integers:
-    """Everything that differs in just these positions, (n, positions)."""
-    shifts = np.indices((sizes[where] - 1).tolist()).reshape(len(where), -1) + 1
+def _all_changes(indices: Indices, sizes: Integers, columns: Integers) -> Integers:
+    """Return every architecture that differs in exactly these positions, (n, positions)."""
+    shifts = np.indices((sizes[columns] - 1).tolist()).reshape(len(columns), -1) + 1
     rows = np.tile(np.array(indices, dtype=np.int64), (shifts.shape[1], 1))
-    rows[:, where] = (rows[:, where] + shifts.T) % sizes[where]
+    rows[:, columns] = (rows[:, columns] + shifts.T) % sizes[columns]
     return rows

@@ -1,33 +1,29 @@
 """Strategies that change one block at a time: regularised evolution and local search."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from nas_recalib.search.samplers.base import (
     Indices,
-    Observation,
     SearchState,
     Strategy,
-    ended,
+    extrapolated_observations,
     neighbours,
-    parts,
+    operator_indices,
     tuples,
 )
 
-_PATIENCE = 16
+_ATTEMPTS = 16  # mutations to try until one is not excluded
 
 
 def evolution(population: int = 32, sample: int = 8) -> Strategy:
-    """Mutates the best of a few drawn from the youngest.
+    """Return regularised evolution: mutate the best of a random sample of the youngest architectures.
 
-    Algorithm 1 of Real et al., AAAI 2019: the population is what was tried last, so that the oldest dies
-    however good it is. A mutation changes one convolution or one recalibration, and where that is over the
-    budget what else it takes to be within.
+    Algorithm 1 of Real et al., AAAI 2019: the oldest member leaves the population however good it is. A
+    mutation changes one convolution or one recalibration, and is then moved into the budget.
 
     Args:
-        population: Architectures that are alive; so many are drawn uniformly at first.
-        sample: Of them that a parent is the best of.
+        population: Number of architectures in the population; as many are first drawn uniformly.
+        sample: Number of members that compete to be the parent.
 
     Raises:
         ValueError: If the sample is not from 1 to the population.
@@ -36,60 +32,52 @@ def evolution(population: int = 32, sample: int = 8) -> Strategy:
         raise ValueError(f"sample: {sample} is not from 1 to the population of {population}")
 
     def propose(state: SearchState) -> Indices | None:
-        observations = ended(state)
+        observations = extrapolated_observations(state)
         if len(observations) < population:
             return None
-        parent = _tournament(observations[-population:], sample, state.random)
-        return _child(parent.indices, state)
+        members = observations[-population:]
+        drawn = state.random.choice(population, size=sample, replace=False).tolist()
+        parent = max((members[index] for index in drawn), key=lambda member: member.values)
+        mutations = neighbours(state.space, parent.indices)
+        for _ in range(_ATTEMPTS if len(mutations) else 0):
+            mutation = mutations[state.random.integers(len(mutations))].tolist()
+            child = state.feasible.repair(mutation, state.random)
+            if child not in state.excluded:
+                return child
+        return None
 
     return propose
 
 
-def _tournament(alive: Sequence[Observation], sample: int, random: np.random.Generator) -> Observation:
-    drawn: list[int] = random.choice(len(alive), size=sample, replace=False).tolist()
-    return max((alive[index] for index in drawn), key=lambda one: one.values)
-
-
-def _child(parent: Indices, state: SearchState) -> Indices | None:
-    """A mutation that has not been tried, if a few attempts find one."""
-    around = neighbours(state.space, parent)
-    for _ in range(_PATIENCE if len(around) else 0):
-        mutation = around[state.random.integers(len(around))].tolist()
-        child = state.feasible.repair(mutation, state.random)
-        if child not in state.tried:
-            return child
-    return None
-
-
 def local(start: int = 10) -> Strategy:
-    """Visits the neighbours of the best until one is better; goes on elsewhere when none is.
+    """Return local search: try the neighbours of the best architecture until one is better.
 
-    A neighbour differs in one convolution or one recalibration. The climb moves on to the first neighbour
-    that is better, which takes fewer trainings than looking at all of them. Where all have been visited the
-    next climb starts from the best of what is not on the slope of something better, or from a uniform draw
-    if there is no such.
+    A neighbour differs in one convolution or one recalibration. The search moves to the first neighbour that
+    is better, which takes fewer trainings than comparing all of them. When all neighbours of a local optimum
+    have been tried, it restarts from the best architecture that is not a neighbour of a better one, or from a
+    uniform draw if there is none.
 
     Args:
-        start: Uniform draws before the first climb.
+        start: Number of uniform draws before the search starts.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If `start` is not positive.
     """
     if start < 1:
         raise ValueError(f"start: {start} is not positive")
 
     def propose(state: SearchState) -> Indices | None:
-        observations = ended(state)
+        observations = extrapolated_observations(state)
         if len(observations) < start:
             return None
-        ranked = sorted(observations, key=lambda one: one.values, reverse=True)
-        ways = parts(state.space, np.array([one.indices for one in ranked]))
-        for rank, one in enumerate(ranked):
-            if ((ways[:rank] != ways[rank]).sum(axis=1) == 1).any():
-                continue  # on the slope of something better
-            around = neighbours(state.space, one.indices)
+        ranked = sorted(observations, key=lambda observation: observation.values, reverse=True)
+        operators = operator_indices(state.space, np.array([observation.indices for observation in ranked]))
+        for rank, observation in enumerate(ranked):
+            if ((operators[:rank] != operators[rank]).sum(axis=1) == 1).any():
+                continue  # a neighbour of something better
+            around = neighbours(state.space, observation.indices)
             within = tuples(around[state.feasible.allows_many(around)])
-            untried = [neighbour for neighbour in within if neighbour not in state.tried]
+            untried = [neighbour for neighbour in within if neighbour not in state.excluded]
             if untried:
                 return untried[state.random.integers(len(untried))]
         return None

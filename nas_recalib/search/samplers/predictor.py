@@ -1,7 +1,6 @@
 """Strategy guided by an accuracy predictor: Bayesian linear regression with Thompson sampling."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -10,11 +9,12 @@ from numpy.typing import NDArray
 from nas_recalib.costs.table import Integers
 from nas_recalib.operators import BlockChoice
 from nas_recalib.search.samplers.base import (
+    TINY,
     Indices,
     Observation,
     SearchState,
     Strategy,
-    ended,
+    extrapolated_observations,
     mutants,
     tuples,
 )
@@ -22,213 +22,161 @@ from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position
 
 Floats = NDArray[np.float64]
-_NETWORK, _STAGE, _BLOCK = 0.3, 0.2, 1.0
-_NAMES, _PART, _PAIR = 0.5, 0.35, 0.15
-_OFFSET = 1.0
-_MORE = 0.25
-_NOISES = (0.01, 0.1, 0.5)
 
-
-@dataclass(frozen=True, eq=False)
-class Prior:
-    """What is thought of every choice at every position before anything is trained.
-
-    Attributes:
-        first: Each position's first coefficient, (positions,).
-        precision: Of the coefficients, one for every choice at every position, (coefficients, coefficients).
-    """
-
-    first: Integers
-    precision: Floats
+_NETWORK, _STAGE, _BLOCK = 0.3, 0.2, 1.0  # shares of variance common to a network, a stage, a block
+_NAMES, _OPERATOR, _PAIR = 0.5, 0.35, 0.15  # shares common to operators of one name, equal operators, pairs
+_OFFSET = 1.0  # variance of the mean of all architectures
+_NOISES = (0.01, 0.1, 0.5)  # noise variances to choose from by maximum likelihood
+_OUTLIER = 3 * 1.4826  # in median absolute deviations: 3 standard deviations of a normal distribution
 
 
 @lru_cache(maxsize=4)
-def prior(space: SearchSpace) -> Prior:
-    """Expects a choice to do much the same in all blocks, more so in a stage, and more so its operators' kin.
+def prior_precision(space: SearchSpace) -> Floats:
+    """Return the prior precision matrix of the coefficients of all choices, (coefficients, coefficients).
 
-    Two coefficients' covariance is a product. One factor is from where they are: anywhere, in one stage, in
-    one block. The other is from what they choose: operators of one name, the same operators, the same pair.
+    Similar choices in related blocks are expected to have similar effects: the covariance of two coefficients
+    is the product of a factor for their positions (same block, same stage, same network) and one for their
+    choices (same pair, same operators, operators of the same name).
     """
     choices = [choice for position in space.positions for choice in position.choices]
     counts = [len(position.choices) for position in space.positions]
-    where = _shares(space.positions).repeat(counts, axis=0).repeat(counts, axis=1)
-    covariance = where * _kinship(choices) + _OFFSET / len(counts) ** 2
-    return Prior(np.cumsum([0, *counts[:-1]]), np.asarray(np.linalg.inv(covariance), dtype=np.float64))
+    of_positions = _position_covariance(space.positions).repeat(counts, axis=0).repeat(counts, axis=1)
+    covariance = of_positions * _choice_covariance(choices) + _OFFSET / len(counts) ** 2
+    return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
 
-def _shares(positions: Sequence[Position]) -> Floats:
+def _position_covariance(positions: Sequence[Position]) -> Floats:
     block = np.eye(len(positions))
-    stage = _same([position.name.rpartition(".")[0] for position in positions])
+    stage = _equal([position.name.rpartition(".")[0] for position in positions])
     network = np.ones_like(block)
     shares = zip((_NETWORK, _STAGE, _BLOCK), (network, stage, block), strict=True)
-    return np.asarray(sum(share * one / one.sum() for share, one in shares))
+    return np.asarray(sum(share * same / same.sum() for share, same in shares))
 
 
-def _kinship(choices: Sequence[BlockChoice]) -> Floats:
-    names = _same([one.convolution.name for one in choices]) + _same(
-        [one.recalibration.name for one in choices]
-    )
-    part = _same([one.convolution for one in choices]) + _same([one.recalibration for one in choices])
-    return _NAMES * names / 2 + _PART * part / 2 + _PAIR * _same(choices)
+def _choice_covariance(choices: Sequence[BlockChoice]) -> Floats:
+    names = _equal([c.convolution.name for c in choices]) + _equal([c.recalibration.name for c in choices])
+    operators = _equal([c.convolution for c in choices]) + _equal([c.recalibration for c in choices])
+    return _NAMES * names / 2 + _OPERATOR * operators / 2 + _PAIR * _equal(choices)
 
 
-def _same(labels: Sequence[Hashable]) -> Floats:
+def _equal(labels: Sequence[Hashable]) -> Floats:
+    """Return a matrix with 1 where two labels are equal and 0 elsewhere, (labels, labels)."""
     numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     column = np.array([numbers[label] for label in labels])
     return np.asarray(column[:, None] == column, dtype=np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """What is thought of the coefficients after training some architectures: a normal distribution.
+def sample_posterior(
+    prior: Floats, columns: Integers, targets: Floats, random: np.random.Generator, boldness: float
+) -> Floats:
+    """Draw the coefficients of all choices from their posterior (Thompson sampling).
 
-    Attributes:
-        root: Lower triangular; times its transpose it is the precision.
-        whitened: The mean, multiplied by the root's transpose.
+    Args:
+        prior: Prior precision matrix of the coefficients.
+        columns: Indices of the coefficients of each observed architecture, (n, positions).
+        targets: Observed values, (n,).
+        random: Generator of the draw.
+        boldness: Factor on the deviation from the posterior mean; 0 returns the mean.
     """
-
-    root: Floats
-    whitened: Floats
-
-    def draw(self, random: np.random.Generator, boldness: float) -> Floats:
-        """Coefficients: the mean and `boldness` times a deviation from it."""
-        noise = boldness * random.standard_normal(len(self.whitened))
-        return np.asarray(np.linalg.solve(self.root.T, self.whitened + noise))
-
-
-def fit(prior: Prior, indices: Integers, more: Floats, targets: Floats) -> Posterior:
-    """The posterior after observing targets, (n,), of architectures, (n, positions), with features, (n, m).
-
-    The features' coefficients come after those of the choices. How noisy the targets are is what makes them
-    most likely, of a few levels.
-    """
-    choices, count = len(prior.precision), len(prior.precision) + more.shape[1]
-    before = np.zeros((count + 1, count + 1))
-    before[:choices, :choices] = prior.precision
-    before[choices:count, choices:count] = np.eye(count - choices) / _MORE
-    gram = _gram(prior.first + indices, choices, np.concatenate([more, targets[:, None]], axis=1))
-    likeliest, posterior = -np.inf, None
+    count = len(prior)
+    precision = np.zeros((count + 1, count + 1))
+    precision[:count, :count] = prior
+    gram = _gram(columns, count, targets[:, None])
+    best, likeliest = np.empty(0), -np.inf
     for noise in _NOISES:
-        # the last row solves the rest for the targets
-        root = np.asarray(np.linalg.cholesky(before + gram / noise), dtype=np.float64)
-        spread = np.log(np.diag(root)[:count]).sum() + len(targets) * np.log(noise) / 2
-        likelihood = -(root[-1, -1] ** 2) / 2 - spread
+        # the last row of the Cholesky factor solves the others for the targets
+        root = np.asarray(np.linalg.cholesky(precision + gram / noise), dtype=np.float64)
+        log_determinant = np.log(np.diag(root)[:count]).sum() + len(targets) * np.log(noise) / 2
+        likelihood = -(root[-1, -1] ** 2) / 2 - log_determinant
         if likelihood > likeliest:
-            likeliest, posterior = likelihood, Posterior(root[:count, :count], root[-1, :count])
-    assert posterior is not None
-    return posterior
+            best, likeliest = root, likelihood
+    deviation = boldness * random.standard_normal(count)
+    return np.asarray(np.linalg.solve(best[:count, :count].T, best[-1, :count] + deviation))
 
 
 def _gram(columns: Integers, choices: int, others: Floats) -> Floats:
-    """Products of all columns of a design, (choices + m, choices + m).
+    """Return the Gram matrix of a design matrix, (choices + m, choices + m).
 
-    Counting is a fraction of the work of multiplying, since in most columns there is a one in few rows.
+    Counting takes a fraction of the time of multiplying, since most columns hold a one in few rows.
 
     Args:
-        columns: For each architecture those of its choices, which hold ones, (n, positions).
-        choices: How many such there are.
-        others: The rest, (n, m).
+        columns: Columns that hold a one, those of an architecture's choices in each row, (n, positions).
+        choices: Number of columns for choices.
+        others: Further columns of the design matrix, (n, m).
     """
     pairs = columns[:, :, None] * choices + columns[:, None, :]
     ones = np.bincount(pairs.ravel(), minlength=choices**2).reshape(choices, choices)
-    every = columns.ravel()
-    mixed = [np.bincount(every, one.repeat(columns.shape[1]), minlength=choices) for one in others.T]
+    flat = columns.ravel()
+    mixed = [np.bincount(flat, other.repeat(columns.shape[1]), minlength=choices) for other in others.T]
     gram = np.block([[ones, np.stack(mixed, axis=1)], [np.stack(mixed), others.T @ others]])
     return np.asarray(gram, dtype=np.float64)
 
 
-Features = Callable[[Indices], Sequence[float]]
-_OUTLIER = 3 * 1.4826  # in median absolute deviations: 3 standard deviations of a normal distribution
-_SHORTLIST = 8
-_TINY = 1e-12
-
-
 def predictor(
-    start: int = 10,
-    boldness: float = 0.5,
-    leaders: int = 16,
-    rounds: int = 6,
-    children: int = 128,
-    features: Features | None = None,
+    start: int = 10, boldness: float = 0.5, leaders: int = 16, rounds: int = 6, children: int = 128
 ) -> Strategy:
-    """Screens hundreds of candidates with a model of what has been trained, for each one that it proposes.
+    """Return a strategy that screens hundreds of candidates with a regression on the observations.
 
-    The model is linear in the choices (`regression`) and of the first objective. For each proposal its
-    coefficients are drawn from their posterior (Thompson), so that workers who ask at once get different
-    answers. Candidates are uniform draws, and mutations of what the draw thinks best in a few rounds, which
-    begin with everything known.
+    The model is linear in the choices and predicts the first objective. Its coefficients are drawn from the
+    posterior for each proposal, so that workers that ask at the same time get different answers. Candidates
+    are uniform draws, and mutations of the leading architectures in a few rounds. Costs and zero-cost proxies
+    are not used: costs are sums over the choices and so in the model already, and no zero-cost proxy was
+    found to be worth its time.
 
     Args:
-        start: Uniform draws before the first prediction.
-        boldness: Factor on the posterior's deviation from its mean; 0 trusts the mean.
-        leaders: Architectures that are mutated in every round.
-        rounds: Of mutations.
-        children: Candidates in a round.
-        features: More of an architecture than its choices, such as scores without training. Asked once for
-            everything known, and for the few best candidates. None by default: costs are sums over the
-            choices and so in the model already, and of the scores none was found to be worth its time.
+        start: Number of uniform draws before the first prediction.
+        boldness: Factor on the deviation from the posterior mean; 0 uses the mean.
+        leaders: Number of architectures that are mutated in every round.
+        rounds: Number of rounds of mutation.
+        children: Number of candidates in a round.
     """
-    told: dict[Indices, Sequence[float]] = {}
-
-    def more(architectures: Sequence[Indices]) -> Floats:
-        if features is None:
-            return np.empty((len(architectures), 0))
-        told.update((one, features(one)) for one in architectures if one not in told)
-        return np.array([told[one] for one in architectures], dtype=np.float64)
 
     def propose(state: SearchState) -> Indices | None:
-        observations = ended(state)
+        observations = extrapolated_observations(state)
         if len(observations) < start:
             return None
         targets = _targets(observations)
-        if not targets.any():  # all came to the same
+        if not targets.any():  # all values are equal
             return None
-        beliefs = prior(state.space)
-        trained = [one.indices for one in observations]
-        columns = more(trained)
-        middle, spread = columns.mean(axis=0), np.maximum(columns.std(axis=0), _TINY)
-        posterior = fit(beliefs, np.array(trained), (columns - middle) / spread, targets)
-        drawn = posterior.draw(state.random, boldness)
-        choices, weights = np.split(drawn, [len(beliefs.precision)])
+        first = np.cumsum([0, *(len(position.choices) for position in state.space.positions[:-1])])
+        trained = np.array([observation.indices for observation in observations])
+        prior = prior_precision(state.space)
+        coefficients = sample_posterior(prior, first + trained, targets, state.random, boldness)
 
         def score(indices: Integers) -> Floats:
-            return np.asarray(choices[beliefs.first + indices].sum(axis=1))
+            return np.asarray(coefficients[first + indices].sum(axis=1))
 
-        best = _highest(np.array(trained), score, leaders)
-        fresh = _untried(state, state.feasible.sample_many(children, state.random), ())
-        born = fresh
+        best = _highest(trained, score, leaders)
+        candidates = _allowed(state, state.feasible.sample_many(children, state.random), ())
+        latest = candidates
         for _ in range(rounds):
-            best = _highest(np.concatenate([best, born]), score, leaders)
+            best = _highest(np.concatenate([best, latest]), score, leaders)
             parents = best[state.random.integers(len(best), size=children)]
-            born = _untried(state, mutants(state.space, parents, state.random), tuples(fresh))
-            fresh = np.concatenate([fresh, born])
-        few = _highest(fresh, score, _SHORTLIST)
-        if len(few) == 0:
-            return None
-        final = score(few) + (more(tuples(few)) - middle) / spread @ weights
-        return tuples(few)[int(final.argmax())]
+            latest = _allowed(state, mutants(state.space, parents, state.random), tuples(candidates))
+            candidates = np.concatenate([candidates, latest])
+        return next(iter(tuples(_highest(candidates, score, 1))), None)
 
     return propose
 
 
 def _targets(observations: Sequence[Observation]) -> Floats:
-    """What is to be predicted, with mean 0 and deviation 1.
+    """Return the values to predict, clipped from below and scaled to mean 0 and standard deviation 1.
 
-    A collapsed training is an outlier and not taken at its word.
+    Clipping keeps a training that collapsed from dominating the regression.
     """
-    values = np.array([one.values[0] for one in observations])
-    middle = np.median(values)
-    values = np.maximum(values, middle - _OUTLIER * np.median(np.abs(values - middle)))
-    return np.asarray((values - values.mean()) / max(float(values.std()), _TINY))
+    values = np.array([observation.values[0] for observation in observations])
+    median = np.median(values)
+    values = np.maximum(values, median - _OUTLIER * np.median(np.abs(values - median)))
+    return np.asarray((values - values.mean()) / max(float(values.std()), TINY))
 
 
 def _highest(indices: Integers, score: Callable[[Integers], Floats], count: int) -> Integers:
     return indices[np.argsort(-score(indices), kind="stable")[:count]]
 
 
-def _untried(state: SearchState, indices: Integers, others: Iterable[Indices]) -> Integers:
-    """Those within the budget, once each, that have not been tried and are none of the others."""
+def _allowed(state: SearchState, indices: Integers, others: Iterable[Indices]) -> Integers:
+    """Return the distinct architectures within the budget that are neither excluded nor among the others."""
     within = set(tuples(indices[state.feasible.allows_many(indices)]))
-    return np.array(sorted(within.difference(state.tried, others)), dtype=np.int64).reshape(
+    return np.array(sorted(within.difference(state.excluded, others)), dtype=np.int64).reshape(
         -1, indices.shape[1]
     )
