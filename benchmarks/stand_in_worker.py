@@ -26,8 +26,7 @@ from nas_recalib.search.heartbeat import StorageHeartbeat
 from nas_recalib.search.local import run_here
 from nas_recalib.search.search import Search
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyLocation, create_study
-from nas_recalib.study.worker_lock import locked_worker
+from nas_recalib.study.location import StudyLocation, create_study, locked_worker
 
 NAME = "many"
 BUDGET = Budget(macs=41_000_000)  # about half of the space

@@ -83,8 +83,8 @@ def export(
     from nas_recalib.report.study import accuracy_text, latency_text
 
     row = export_architecture(_summary(study, runs_dir, storage, plugin), output, trial, overwrite=force)
-    told = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
-    say(f"wrote {output}: trial {row.number}, {told}")
+    summary = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
+    say(f"wrote {output}: trial {row.number}, {summary}")
 
 
 def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:

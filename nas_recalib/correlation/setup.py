@@ -23,10 +23,15 @@ from nas_recalib.proxy.fidelity import Fidelity, find_fidelity
 from nas_recalib.proxy.scores import score_names
 from nas_recalib.proxy.trainer import Loader, refuse_misfits
 from nas_recalib.space import SearchSpace
-from nas_recalib.study.location import StudyLocation, create_study, find_study, storage_failures
+from nas_recalib.study.location import (
+    StudyLocation,
+    create_study,
+    find_study,
+    locked_worker,
+    storage_failures,
+)
 from nas_recalib.study.stored import from_options
 from nas_recalib.study.trials import read_all
-from nas_recalib.study.worker_lock import locked_worker
 
 WITHIN = 0.05
 DEFAULT_FIDELITIES = ("quick", "standard")

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from nas_recalib.study.location import worker_has_ended
 from nas_recalib.study.trials import HEARTBEAT
-from nas_recalib.study.worker_lock import worker_has_ended
 
 INTERVAL = 20.0  # seconds between two heartbeats
 GRACE = 60.0  # seconds without a heartbeat until a trial is suspected to be stale

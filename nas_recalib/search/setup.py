@@ -31,11 +31,17 @@ from nas_recalib.search.warm_start import find_source, warm_start
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import SpaceFile, find_space
 from nas_recalib.study.config import SearchConfig, refuse_difference, validate_objectives
-from nas_recalib.study.location import StudyLocation, create_study, find_study, read_config, storage_failures
+from nas_recalib.study.location import (
+    StudyLocation,
+    create_study,
+    find_study,
+    locked_worker,
+    read_config,
+    storage_failures,
+)
 from nas_recalib.study.storage import hide_password, lacks_password
 from nas_recalib.study.stored import from_options
 from nas_recalib.study.trials import ACCURACY, trained_here, validate_study
-from nas_recalib.study.worker_lock import locked_worker
 
 _SEVERAL_PROCESSES = (
     "to run several processes keep the study in a database (--storage URL), to use several devices add "

@@ -21,8 +21,8 @@ from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import Step, train
 from nas_recalib.search.samplers.base import distributions
 from nas_recalib.search.trial_writer import TrialSpec
+from nas_recalib.study.location import locked_worker, worker_has_ended
 from nas_recalib.study.trials import finished, to_resume
-from nas_recalib.study.worker_lock import locked_worker, worker_has_ended
 
 
 def test_no_architecture_is_trained_twice_and_no_more_than_the_target_are_started(make):

@@ -14,9 +14,15 @@ from stand_in import Silent, StandIn, make_search
 from nas_recalib.cli import run
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.search.local import run_here
-from nas_recalib.study.location import StudyLocation, create_study, find_study, open_study, storage_failures
+from nas_recalib.study.location import (
+    StudyLocation,
+    create_study,
+    find_study,
+    locked_worker,
+    open_study,
+    storage_failures,
+)
 from nas_recalib.study.storage import describe_error, storage_file
-from nas_recalib.study.worker_lock import locked_worker
 
 
 @pytest.fixture
