@@ -55,7 +55,7 @@ def train_all(arguments: argparse.Namespace, fidelity: Fidelity) -> dict[str, An
         "device": device_name(device, arguments.threads),
         "versions": versions(),
     }
-    wanted = [(name, seed) for seed in range(arguments.seeds) for name in NETWORKS]
+    wanted = [(name, seed) for seed in range(arguments.seeds) for name in arguments.networks]
     with open_journal(arguments.journal, header) as journal:
         done = {(row["network"], row["seed"]) for row in journal.rows}
         for name, seed in wanted:
@@ -82,7 +82,7 @@ def train_all(arguments: argparse.Namespace, fidelity: Fidelity) -> dict[str, An
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return mean and deviation of each network's last epoch, and the differences of equal seeds."""
-    ends = {name: {} for name in NETWORKS}
+    ends: dict[str, dict[int, float]] = {run["network"]: {} for run in runs}
     for run in runs:
         ends[run["network"]][run["seed"]] = run["accuracies"][-1]
     networks = {
@@ -99,6 +99,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     differences = {
         f"{after} less {before}": [round(ends[after][seed] - ends[before][seed], 4) for seed in ends[after]]
         for after, before in PAIRS
+        if after in ends and before in ends
     }
     return {"networks": networks, "differences": differences}
 
@@ -106,6 +107,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", required=True, help="as `nas-recalib search --data` takes it")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--images", type=int, default=10_000)

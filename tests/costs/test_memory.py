@@ -85,10 +85,22 @@ def test_blocks_joined_equal_a_network_followed_at_once(name, device):
     assert architecture.memory(2, device=device) == tracker.peak
 
 
+NEW_FORMS = (
+    "msar(reduction=3)",
+    "msar(norm=hidden)",
+    "msar(strategy=sliding-l1)",
+    "scconv(ceil=yes)",
+    "psconv-learned(clip=yes)",
+    "cbam",
+    "ab-design(design=B)",
+)
+
+
 @pytest.mark.parametrize(
     ("architecture", "batch"),
     [
         *((Architecture.of("resnet20", c), b) for c in ("scconv", "psconv", "msar", "ab") for b in (1, 8)),
+        *((Architecture.of("resnet20", c), 2) for c in NEW_FORMS),
         (Architecture.of("resnet50", "vanilla"), 2),
         (Architecture.of("resnext29-8x64d", "vanilla"), 1),
         *((mixed(name), b) for name in ("resnet20", "shufflenet-g3") for b in (1, 8)),
