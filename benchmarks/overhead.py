@@ -56,7 +56,7 @@ class NoTraining:
     seed: int
     epochs: int = 2
 
-    course = "none"
+    fingerprint = "none"
 
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1

@@ -32,7 +32,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
-from nas_recalib.timing.cases import Settings, set_up
+from nas_recalib.timing.cases import Settings, configure_torch
 from nas_recalib.timing.paired import Ratio, Times
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -196,7 +196,7 @@ def measure(arguments: argparse.Namespace, settings: Settings) -> dict[str, Any]
     spaces = [SearchSpace.load(name) for name in arguments.spaces]
     source = open_source(arguments.data, cache_folder(None))
     piece = cut(arguments, len(source.classes))
-    set_up(settings)
+    configure_torch(settings)
     sides = list_sides(piece, source, settings)
     first, times = interleave(sides, arguments.rounds, settings.device)
     compared = compare(sides, first, times, piece.images)

@@ -56,7 +56,7 @@ class StandIn:
     seconds: float
     epochs: int = 2
     seed: int = 0
-    course: str = "a formula"
+    fingerprint: str = "a formula"
 
     def on(self, device: torch.device) -> "StandIn":
         return self

@@ -53,7 +53,7 @@ class StandIn:
     resumed: list[Architecture] = field(default_factory=list)
     passed: list[tuple[Architecture, int]] = field(default_factory=list)
 
-    course = "formula"
+    fingerprint = "formula"
 
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1

@@ -161,7 +161,7 @@ class Trainings:
     def epochs(self) -> int:
         return self.benchmark.epochs
 
-    course = "looked up"
+    fingerprint = "looked up"
 
     def steps(
         self, architecture: Architecture, start: State | None = None, parts: int = 1

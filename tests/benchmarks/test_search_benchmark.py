@@ -70,7 +70,7 @@ def test_it_runs_and_resumes_and_its_summary_is_right(modules, here, monkeypatch
     assert first["command"].startswith("python benchmarks/search.py --benchmarks tabular --table")
     assert (first["seeds"], first["trials"], first["workers"]) == (2, 12, 1)
 
-    monkeypatch.setattr(modules.search, "spread", run_in_this_process)
+    monkeypatch.setattr(modules.search, "run_in_processes", run_in_this_process)
     content = run(modules, monkeypatch, "--seeds", "5")
     journal = Path("j/j.jsonl").read_text()
     assert journal.startswith(written), "finished searches are not run again"

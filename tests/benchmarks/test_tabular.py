@@ -82,7 +82,7 @@ def test_the_space_has_many_networks_and_all_operators(modules):
             part.name for choice in position.choices for part in (choice.convolution, choice.recalibration)
         }
         assert taken >= {"scconv", "psconv", "msar", "ab", "vanilla", "none"}
-    low, *_, high = modules.table.spread_of_costs(space, list(map(space.indices, networks)))["macs"]
+    low, *_, high = modules.table.spread_of_costs(space, list(map(space.indices_of, networks)))["macs"]
     assert (low, high) == (_extreme(space, min), _extreme(space, max))
 
 
@@ -165,8 +165,8 @@ def command(folder, *options):
     return [sys.executable, script, *quick, *files, f"--output={folder}/out.json.gz", *options]
 
 
-def run_in_this_process(do, tasks, keep, *, begin, given, **_):
-    begin(*given)
+def run_in_this_process(do, tasks, keep, *, initializer, initargs=(), **_):
+    initializer(*initargs)
     for task in tasks:
         keep(do(*task))
 
@@ -187,7 +187,7 @@ def test_a_killed_run_is_resumed_and_trains_nothing_twice(modules, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [str(part) for part in command(tmp_path)[1:]])
     monkeypatch.setattr(
-        modules.make_table, "spread", run_in_this_process
+        modules.make_table, "run_in_processes", run_in_this_process
     )  # a second process would start slowly
     modules.make_table.main()
     output = capsys.readouterr()

@@ -142,7 +142,10 @@ BAD_INPUT = {
     "no such device for a table": ([*LATENCY, "--device", "tpu9"], "device: 'tpu9' does not exist here"),
     "no such type for a table": ([*LATENCY, "--dtype", "int8"], "dtype: 'int8' is not one of"),
     "no batch for a table": ([*LATENCY, "--batch", "0"], "--batch"),
-    "too few rounds": ([*LATENCY, "--rounds", "5"], "rounds: 5 is not from 6, the choices of a position"),
+    "too few rounds": (
+        [*LATENCY, "--rounds", "5"],
+        "rounds: 5 is not from 6 (so that every choice is timed)",
+    ),
     "endless rounds": ([*LATENCY, "--rounds", "900000000"], "rounds: 900000000 is not from 6"),
     "no place for a table": ([*LATENCY, "-o", "no/such/folder.json"], "cannot be written: No such file"),
     "a folder for a table": ([*LATENCY, "-o", "bare"], "bare: cannot be written: not a regular file"),

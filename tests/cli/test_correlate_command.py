@@ -34,7 +34,7 @@ def test_it_recommends_and_keeps_to_its_own_studies(here, capsys):
 
     for command in (["search", *SMALL[:2], "--study=tiny-correlation"], ["show", "tiny-correlation"]):
         assert run(command) == 2
-        assert "is one of 'nas-recalib correlate', not a search" in capsys.readouterr().err
+        assert "was made by 'nas-recalib correlate' and is not a search" in capsys.readouterr().err
 
 
 def test_a_search_is_not_gone_on_with(here, capsys):

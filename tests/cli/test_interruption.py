@@ -72,7 +72,7 @@ def test_a_second_search_on_the_same_file_is_refused(tmp_path, monkeypatch, caps
         first.send_signal(signal.SIGSTOP)  # it would end, and we are slow
         assert run([*SEARCH, "--trials=5", f"--epochs={EPOCHS}"]) == 2
         streams = capsys.readouterr()
-        assert streams.err.startswith("error: study: another process is using runs/s; for several proc")
+        assert streams.err.startswith("error: study: another process is using runs/s; to run several proc")
         assert all(option in streams.err for option in ("--storage", "--ray local"))
         assert (streams.out, len(streams.err.splitlines())) == ("", 1)
         first.send_signal(signal.SIGCONT)

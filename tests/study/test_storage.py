@@ -263,6 +263,7 @@ def test_no_error_message_has_the_password(server, member, case, encoded, passwo
 
     written = quote(password, safe="") if encoded else password
     assume(password not in url("") and written not in url(""))
+    member("the right one, which no example is")
     with pytest.raises((InputError, StorageInternalError)) as failure:
         open_storage(url(written), 0).get_all_studies()
     for text in (str(failure.value), repr(failure.value)):
