@@ -54,7 +54,7 @@ def interleave(sides: list[Side], rounds: int, device: torch.device) -> tuple[li
             taken[index] = seconds_of(sides[index].run, device)
         done.append(tuple(taken.values()))
         print(f"round {len(done)}/{rounds}: {sum(done[-1]):.1f} s", file=sys.stderr, flush=True)
-    return first, Times(tuple(done), repeats=1)
+    return first, Times(tuple(done), iterations=1)
 
 
 def compare(sides: list[Side], first: list[float], times: Times, images: int) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def compare(sides: list[Side], first: list[float], times: Times, images: int) ->
 def ratio(times: Times, over: int, under: int, factor: float = 1.0) -> Ratio:
     """Return the ratio of two sides' seconds over the rounds, times a factor."""
     pairs = tuple((taken[under], factor * taken[over]) for taken in times.rounds)
-    return Times(pairs, times.repeats).ratio()
+    return Times(pairs, times.iterations).ratio()
 
 
 def judge(result: dict[str, Any], device: torch.device) -> list[dict[str, Any]]:

@@ -173,7 +173,7 @@ class World:
         for parameters in {
             tuple(one.items()): one for one in (self.random_params() for _ in range(count))
         }.values():
-            indices = self.space.indices_of(parameters)
+            indices = self.space.params_to_indices(parameters)
             one = create_trial(
                 state=TrialState.COMPLETE if self.pruner == "none" else TrialState.PRUNED,
                 value=0.9,
