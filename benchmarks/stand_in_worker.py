@@ -58,7 +58,7 @@ class StandIn:
     seed: int = 0
     fingerprint: str = "a formula"
 
-    def on(self, device: torch.device) -> "StandIn":
+    def to(self, device: torch.device) -> "StandIn":
         return self
 
     def steps(
