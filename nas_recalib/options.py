@@ -114,7 +114,7 @@ Batch = Annotated[
     int | None,
     count_option(
         "--batch",
-        help="Images at once that --memory is for (default: the latency table's, else 1).",
+        help="Batch size that --memory is for (default: the latency table's, else 1).",
         min=1,
         max=MOST_BATCH,
     ),

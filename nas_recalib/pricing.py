@@ -44,10 +44,17 @@ class Latencies:
         """Return the latencies that a search needs from a table.
 
         Raises:
-            InputError: If the table belongs to another space, device or version.
+            InputError: If the table belongs to another space, device or version, or predicts a network
+                without any latency.
         """
         table.require(space, table.conditions.device_here())
         constant, entries = table.column(space)
+        fastest = constant + sum(int(column.min()) for column in entries)
+        if fastest <= 0:
+            raise InputError(
+                f"latency: the table predicts {fastest / 1e6:.3f} ms for the fastest network, as its timings "
+                "were disturbed; make it again on an idle machine or with more --rounds"
+            )
         lists = [[int(entry) for entry in column] for column in entries]
         return cls(constant, lists, str(table.reference), table.reference_ms, table.conditions.model_dump())
 

@@ -12,6 +12,7 @@ from nas_recalib.costs import Budget
 from nas_recalib.device import with_threads
 from nas_recalib.errors import InputError
 from nas_recalib.latency.build import build_table
+from nas_recalib.latency.table import LatencyTable
 from nas_recalib.pricing import Latencies, cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing.cases import Settings
@@ -59,6 +60,14 @@ def test_of_two_tables_one_must_be_named(folder):
     (folder / "tiny-other.json").write_text((folder / "tiny-cpu-b4.json").read_text())
     with pytest.raises(InputError, match=r"--latency-table: \S+tiny-cpu-b4\.json, \S+tiny-other\.json"):
         find_latencies(space(), None, folder)
+
+
+def test_a_table_that_predicts_no_latency_at_all_is_refused(folder, monkeypatch):
+    (path,) = folder.glob("*.json")
+    column = LatencyTable.column
+    monkeypatch.setattr(LatencyTable, "column", lambda *args: (-(10**9), column(*args)[1]))
+    with pytest.raises(InputError, match=r"predicts -.* ms for the fastest network, as its timings"):
+        find_latencies(space(), path)
 
 
 def test_tables_of_other_machines_and_torn_ones_are_passed_over(folder, latencies):

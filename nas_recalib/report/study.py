@@ -110,7 +110,7 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
     """Return the headline, the best `top` trials, the front, the best blocks and the importances."""
     volume = f" (hypervolume {summary.hypervolumes[-1][1]:.4f})" if summary.hypervolumes else ""
     front = [row for number in summary.front for row in summary.rows if row.number == number]
-    title = f"Front of {' against '.join(pareto_objectives(summary.config))}{volume}"
+    title = f"Pareto front of {' against '.join(pareto_objectives(summary.config))}{volume}"
     parts: list[RenderableType] = [
         Text("\n".join(map(printable, _headline(summary).splitlines()))),
         _trials("Trials", summary.rows[:top]),

@@ -48,7 +48,15 @@ _SEVERAL_PROCESSES = (
     "--ray local"
 )
 _STORED_AS_GIVEN = (
-    *("batch", "trials", "confirm", "corrupt", "strategy", "pruner", "retries", "threads", "seed"),
+    "batch",
+    "trials",
+    "confirm",
+    "corrupt",
+    "strategy",
+    "pruner",
+    "retries",
+    "threads",
+    "seed",
 )
 _FIDELITY = ("images", "validation", "resolution", "width", "epochs")  # options that change one value of it
 
@@ -135,18 +143,26 @@ class _Resolved:
         location: Location of the study.
         stored: Configuration that the study has; None for a new one.
         space: Search space.
-        budget: Limits on cost.
-        objectives: Accuracy, then the costs that are minimised besides, if any.
-        settings: Values by keys of `SearchConfig`, these two included. Missing are those that follow from
-            the images, the latency table or the training device.
+        settings: Values by keys of `SearchConfig`. Missing are those that follow from the images, the latency
+            table or the training device.
     """
 
     location: StudyLocation
     stored: SearchConfig | None
     space: SearchSpace
-    budget: Budget
-    objectives: list[str]
     settings: dict[str, Any]
+
+    @property
+    def budget(self) -> Budget:
+        """Limits on cost."""
+        budget: Budget = self.settings["budget"]
+        return budget
+
+    @property
+    def objectives(self) -> list[str]:
+        """Accuracy, then the costs that are minimised besides, if any."""
+        objectives: list[str] = self.settings["objectives"]
+        return objectives
 
 
 def _resolve(options: SearchOptions) -> _Resolved:
@@ -186,7 +202,7 @@ def _resolve(options: SearchOptions) -> _Resolved:
             "seed": 0,
             **given,
         }
-    return _Resolved(location, stored, space, settings["budget"], settings["objectives"], settings)
+    return _Resolved(location, stored, space, settings)
 
 
 def _validate(options: SearchOptions, resolved: _Resolved, trains: Described) -> None:

@@ -17,7 +17,7 @@ CLUSTERS = Path(__file__).parents[2] / "docs" / "clusters"
 BATCH = CLUSTERS / "search.sbatch"
 
 
-def test_the_machines_of_ray_up_are_as_its_launcher_has_them():
+def test_the_configuration_for_ray_up_is_valid():
     given = yaml.safe_load((CLUSTERS / "ray-on-premise.yaml").read_text())
     config = prepare_config(given)
     validate_config(config)
@@ -26,7 +26,7 @@ def test_the_machines_of_ray_up_are_as_its_launcher_has_them():
         assert "RAY_AUTH_MODE=token" in commands[-1]
 
 
-def test_the_kubernetes_manifest_is_whole():
+def test_the_kubernetes_manifest_is_complete():
     manifest = yaml.safe_load_all((CLUSTERS / "rayjob.yaml").read_text())
     made = {one["kind"]: one for one in manifest}
     job = made["RayJob"]["spec"]
@@ -116,7 +116,7 @@ def lines(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def test_a_job_that_is_to_leave_has_the_search_end_and_comes_again(job, tmp_path):
+def test_a_job_that_must_stop_ends_the_search_and_is_requeued(job, tmp_path):
     process = job()
     until = time.monotonic() + 60
     while not (tmp_path / "searching").exists():
