@@ -123,6 +123,12 @@ def test_the_readme_is_short():
     assert len(read(README).split()) <= 1300
 
 
+def test_the_share_of_the_space_that_the_readme_names_is_counted():
+    space = SearchSpace.load("resnet50")
+    share = space.count("4G") / space.count()
+    assert f"{share:.0%} of the space meet it" in read("README.md")
+
+
 def test_the_first_two_shell_blocks_of_the_readme_are_one_line_each():
     """The second is the test command, which .ci/run reads from there."""
     first, second = blocks(README, "sh")[:2]
