@@ -62,7 +62,8 @@ def train_all(arguments: argparse.Namespace, fidelity: Fidelity) -> dict[str, An
             if (name, seed) in done:
                 continue
             choice, gate_fan = NETWORKS[name]
-            trainer = Trainer(images, str(device), dtype=dtype, threads=arguments.threads, gate_fan=gate_fan)
+            recipe = {"gate_fan": gate_fan, "evaluated": "raw"}
+            trainer = Trainer(images, str(device), dtype=dtype, threads=arguments.threads, recipe=recipe)
             begun = time.process_time()
             curve = trainer.train(Architecture.of("resnet20", choice), fidelity, seed)
             if isinstance(curve, Failure):

@@ -15,7 +15,7 @@ from nas_recalib.data import Source, load_resident
 from nas_recalib.device import fast_dtype
 from nas_recalib.proxy.fidelity import FIDELITIES, Fidelity, find_fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.proxy.train import Training, accuracy, default_recipe
+from nas_recalib.proxy.train import Training, default_recipe, evaluate
 from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing.cases import Settings
@@ -105,7 +105,7 @@ def _time_pieces(proxy: Proxy, architecture: Architecture, images: int) -> dict[
     epoch = Training(network, data, proxy.epochs, **given).train_epoch
     timed["first_piece"] = seconds_of(epoch, device)
     timed["piece"] = seconds_of(epoch, device)
-    timed["validation"] = seconds_of(lambda: accuracy(network, data, proxy.dtype), device)
+    timed["validation"] = seconds_of(lambda: evaluate(network, data, proxy.dtype), device)
     batch = min(proxy.recipe.batch_size, images)
     timed["pieces"] = proxy.epochs * (images // batch) / (len(data.train_labels) // batch)
     return {**timed, "seconds": multiply_out(**timed, epochs=proxy.epochs)}

@@ -13,6 +13,7 @@ from nas_recalib.networks.backbone import GateFan
 from nas_recalib.options import MANY
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.train import Weights
 from nas_recalib.study.config import KEEP_OR_RENAME, DType, Seed, Threads, comparable_space
 from nas_recalib.study.stored import STRICT, Line, StoredBudget, StoredFidelity
 
@@ -41,6 +42,7 @@ class Plan:
         plugins: Modules of the user's own operators.
         gate_fan: Initialisation of the convolutions of recalibrations; studies of versions before 0.2 do not
             store it, and theirs is "fan_out".
+        evaluated: Weights that are evaluated after each epoch; theirs is "raw".
         architectures: Number of architectures to draw.
         seeds: Number of longer trainings of each architecture.
         scores: Names of the zero-cost proxies as they were given, or "all" or "none".
@@ -59,6 +61,7 @@ class Plan:
     seed: Seed
     plugins: list[str] = field(default_factory=list)
     gate_fan: GateFan = "fan_in"
+    evaluated: Weights = "averaged"
     architectures: AtLeastOne = ARCHITECTURES
     seeds: AtLeastOne = SEEDS
     scores: list[Line] = field(default_factory=lambda: ["all"])

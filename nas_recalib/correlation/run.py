@@ -33,8 +33,9 @@ class Worker:
 
     def __init__(self, plan: Plan, images: Loader, device: str) -> None:
         self._plan = plan
-        options = {name: getattr(plan, name) for name in ("dtype", "threads", "plugins", "gate_fan")}
-        self._trainer = Trainer(images, device, **options)
+        options = {name: getattr(plan, name) for name in ("dtype", "threads", "plugins")}
+        recipe = {"gate_fan": plan.gate_fan, "evaluated": plan.evaluated}
+        self._trainer = Trainer(images, device, **options, recipe=recipe)
 
     def run(self, task: Task, architecture: Architecture) -> Done:
         """Return the result of a task; a failure is part of it."""

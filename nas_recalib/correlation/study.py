@@ -32,7 +32,7 @@ def read_plan(study: optuna.Study) -> Plan | None:
     """
     content = study.user_attrs.get(CORRELATION)
     if isinstance(content, dict):
-        content = {"gate_fan": "fan_out", **content}
+        content = {"gate_fan": "fan_out", "evaluated": "raw", **content}
     return None if content is None else stored.read_stored(Plan, content, study.study_name)
 
 

@@ -55,6 +55,7 @@ class Proxy:
         recipe: Optimizer, schedule and loss.
         dtype: Data type of convolutions and products.
         seed: Seed of the initial weights, the batches and the augmentation.
+        with_raw: Whether to evaluate raw weights besides averaged ones.
     """
 
     data: Resident
@@ -63,13 +64,15 @@ class Proxy:
     recipe: Recipe
     dtype: torch.dtype
     seed: int
+    with_raw: bool = False
 
     @property
     def fingerprint(self) -> str:
         """Text of all that decides a learning curve besides the architecture, compared by checkpoints."""
         images = (*self.data.train_images.shape, len(self.data.val_labels), self.data.split)
         gates = "" if self.recipe.gate_fan == "fan_out" else f" {self.recipe.gate_fan}"  # as in 0.1
-        return f"{images} {self.width} {self.epochs} {self.recipe}{gates} {self.dtype} {self.seed}"
+        weights = "" if self.recipe.evaluated == "raw" else f" {self.recipe.evaluated}"
+        return f"{images} {self.width} {self.epochs} {self.recipe}{gates}{weights} {self.dtype} {self.seed}"
 
     def to(self, device: torch.device) -> "Proxy":
         """Return the proxy with its images on another device."""
@@ -143,6 +146,7 @@ class Proxy:
             dtype=self.dtype,
             recipe=self.recipe,
             micro_batches=micro_batches,
+            with_raw=self.with_raw,
         )
 
 

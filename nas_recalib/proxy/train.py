@@ -6,11 +6,12 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import astuple, dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from nas_recalib.data import Resident
 from nas_recalib.errors import Diverged
@@ -44,6 +45,12 @@ def augment_epoch(images: Tensor, order: Tensor, flips: bool, generator: torch.G
 
 
 State = Mapping[str, Any]  # tensors and plain values, by name
+Weights = Literal["raw", "averaged"]
+
+_AVERAGED_STEPS = 4  # steps between two updates of the averaged weights
+_AVERAGE_DECAY = 0.9
+_EVALUATED = 500  # images in a batch that is evaluated
+_RECALIBRATION = 1000  # training images from which batch norm of averaged weights takes its statistics
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ class Recipe:
         label_smoothing: Label smoothing of the cross-entropy.
         gate_fan: Initialisation of the convolutions of recalibrations; see `networks.backbone.initialise`.
             Studies of versions before 0.2 do not store it; theirs is "fan_out".
+        evaluated: Weights that are evaluated after each epoch: "averaged" is an exponential moving average,
+            "raw" is what the optimizer holds. Studies of versions before 0.2 do not store it; theirs is
+            "raw".
     """
 
     batch_size: int = 64
@@ -68,6 +78,7 @@ class Recipe:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     gate_fan: GateFan = field(default="fan_in", repr=False)
+    evaluated: Weights = field(default="averaged", repr=False)
 
 
 def default_recipe(images: int) -> Recipe:
@@ -83,11 +94,16 @@ class Epoch:
         number: Number of the epoch, from 1.
         loss: Mean training loss.
         accuracy: Accuracy on the validation images, 0 to 1.
+        val_loss: Mean cross-entropy on the validation images, without label smoothing; None in checkpoints
+            of versions before 0.2.
+        raw: Accuracy and cross-entropy of the raw weights, where they are evaluated besides averaged ones.
     """
 
     number: int
     loss: float
     accuracy: float
+    val_loss: float | None = None
+    raw: tuple[float, float] | None = None
 
 
 class Training:
@@ -108,12 +124,13 @@ class Training:
         micro_batches: Number of parts of a batch that does not fit into memory. Their gradients are
             accumulated, so that learning rates, steps and the order of images stay the same; only batch norm
             takes its statistics from each part. A state may be resumed with another number.
+        with_raw: Whether to evaluate the raw weights as well, where the recipe evaluates averaged ones.
 
     Attributes:
         curve: Results of the epochs so far.
 
     Raises:
-        Diverged: From iterating, if the loss is not finite.
+        Diverged: From iterating, if a loss is not finite.
     """
 
     def __init__(
@@ -127,6 +144,7 @@ class Training:
         recipe: Recipe,
         memory_format: torch.memory_format = torch.channels_last,
         micro_batches: int = 1,
+        with_raw: bool = False,
     ) -> None:
         if micro_batches < 1:
             raise ValueError(f"micro_batches: {micro_batches} is not at least 1")
@@ -136,10 +154,12 @@ class Training:
         self._dtype = dtype
         self._recipe = recipe
         self._micro_batches = micro_batches
+        self._with_raw = with_raw
         self._generator = torch.Generator(data.train_images.device).manual_seed(seed)
         layout: dict[str, Any] = {"device": data.train_images.device, "memory_format": memory_format}
         self._network = network.to(**layout)
         self._optimizer = make_optimizer(self._network, recipe)
+        self._average = AveragedWeights(self._network) if recipe.evaluated == "averaged" else None
 
     def __iter__(self) -> Iterator[Epoch]:
         while len(self.curve) < self._epochs:
@@ -147,9 +167,21 @@ class Training:
             loss = self.train_epoch()
             if not math.isfinite(loss):
                 raise Diverged(f"the training loss is {loss} in epoch {number}")
-            correct = accuracy(self._network, self._data, self._dtype, self._micro_batches)
-            self.curve.append(Epoch(number, loss, correct))
+            accuracy, val_loss, raw = *self._evaluate(), None
+            if self._average is not None and self._with_raw:
+                raw = evaluate(self._network, self._data, self._dtype, self._micro_batches)
+            if not math.isfinite(val_loss):
+                raise Diverged(f"the validation loss is {val_loss} in epoch {number}")
+            self.curve.append(Epoch(number, loss, accuracy, val_loss, raw))
             yield self.curve[-1]
+
+    def _evaluate(self) -> tuple[float, float]:
+        """Return accuracy and loss of the weights that the recipe evaluates."""
+        settings = (self._data, self._dtype, self._micro_batches)
+        if self._average is None:
+            return evaluate(self._network, *settings)
+        recalibrate_batch_norm(self._average.network, *settings)
+        return evaluate(self._average.network, *settings)
 
     def state_dict(self) -> State:
         """Return the state from which `load_state_dict` resumes.
@@ -162,18 +194,21 @@ class Training:
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
             "curve": [astuple(epoch) for epoch in self.curve],
+            **({"average": self._average.state_dict()} if self._average is not None else {}),
         }
 
     def load_state_dict(self, state: State) -> None:
         """Resume from the state of another training, which is not modified."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would keep the given tensors
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self._generator.set_state(state["generator"].cpu())
         self.curve = [Epoch(*values) for values in state["curve"]]
 
     def close(self) -> None:
         """Release the memory of the network and the optimizer; the curve stays."""
-        del self._network, self._optimizer
+        del self._network, self._optimizer, self._average
 
     def train_epoch(self) -> float:
         """Train for one pass over the training images and return the mean loss.
@@ -182,12 +217,15 @@ class Training:
         """
         self._network.train()
         total, steps = torch.zeros((), device=self._data.train_images.device), 0
+        between = min(_AVERAGED_STEPS, len(self._data.train_labels) // self._batch)
         settings = (self._dtype, self._recipe, self._micro_batches)
         with reproducible():
             for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
                 self._optimizer.param_groups[0]["lr"] = rate
                 total += train_step(self._network, self._optimizer, images, labels, *settings)
                 steps += 1
+                if self._average is not None and steps % between == 0:
+                    self._average.update(self._network)
         return total.item() / steps
 
     def _rates(self) -> Iterator[float]:
@@ -265,18 +303,90 @@ def one_cycle(steps: int, peak: float, warmup: float) -> Iterator[float]:
         yield peak * ((step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm + 1))
 
 
+class AveragedWeights:
+    """Running average of a network's weights: the mean of the first ten, exponential from then on.
+
+    Args:
+        network: Network, on its device.
+
+    Attributes:
+        network: Copy of the network with the averaged weights. Its buffers are those of the last update, so
+            that batch norm has to be recalibrated before it is evaluated.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = deepcopy(network)
+        self._updates = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take the present weights of the network into the average, without waiting for the device."""
+        self._updates += 1
+        weight = max(1 - _AVERAGE_DECAY, 1 / self._updates)
+        torch._foreach_lerp_(list(self.network.parameters()), list(network.parameters()), weight)
+        for mine, other in zip(self.network.buffers(), network.buffers(), strict=True):
+            mine.copy_(other)
+
+    def state_dict(self) -> State:
+        return {"network": self.network.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: State) -> None:
+        self.network.load_state_dict(state["network"])
+        self._updates = state["updates"]
+
+
+def recalibrate_batch_norm(
+    network: nn.Module,
+    data: Resident,
+    dtype: torch.dtype,
+    micro_batches: int = 1,
+    images: int = _RECALIBRATION,
+) -> None:
+    """Replace the running statistics of batch norm by those of training images, without augmentation.
+
+    Args:
+        network: Network whose statistics are replaced.
+        data: Images, of which the same ones are taken each time, evenly from all.
+        dtype: Data type of convolutions and products.
+        micro_batches: Number of parts of each batch, which divides the memory it takes.
+        images: Number of images.
+    """
+    count = len(data.train_labels)
+    generator = torch.Generator().manual_seed(0)  # unshuffled images may be sorted by class
+    chosen = torch.randperm(count, generator=generator)[:images].to(data.train_images.device)
+    device = data.train_images.device.type
+    with reproducible(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        update_bn(_inputs(data.train_images[chosen], data, micro_batches), network)
+
+
 @torch.no_grad()
-def accuracy(network: nn.Module, data: Resident, dtype: torch.dtype, micro_batches: int = 1) -> float:
-    """Return the accuracy on the validation images, 0 to 1; micro-batches divide the memory it takes."""
+def evaluate(
+    network: nn.Module, data: Resident, dtype: torch.dtype, micro_batches: int = 1
+) -> tuple[float, float]:
+    """Return accuracy (0 to 1) and mean cross-entropy on the validation images.
+
+    Micro-batches divide the memory that it takes.
+    """
     network.eval()
     device = data.val_images.device
     correct = torch.zeros((), dtype=torch.int64, device=device)
-    batch = math.ceil(500 / micro_batches)
-    for images, labels in zip(data.val_images.split(batch), data.val_labels.split(batch), strict=True):
-        inputs = normalise(images, data).contiguous(memory_format=torch.channels_last)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    seen = 0
+    for inputs in _inputs(data.val_images, data, micro_batches):
+        labels = data.val_labels[seen : seen + len(inputs)]
+        seen += len(inputs)
         with reproducible(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            correct += (network(inputs).argmax(1) == labels).sum()
-    return correct.item() / len(data.val_labels)
+            logits = network(inputs)
+        correct += (logits.argmax(1) == labels).sum()
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+    return correct.item() / len(data.val_labels), loss.item() / len(data.val_labels)
+
+
+def _inputs(images: Tensor, data: Resident, micro_batches: int) -> Iterator[Tensor]:
+    """Yield about equal batches of normalised images, channels last in memory."""
+    for batch in images.tensor_split(math.ceil(len(images) / _EVALUATED) * micro_batches):
+        if len(batch):
+            yield normalise(batch, data).contiguous(memory_format=torch.channels_last)
 
 
 def normalise(images: Tensor, data: Resident) -> Tensor:

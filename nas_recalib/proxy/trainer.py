@@ -1,9 +1,10 @@
 """Trainer of proxy networks at any fidelity, which reads images once; checks that choices fit the proxy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +14,6 @@ from nas_recalib.data import Resident, load_resident, open_source
 from nas_recalib.device import keep_freed_memory
 from nas_recalib.errors import InputError
 from nas_recalib.networks import get_backbone
-from nas_recalib.networks.backbone import GateFan
 from nas_recalib.plugins import load_plugins
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
@@ -79,7 +79,8 @@ class Trainer:
         dtype: Name of the data type of convolutions and products.
         threads: Number of CPU threads.
         plugins: Modules of the user's own operators.
-        gate_fan: Initialisation of the convolutions of recalibrations.
+        recipe: Values that replace those of the default recipe.
+        with_raw: Whether to evaluate raw weights besides averaged ones.
 
     Attributes:
         device: Device that trains.
@@ -94,14 +95,16 @@ class Trainer:
         dtype: str,
         threads: int,
         plugins: Sequence[str] = (),
-        gate_fan: GateFan = "fan_in",
+        recipe: Mapping[str, Any] | None = None,
+        with_raw: bool = False,
     ) -> None:
         load_plugins(plugins)
         torch.set_num_threads(threads)
         keep_freed_memory()
         self.device = torch.device(device)
         self._dtype = getattr(torch, dtype)
-        self._gate_fan = gate_fan
+        self._recipe = dict(recipe or {})
+        self._with_raw = with_raw
         self.data: Callable[[Fidelity], Resident] = cache(lambda f: images.load(f).to(self.device))
 
     def train(
@@ -117,8 +120,9 @@ class Trainer:
             data=data,
             width=fidelity.width,
             epochs=fidelity.epochs,
-            recipe=replace(default_recipe(len(data.train_labels)), gate_fan=self._gate_fan),
+            recipe=replace(default_recipe(len(data.train_labels)), **self._recipe),
             dtype=self._dtype,
             seed=seed,
+            with_raw=self._with_raw,
         )
         return proxy.train(architecture, report)

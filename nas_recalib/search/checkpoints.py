@@ -172,6 +172,6 @@ def _parse(content: bytes) -> State | None:
         return None
     try:
         state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-        return state if all(len(epoch) == 3 for epoch in state["curve"]) else None
+        return state if all(3 <= len(epoch) <= 5 for epoch in state["curve"]) else None
     except Exception:  # torch raises errors of many kinds for files that it did not write
         return None

@@ -74,8 +74,8 @@ class SearchConfig:
         data_hash: Hash of the training images.
         split_hash: Hash of the split into training and validation images.
         fidelity: Fidelity of the proxy.
-        recipe: Recipe of the proxy training; studies of versions before 0.2 store no `gate_fan`, which was
-            "fan_out".
+        recipe: Recipe of the proxy training; studies of versions before 0.2 store neither `gate_fan`, which
+            was "fan_out", nor `evaluated`, which was "raw".
         dtype: Data type of convolutions in training.
         threads: Number of CPU threads of a training; another number rounds sums differently.
         strategy: Name of the search strategy that ran last.
@@ -101,7 +101,11 @@ class SearchConfig:
     data_hash: str
     split_hash: str
     fidelity: StoredFidelity
-    recipe: Annotated[Recipe, AfterValidator(_validate_recipe), stored_as_dict(Recipe, gate_fan="fan_out")]
+    recipe: Annotated[
+        Recipe,
+        AfterValidator(_validate_recipe),
+        stored_as_dict(Recipe, gate_fan="fan_out", evaluated="raw"),
+    ]
     dtype: DType
     threads: Threads
     strategy: str

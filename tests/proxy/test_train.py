@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import load_resident, open_source
 from nas_recalib.proxy.train import (
+    AveragedWeights,
     Diverged,
     Recipe,
     Training,
-    accuracy,
     default_recipe,
+    evaluate,
     normalise,
     one_cycle,
     train_step,
@@ -84,10 +85,10 @@ def test_every_epoch_is_reported_as_it_ends(few):
     network = linear(few)
 
     def report(epoch):
-        assert epoch.accuracy == accuracy(network, few, torch.float32)
+        assert epoch.accuracy == evaluate(network, few, torch.float32)[0]
         reported.append(epoch)
 
-    curve = train(network, few, 3, report=report)
+    curve = train(network, few, 3, recipe=Recipe(batch_size=32, evaluated="raw"), report=report)
     assert curve == reported
     assert [epoch.number for epoch in curve] == [1, 2, 3]
     assert all(0 <= epoch.accuracy <= 1 and epoch.loss > 0 for epoch in curve)
@@ -319,7 +320,7 @@ def test_accuracy_is_the_share_named_right(source):
     pixels = (data.val_images.double() - data.mean.double().view(3, 1, 1)) / data.std.double().view(3, 1, 1)
     named = network.double()(pixels).argmax(1)
     network.float()
-    assert accuracy(network, data, torch.float32) == (named == data.val_labels).double().mean().item()
+    assert evaluate(network, data, torch.float32)[0] == (named == data.val_labels).double().mean().item()
 
 
 def test_normalised_training_images_have_mean_zero_and_deviation_one(few):
@@ -356,3 +357,40 @@ def test_one_cycle_climbs_once_and_falls_once(steps, warmup):
 def test_small_sets_take_smaller_batches():
     assert default_recipe(2499).batch_size < default_recipe(2500).batch_size
     assert default_recipe(2500) == Recipe()
+
+
+def test_averaged_weights_are_the_mean_of_the_first_ten_and_exponential_from_then_on():
+    network = nn.Linear(3, 2).double()
+    average, expected = AveragedWeights(network), torch.zeros(2, 3, dtype=torch.float64)
+    for step in range(1, 31):
+        network.weight.data = torch.full((2, 3), float(step), dtype=torch.float64)
+        average.update(network)
+        expected = expected + (step - expected) / step if step <= 10 else 0.9 * expected + 0.1 * step
+        torch.testing.assert_close(average.network.weight.data, expected)
+    assert average.network.weight.data_ptr() != network.weight.data_ptr()
+
+
+def test_the_average_is_evaluated_with_the_statistics_of_its_own_activations(few):
+    network = small()
+    training = Training(network, few, 1, seed=0, dtype=torch.float32, recipe=Recipe(batch_size=8))
+    next(iter(training))
+    averaged = small()
+    averaged.load_state_dict(training.state_dict()["average"]["network"])
+    seen: list[torch.Tensor] = []
+    averaged.bn1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    averaged(normalise(few.train_images, few))  # 72 images, all of which the statistics are taken from
+    torch.testing.assert_close(averaged.bn1.running_mean, seen[0].mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    variance = seen[0].var((0, 2, 3))
+    torch.testing.assert_close(averaged.bn1.running_var, variance, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(averaged.bn1.running_mean, network.bn1.running_mean)
+
+
+def test_raw_weights_are_evaluated_alone_or_besides_the_averaged_ones(few):
+    raw, both = Recipe(batch_size=8, evaluated="raw"), Recipe(batch_size=8)
+    given = {"seed": 0, "dtype": torch.float32}
+    alone = [*Training(small("ab"), few, 2, recipe=raw, **given)]
+    beside = [*Training(small("ab"), few, 2, recipe=both, with_raw=True, **given)]
+    assert [(epoch.accuracy, epoch.val_loss) for epoch in alone] == [epoch.raw for epoch in beside]
+    assert [epoch.loss for epoch in alone] == [epoch.loss for epoch in beside]
+    assert [epoch.val_loss for epoch in alone] != [epoch.val_loss for epoch in beside]
+    assert [epoch.raw for epoch in alone] == [None, None]
