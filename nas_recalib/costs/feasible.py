@@ -1,7 +1,7 @@
 """Architectures within a budget: count, uniform sampling, enumeration, and repair of proposals over it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, product
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nas_recalib.costs.budget import Budget, format_cost
 from nas_recalib.costs.knapsack import CompletionCounts, ParetoFronts
+from nas_recalib.costs.optimum import optimum
 from nas_recalib.costs.table import CostTable, Integers
 from nas_recalib.errors import InputError
 
@@ -112,6 +113,28 @@ class Feasible:
     def sample_many(self, count: int, random: np.random.Generator) -> Integers:
         """Return independent uniform draws, (count, positions)."""
         return self._in_table(self._counted.draw(count, random))
+
+    def best(
+        self, values: Sequence[NDArray[np.float64]], excluded: Collection[tuple[int, ...]] = ()
+    ) -> tuple[int, ...] | None:
+        """Return the architecture within the budget with the greatest sum of values; exact, see `optimum`.
+
+        Args:
+            values: Value of every choice at each position, (choices,).
+            excluded: Architectures that are not allowed.
+
+        Returns:
+            Its indices, or None if every architecture within the budget is excluded.
+        """
+        local = [{int(choice): index for index, choice in enumerate(choices)} for choices in self._choices]
+        others = [
+            tuple(index[choice] for index, choice in zip(local, indices, strict=True))
+            for indices in excluded
+            if all(choice in index for index, choice in zip(local, indices, strict=True))
+        ]
+        allowed = [row[choices] for row, choices in zip(values, self._choices, strict=True)]
+        found = optimum(allowed, self._costs, self._capacity, others)
+        return None if found is None else tuple(map(int, self._in_table(np.array([found]))[0]))
 
     def repair(self, indices: Sequence[int], random: np.random.Generator) -> tuple[int, ...]:
         """Return an architecture within the budget that keeps as many of the given choices as it can.

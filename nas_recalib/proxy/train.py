@@ -1,7 +1,7 @@
 """Training loop of a proxy network: recipe, epochs, augmentation, gradient accumulation, evaluation."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import astuple, dataclass, field
@@ -125,6 +125,7 @@ class Training:
             accumulated, so that learning rates, steps and the order of images stay the same; only batch norm
             takes its statistics from each part. A state may be resumed with another number.
         with_raw: Whether to evaluate the raw weights as well, where the recipe evaluates averaged ones.
+        before_step: Function that is called before every step with its number, from 0.
 
     Attributes:
         curve: Results of the epochs so far.
@@ -145,6 +146,7 @@ class Training:
         memory_format: torch.memory_format = torch.channels_last,
         micro_batches: int = 1,
         with_raw: bool = False,
+        before_step: Callable[[int], None] | None = None,
     ) -> None:
         if micro_batches < 1:
             raise ValueError(f"micro_batches: {micro_batches} is not at least 1")
@@ -155,6 +157,7 @@ class Training:
         self._recipe = recipe
         self._micro_batches = micro_batches
         self._with_raw = with_raw
+        self._before_step = before_step
         self._generator = torch.Generator(data.train_images.device).manual_seed(seed)
         layout: dict[str, Any] = {"device": data.train_images.device, "memory_format": memory_format}
         self._network = network.to(**layout)
@@ -178,10 +181,14 @@ class Training:
     def _evaluate(self) -> tuple[float, float]:
         """Return accuracy and loss of the weights that the recipe evaluates."""
         settings = (self._data, self._dtype, self._micro_batches)
-        if self._average is None:
-            return evaluate(self._network, *settings)
-        recalibrate_batch_norm(self._average.network, *settings)
-        return evaluate(self._average.network, *settings)
+        if self._average is not None:
+            recalibrate_batch_norm(self._average.network, *settings)
+        return evaluate(self.evaluated_network, *settings)
+
+    @property
+    def evaluated_network(self) -> nn.Module:
+        """Network whose weights the recipe evaluates: the average, or what the optimizer holds."""
+        return self._network if self._average is None else self._average.network
 
     def state_dict(self) -> State:
         """Return the state from which `load_state_dict` resumes.
@@ -217,11 +224,14 @@ class Training:
         """
         self._network.train()
         total, steps = torch.zeros((), device=self._data.train_images.device), 0
-        between = min(_AVERAGED_STEPS, len(self._data.train_labels) // self._batch)
+        per_epoch = len(self._data.train_labels) // self._batch
+        between = min(_AVERAGED_STEPS, per_epoch)
         settings = (self._dtype, self._recipe, self._micro_batches)
         with reproducible():
             for rate, (images, labels) in zip(self._rates(), self._batches(), strict=True):
                 self._optimizer.param_groups[0]["lr"] = rate
+                if self._before_step is not None:
+                    self._before_step(len(self.curve) * per_epoch + steps)
                 total += train_step(self._network, self._optimizer, images, labels, *settings)
                 steps += 1
                 if self._average is not None and steps % between == 0:
@@ -251,7 +261,7 @@ class Training:
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the optimizer of a network that is on its device already."""
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.peak_rate,
         momentum=recipe.momentum,
@@ -259,6 +269,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         nesterov=True,
         fused=True,
     )
+    for weight in optimizer.param_groups[0]["params"]:  # in a supernet, some have no gradient at first
+        optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 def reproducible() -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """Strategy guided by an accuracy predictor: Bayesian linear regression with Thompson sampling."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,8 +15,6 @@ from nas_recalib.search.samplers.base import (
     SearchState,
     Strategy,
     extrapolated_observations,
-    mutants,
-    tuples,
 )
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position
@@ -112,23 +110,18 @@ def _gram(columns: Integers, choices: int, others: Floats) -> Floats:
     return np.asarray(gram, dtype=np.float64)
 
 
-def predictor(
-    start: int = 10, boldness: float = 0.5, leaders: int = 16, rounds: int = 6, children: int = 128
-) -> Strategy:
-    """Return a strategy that screens hundreds of candidates with a regression on the observations.
+def predictor(start: int = 10, boldness: float = 0.5) -> Strategy:
+    """Return a strategy that proposes the exact optimum of a regression on the observations.
 
     The model is linear in the choices and predicts the first objective. Its coefficients are drawn from the
-    posterior for each proposal, so that workers that ask at the same time get different answers. Candidates
-    are uniform draws, and mutations of the leading architectures in a few rounds. Costs and zero-cost proxies
-    are not used: costs are sums over the choices and so in the model already, and no zero-cost proxy was
-    found to be worth its time.
+    posterior for each proposal, so that workers that ask at the same time get different answers; since costs
+    are sums over the choices, too, the best architecture within the budget is then found exactly. Costs and
+    zero-cost proxies are no features: costs are in the model already, and no zero-cost proxy was found to be
+    worth its time.
 
     Args:
         start: Number of uniform draws before the first prediction.
         boldness: Factor on the deviation from the posterior mean; 0 uses the mean.
-        leaders: Number of architectures that are mutated in every round.
-        rounds: Number of rounds of mutation.
-        children: Number of candidates in a round.
     """
 
     def propose(state: SearchState) -> Indices | None:
@@ -138,23 +131,12 @@ def predictor(
         targets = _targets(observations)
         if not targets.any():  # all values are equal
             return None
-        first = np.cumsum([0, *(len(position.choices) for position in state.space.positions[:-1])])
+        sizes = [len(position.choices) for position in state.space.positions]
+        first = np.cumsum([0, *sizes[:-1]])
         trained = np.array([observation.indices for observation in observations])
         prior = prior_precision(state.space)
         coefficients = sample_posterior(prior, first + trained, targets, state.random, boldness)
-
-        def score(indices: Integers) -> Floats:
-            return np.asarray(coefficients[first + indices].sum(axis=1))
-
-        best = _highest(trained, score, leaders)
-        candidates = _allowed(state, state.feasible.sample_many(children, state.random), ())
-        latest = candidates
-        for _ in range(rounds):
-            best = _highest(np.concatenate([best, latest]), score, leaders)
-            parents = best[state.random.integers(len(best), size=children)]
-            latest = _allowed(state, mutants(state.space, parents, state.random), tuples(candidates))
-            candidates = np.concatenate([candidates, latest])
-        return next(iter(tuples(_highest(candidates, score, 1))), None)
+        return state.feasible.best(np.split(coefficients, first[1:]), state.excluded)
 
     return propose
 
@@ -168,15 +150,3 @@ def _targets(observations: Sequence[Observation]) -> Floats:
     median = np.median(values)
     values = np.maximum(values, median - _OUTLIER * np.median(np.abs(values - median)))
     return np.asarray((values - values.mean()) / max(float(values.std()), TINY))
-
-
-def _highest(indices: Integers, score: Callable[[Integers], Floats], count: int) -> Integers:
-    return indices[np.argsort(-score(indices), kind="stable")[:count]]
-
-
-def _allowed(state: SearchState, indices: Integers, others: Iterable[Indices]) -> Integers:
-    """Return the distinct architectures within the budget that are neither excluded nor among the others."""
-    within = set(tuples(indices[state.feasible.allows_many(indices)]))
-    return np.array(sorted(within.difference(state.excluded, others)), dtype=np.int64).reshape(
-        -1, indices.shape[1]
-    )
