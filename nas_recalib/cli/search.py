@@ -24,6 +24,7 @@ def search(options: SearchOptions) -> None:
     from nas_recalib.report.study import study_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.search.confirm import confirm_leaders, measure_finalists
+    from nas_recalib.search.oneshot import score_subnets
     from nas_recalib.search.progress import Progress
     from nas_recalib.search.setup import prepared, say_baselines
     from nas_recalib.study.summary import summarise
@@ -38,6 +39,8 @@ def search(options: SearchOptions) -> None:
         say(f"study {ready.study.study_name}: {config.budget}, {config.data}, {device}")
         say_remarks(config.data_note, *ready.proxy.data.remarks)
         say_skipped(ready.proxy.data.skipped)
+        if config.evaluator == "oneshot":
+            score_subnets(ready, config, engine.run_tasks, say)
         say_baselines(ready, config, say)
         with Progress.of(ready.study, config.trials, ready.epochs) as progress:
             reached = engine.run(ready, config, config.trials, progress)

@@ -9,14 +9,14 @@ from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
 from ray import tune
 from ray.air.execution._internal import actor_manager
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -30,6 +30,7 @@ from nas_recalib.proxy.objective import Failure, Proxy
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import train
 from nas_recalib.search.local import Engine
+from nas_recalib.search.oneshot import Supernets
 from nas_recalib.search.progress import Observer
 from nas_recalib.search.search import Search
 from nas_recalib.study.config import SearchConfig
@@ -43,6 +44,9 @@ _TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of data and plugins may be relative
 }
+
+Result = TypeVar("Result")
+_MOST_TASKS = 1000  # submitted at once; Ray starts as many as there is room for
 
 # Tune does not know the error of an actor that Ray's memory monitor kills, and would end the run.
 actor_manager.RayActorError = tune_controller.RayActorError = (RayActorError, OutOfMemoryError)
@@ -198,7 +202,44 @@ def on_ray(address: str, device: str | None, gpus: float | None, workers: int | 
             each = replace(resources, cpus=config.threads)
             return run_there(search, trials, observer, each, workers=workers, plugins=config.plugins)
 
-        yield Engine(torch.device("cpu"), _describe_node(resources), run)
+        yield Engine(
+            torch.device("cpu"), _describe_node(resources), run, partial(_run_tasks, resources, workers)
+        )
+
+
+def _run_tasks(
+    resources: Resources,
+    workers: int | None,
+    function: Callable[..., Result],
+    supernets: Supernets,
+    items: Sequence[Any],
+    say: Callable[[str], None],  # noqa: ARG001  # lines of tasks stay on their machines
+) -> Iterator[Result]:
+    """Run tasks of a one-shot search on the cluster, those of a machine that dies on another; see `RunTasks`.
+
+    Raises:
+        StopSearch: If a task fails.
+    """
+    shared = ray.put(supernets)
+    each = ray.remote(num_cpus=supernets.threads, num_gpus=resources.gpus, max_retries=-1)(_run_task)
+    waiting, running = list(items), list[ray.ObjectRef]()
+    device = "cuda" if resources.gpus else "cpu"
+    try:
+        while waiting or running:
+            while waiting and len(running) < (workers or _MOST_TASKS):
+                running.append(each.remote(function, shared, waiting.pop(0), device))
+            (done,), running = ray.wait(running)
+            yield ray.get(done)
+    except RayError as error:
+        raise StopSearch(in_one_line(getattr(error, "cause", None) or error)) from error
+    finally:
+        for task in running:
+            ray.cancel(task, force=True)
+
+
+def _run_task(function: Callable[..., Result], supernets: Supernets, item: Any, device: str) -> Result:
+    keep_freed_memory()
+    return function(supernets, item, torch.device(device), lambda _: None)
 
 
 def _describe_node(resources: Resources) -> Described:

@@ -105,7 +105,7 @@ def _errors_name(location: Path | str, verb: str, url: str = "") -> Iterator[Non
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Checkpoints of trials, one file each: what `torch.save` writes, followed by its SHA-256.
+    """Checkpoints of trials and supernets, one file each: what `torch.save` writes, then its SHA-256.
 
     Attributes:
         folder: Folder of the files, created when one is written; or a URL of any scheme that fsspec has a
@@ -124,8 +124,8 @@ class Checkpoints:
         self._store.write(name, b"yes")
         self._store.delete(name)
 
-    def save(self, number: int, state: State) -> None:
-        """Store the checkpoint of a trial.
+    def save(self, key: int | str, state: State) -> None:
+        """Store a checkpoint under the number of its trial, or under the name of its supernet.
 
         Raises:
             InputError: If it cannot be written; an older one then stays complete.
@@ -133,24 +133,24 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         content = buffer.getvalue()
-        self._store.write(_name(number), content + sha256(content).digest())
+        self._store.write(_name(key), content + sha256(content).digest())
 
-    def load(self, number: int) -> State | None:
+    def load(self, key: int | str) -> State | None:
         """Return the checkpoint of a trial, or None if it is missing or damaged and training must restart.
 
         Raises:
             InputError: If the store cannot be read, for example because its server is out of reach.
         """
-        content = self._store.read(_name(number))
+        content = self._store.read(_name(key))
         return None if content is None else _parse(content)
 
-    def drop(self, number: int) -> None:
+    def drop(self, key: int | str) -> None:
         """Delete the checkpoint of a trial, if there is one.
 
         Raises:
             InputError: If it cannot be deleted.
         """
-        self._store.delete(_name(number))
+        self._store.delete(_name(key))
 
     @cached_property
     def _store(self) -> Folder | Remote:
@@ -161,8 +161,8 @@ class Checkpoints:
         return Remote(self.folder)
 
 
-def _name(number: int) -> str:
-    return f"{number:05d}.pt"
+def _name(key: int | str) -> str:
+    return f"{key:05d}.pt" if isinstance(key, int) else f"{key}.pt"
 
 
 def _parse(content: bytes) -> State | None:

@@ -9,6 +9,7 @@ import torch
 from nas_recalib.device import Described, describe, keep_freed_memory, pick_device
 from nas_recalib.proxy.objective import Failure
 from nas_recalib.search.job import Job, train
+from nas_recalib.search.oneshot import RunTasks
 from nas_recalib.search.progress import Observer
 from nas_recalib.search.search import Search
 from nas_recalib.study.config import SearchConfig
@@ -67,11 +68,13 @@ class Engine:
         device: Device of this process, which images are loaded to first.
         trains: Description of the device that trains.
         run: Function that trains until the study has so many trained architectures; see `run_here`.
+        run_tasks: Function that runs the tasks of a one-shot search.
     """
 
     device: torch.device
     trains: Described
     run: Callable[[Search, SearchConfig, int, Observer], bool]
+    run_tasks: RunTasks
 
 
 def here(device: str | None) -> Engine:
@@ -86,5 +89,8 @@ def here(device: str | None) -> Engine:
     chosen = pick_device(device)
     keep_freed_memory()
     return Engine(
-        chosen, describe(chosen), lambda search, _, trials, observer: run_here(search, trials, observer)
+        chosen,
+        describe(chosen),
+        lambda search, _, trials, observer: run_here(search, trials, observer),
+        lambda function, supernets, items, say: (function(supernets, item, chosen, say) for item in items),
     )

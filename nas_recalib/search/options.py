@@ -7,8 +7,13 @@ import typer
 
 from nas_recalib.options import (
     MOST_CONFIRM,
+    MOST_SCORES,
+    MOST_SUPERNETS,
     RETRIES,
     RUNS,
+    SUPERNET_EPOCHS,
+    SUPERNET_SCORES,
+    SUPERNET_SEEDS,
     TRIALS,
     Batch,
     CacheDir,
@@ -111,6 +116,31 @@ class SearchOptions:
             help="predictor (default), tpe (default for several objectives), gp, nsga2, evolution, local or "
             "random.",
             metavar="NAME",
+        ),
+    ] = None
+    evaluator: Annotated[
+        Literal["short", "oneshot"] | None,
+        typer.Option(
+            help="How candidates are compared: by short trainings (default), or oneshot, as subnets of "
+            "supernets that are trained first; the best are then trained alone.",
+        ),
+    ] = None
+    supernet_epochs: Annotated[
+        int | None,
+        count_option(help=f"With oneshot: epochs of a supernet (default: {SUPERNET_EPOCHS}).", min=1),
+    ] = None
+    supernet_seeds: Annotated[
+        int | None,
+        count_option(
+            help=f"With oneshot: supernets, whose losses are averaged (default: {SUPERNET_SEEDS}).",
+            min=1,
+            max=MOST_SUPERNETS,
+        ),
+    ] = None
+    supernet_scores: Annotated[
+        int | None,
+        count_option(
+            help=f"With oneshot: subnets to score (default: {SUPERNET_SCORES}).", min=1, max=MOST_SCORES
         ),
     ] = None
     pruner: Annotated[

@@ -11,7 +11,19 @@ from pydantic.dataclasses import dataclass
 
 from nas_recalib.errors import InputError
 from nas_recalib.files import parse_yaml
-from nas_recalib.options import MANY, MOST_BATCH, MOST_CONFIRM, MOST_THREADS, RETRIES, TRIALS
+from nas_recalib.options import (
+    MANY,
+    MOST_BATCH,
+    MOST_CONFIRM,
+    MOST_SCORES,
+    MOST_SUPERNETS,
+    MOST_THREADS,
+    RETRIES,
+    SUPERNET_EPOCHS,
+    SUPERNET_SCORES,
+    SUPERNET_SEEDS,
+    TRIALS,
+)
 from nas_recalib.proxy.train import Recipe
 from nas_recalib.study.stored import STRICT, Line, StoredBudget, StoredFidelity, stored_as_dict
 from nas_recalib.study.trials import ACCURACY, COST_ATTRIBUTES
@@ -27,6 +39,8 @@ _MAY_CHANGE = (  # from one command to the next
     "checkpoints",
     "corrupt",
     "baselines",
+    "evaluator",
+    "supernet_scores",
 )
 _DECIDES_ACCURACY = ("data", "split_hash", "fidelity", "recipe", "dtype", "threads", "seed")
 
@@ -92,6 +106,10 @@ class SearchConfig:
             own folder.
         corrupt: Treatment of images that cannot be decoded: refuse or skip.
         baselines: Whether the single-operator networks are trained first.
+        evaluator: Evaluator of candidates: "short" trainings, or "oneshot", subnets of supernets.
+        supernet_epochs: Number of epochs of a supernet.
+        supernet_seeds: Number of supernets.
+        supernet_scores: Number of subnets that are scored.
     """
 
     space: str
@@ -123,6 +141,10 @@ class SearchConfig:
     checkpoints: Line = ""
     corrupt: Line = "refuse"
     baselines: bool = True
+    evaluator: Literal["short", "oneshot"] = "short"
+    supernet_epochs: Annotated[int, Field(ge=1, le=MANY)] = SUPERNET_EPOCHS
+    supernet_seeds: Annotated[int, Field(ge=1, le=MOST_SUPERNETS)] = SUPERNET_SEEDS
+    supernet_scores: Annotated[int, Field(ge=1, le=MOST_SCORES)] = SUPERNET_SCORES
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

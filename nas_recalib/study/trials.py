@@ -43,8 +43,9 @@ RESERVED_ATTRIBUTES = (
 # System attributes of trials.
 ENQUEUED = "fixed_params"  # Optuna's mark of an enqueued trial
 HEARTBEAT = "nas_recalib:beat"  # a count that the worker raises, and the time when it last did
-# User attribute of studies.
+# User attributes of studies.
 MEASURED = "latency_ms"  # measured milliseconds of the finalists, by the numbers of their trials
+ONE_SHOT = "oneshot:"  # prefix, before the number of a round of scores by supernets
 
 # Kinds of failure.
 WITHDRAWN: Final = "withdrawn"  # another worker had started the same architecture before
@@ -257,6 +258,11 @@ _REQUIRED = ("architecture", "macs", "params", "seconds")  # attributes of a tra
 _CONFIRMATION_KEY = re.compile(rf"{PREFIX}[0-9]{{1,9}}/[0-9]{{1,10}}")
 _MEASURED = TypeAdapter(dict[str, stored.PositiveNumber], config=stored.STRICT_VALUES)
 _CONFIRMATION = TypeAdapter(_StoredConfirmation)
+_SCORES = TypeAdapter(  # indices of each subnet, then accuracy and loss by each supernet
+    list[
+        tuple[list[stored.Count], Annotated[list[tuple[stored.Accuracy, stored.Number]], Field(min_length=1)]]
+    ]
+)
 
 
 def validate_study(study: optuna.Study) -> None:
@@ -314,6 +320,10 @@ def read_all(study: optuna.Study) -> tuple[Mapping[str, Any], list[FrozenTrial]]
 def _validate_attribute(key: str, value: object) -> None:
     if key == MEASURED:
         _MEASURED.validate_python(value)
+    elif key.startswith(ONE_SHOT):
+        if not key.removeprefix(ONE_SHOT).isdecimal():
+            raise ValueError(f"key should be '{ONE_SHOT}ROUND'")
+        _SCORES.validate_python(value)
     elif key.startswith(PREFIX):
         if not _CONFIRMATION_KEY.fullmatch(key):
             raise ValueError(f"key should be '{PREFIX}TRIAL/SEED'")

@@ -7,6 +7,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.study import StudyDirection
+from scipy.stats import spearmanr
 from stand_in import SPACE, formula
 
 from nas_recalib.costs import Budget, Feasible
@@ -22,6 +23,7 @@ from nas_recalib.search.samplers.base import (
     uniform,
 )
 from nas_recalib.search.samplers.evolution import evolution, local
+from nas_recalib.search.samplers.oneshot import one_shot
 from nas_recalib.search.samplers.optuna_based import gp, nsga2, tpe
 from nas_recalib.search.samplers.predictor import _gram, predictor
 from nas_recalib.space import SearchSpace
@@ -36,6 +38,7 @@ SMALL = {  # with few uniform draws at the start
     "evolution": lambda: evolution(population=6, sample=3),
     "local": lambda: local(start=6),
     "predictor": lambda: predictor(start=6),
+    "oneshot": one_shot,  # without scores; with them below
 }
 every_strategy = pytest.mark.parametrize("name", list(SMALL))
 
@@ -349,3 +352,24 @@ class TestOptunaBased:
 
     def test_parameters_that_a_sampler_leaves_out_are_drawn_uniformly(self):
         assert len(Run(nsga2(population=2)).go(30)) == 30
+
+
+def test_scores_of_supernets_are_proposed_from_the_best_on_within_the_budget():
+    random = np.random.default_rng(0)
+    effects = [random.standard_normal(6) for _ in TINY.positions]
+    everything = list(itertools.product(range(6), repeat=3))
+
+    def true_value(indices):
+        return sum(effect[index] for effect, index in zip(effects, indices, strict=True))
+
+    budget = Budget(macs=int(np.median(TINY.table.costs(np.array(everything))[:, 0])))
+    run = Run(one_shot(), budget=budget)
+    scored = [everything[index] for index in random.permutation(len(everything))[:150]]
+    rows = [[list(one), [[0.5, 3 - true_value(one)], [0.4, 5 - true_value(one)]]] for one in scored]
+    run.study.set_user_attr("oneshot:0", rows[:100])
+    run.study.set_user_attr("oneshot:1", rows[100:])
+    within = [one for one in everything if budget.allows(TINY.table.cost(one))]
+    proposed = run.go(20)
+    assert {*proposed[:5]} <= {*sorted(within, key=true_value)[-8:]}
+    values = [true_value(one) for one in proposed]
+    assert spearmanr(values, range(20)).statistic < -0.9

@@ -7,6 +7,7 @@ from nas_recalib.costs import Feasible
 from nas_recalib.errors import InputError
 from nas_recalib.search.samplers.base import Strategy, uniform
 from nas_recalib.search.samplers.evolution import evolution, local
+from nas_recalib.search.samplers.oneshot import one_shot
 from nas_recalib.search.samplers.optuna_based import gp, nsga2, tpe
 from nas_recalib.search.samplers.predictor import predictor
 
@@ -35,6 +36,7 @@ STRATEGIES = {
     "evolution": StrategyInfo(evolution, startup_draws=32),
     "local": StrategyInfo(local, startup_draws=10),
     "predictor": StrategyInfo(predictor),
+    "oneshot": StrategyInfo(one_shot),
 }
 DEFAULT = "predictor"
 DEFAULT_OF_SEVERAL = "tpe"  # a few dozen trials are no more than a generation or two of nsga2

@@ -1,6 +1,6 @@
 """Base of all search strategies: the search state, moves between architectures, the Optuna sampler."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain, combinations
 from operator import mul
@@ -53,6 +53,7 @@ class SearchState:
         random: Generator seeded with the seed of the search and the number of the trial.
         directions: Directions of the study's objectives.
         trials: All other trials of the study.
+        study_attrs: Function that reads the study's user attributes.
         system_attrs: System attributes to store with the proposed trial, filled in by the strategy.
     """
 
@@ -65,6 +66,7 @@ class SearchState:
     random: np.random.Generator
     directions: Sequence[StudyDirection]
     trials: Sequence[FrozenTrial]
+    study_attrs: Callable[[], Mapping[str, Any]] = dict
     system_attrs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -265,6 +267,7 @@ class StrategySampler(BaseSampler):
             random=random,
             directions=study.directions,
             trials=[trial for trial in trials if trial.number != number],
+            study_attrs=lambda: study.user_attrs,
         )
 
 

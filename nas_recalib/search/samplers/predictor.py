@@ -11,7 +11,6 @@ from nas_recalib.operators import BlockChoice
 from nas_recalib.search.samplers.base import (
     TINY,
     Indices,
-    Observation,
     SearchState,
     Strategy,
     extrapolated_observations,
@@ -128,25 +127,40 @@ def predictor(start: int = 10, boldness: float = 0.5) -> Strategy:
         observations = extrapolated_observations(state)
         if len(observations) < start:
             return None
-        targets = _targets(observations)
-        if not targets.any():  # all values are equal
-            return None
-        sizes = [len(position.choices) for position in state.space.positions]
-        first = np.cumsum([0, *sizes[:-1]])
-        trained = np.array([observation.indices for observation in observations])
-        prior = prior_precision(state.space)
-        coefficients = sample_posterior(prior, first + trained, targets, state.random, boldness)
-        return state.feasible.best(np.split(coefficients, first[1:]), state.excluded)
+        indices = [observation.indices for observation in observations]
+        return draw_best(state, indices, [observation.values[0] for observation in observations], boldness)
 
     return propose
 
 
-def _targets(observations: Sequence[Observation]) -> Floats:
+def draw_best(
+    state: SearchState, indices: Sequence[Indices], values: Sequence[float], boldness: float
+) -> Indices | None:
+    """Return the best architecture that is not excluded by coefficients drawn from their posterior.
+
+    Args:
+        state: Search state, for the space, the budget, what is excluded, and the generator of the draw.
+        indices: Observed architectures.
+        values: Their values, greater is better.
+        boldness: Factor on the deviation from the posterior mean; 0 uses the mean.
+
+    Returns:
+        Its indices; None if all values are equal, or every architecture within the budget is excluded.
+    """
+    targets = _targets(np.array(values))
+    if not targets.any():
+        return None
+    first = np.cumsum([0, *(len(position.choices) for position in state.space.positions[:-1])])
+    prior = prior_precision(state.space)
+    coefficients = sample_posterior(prior, first + np.array(indices), targets, state.random, boldness)
+    return state.feasible.best(np.split(coefficients, first[1:]), state.excluded)
+
+
+def _targets(values: Floats) -> Floats:
     """Return the values to predict, clipped from below and scaled to mean 0 and standard deviation 1.
 
     Clipping keeps a training that collapsed from dominating the regression.
     """
-    values = np.array([observation.values[0] for observation in observations])
     median = np.median(values)
     values = np.maximum(values, median - _OUTLIER * np.median(np.abs(values - median)))
     return np.asarray((values - values.mean()) / max(float(values.std()), TINY))
