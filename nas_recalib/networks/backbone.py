@@ -1,7 +1,7 @@
 """Base class of backbones, and what they share: stages, classifier, initialisation, recalibrated sums."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -139,18 +139,14 @@ def initialise(network: nn.Module, gate_fan: GateFan) -> nn.Module:
     Returns:
         The network itself.
     """
-    gates = {module for block in network.modules() for module in _gate_modules(block)}
+    recalibrations = (getattr(block, "recalibration", None) for block in network.modules())
+    gates = {gate for gates in recalibrations if isinstance(gates, nn.Module) for gate in gates.modules()}
     for module in network.modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, nn.Parameter) and weight.dim() == 4 and not weight.is_meta:
             mode = gate_fan if module in gates else "fan_out"
             nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu")
     return network
-
-
-def _gate_modules(block: nn.Module) -> Iterator[nn.Module]:
-    recalibration = getattr(block, "recalibration", None)
-    return recalibration.modules() if isinstance(recalibration, nn.Module) else iter(())
 
 
 def add_recalibrated(recalibration: nn.Module, x: Tensor, shortcut: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_recalib.networks.backbone import add_recalibrated, add_stages, classifier, halving_maps
-from nas_recalib.networks.residual import ResidualBackbone, ResidualBlock
+from nas_recalib.networks.resnet import ResidualBackbone, ResidualBlock
 from nas_recalib.operators import BlockChoice, build_convolution, build_recalibration
 
 
