@@ -55,12 +55,8 @@ def _inputs(
 @triton.jit
 def _gather(
     source,
-    image,
-    row,
-    column,
-    down,
-    right,
-    channel,
+    position,
+    inputs,
     exists,
     height,
     width,
@@ -69,6 +65,9 @@ def _gather(
     TRANSPOSED: tl.constexpr,
 ):
     """Load positions x channels of an NHWC map for the positions (row, column) of the other map."""
+    image, row, column = position
+    _, channel, down, right, valid = inputs
+    exists = exists[:, None] & valid[None, :]
     if TRANSPOSED and STRIDE > 1:
         y = row[:, None] - down[None, :]
         x = column[:, None] - right[None, :]
@@ -122,6 +121,7 @@ def convolve(
 ):
     """Set result[position, target] = sum over taps and channels of source x weight[target, tap, channel]."""
     T: tl.constexpr = len(PATTERN)
+    DEPTH: tl.constexpr = GROUPS * T * C_SOURCE
     block, target, wanted = _outputs(tl.program_id(0) % TILES, C_TARGET, BLOCK_N)
     group = source + block // T * (T * C_SOURCE)
     position = tl.program_id(0) // TILES * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -131,21 +131,16 @@ def convolve(
     column = position % width
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for step in range(STEPS):
-        tap, channel, down, right, valid = _inputs(
-            step, block, C_SOURCE, PADDED, KERNEL, PATTERN, SOURCE_STEP, TARGET_STEP, BLOCK_K
-        )
+        inputs = _inputs(step, block, C_SOURCE, PADDED, KERNEL, PATTERN, SOURCE_STEP, TARGET_STEP, BLOCK_K)
+        tap, channel, _, _, valid = inputs
         values = _gather(
             group,
-            image,
-            row,
-            column,
-            down,
-            right,
-            channel,
-            exists[:, None] & valid[None, :],
+            (image, row, column),
+            inputs,
+            exists,
             source_height,
             source_width,
-            GROUPS * T * C_SOURCE,
+            DEPTH,
             STRIDE,
             TRANSPOSED,
         )
@@ -191,11 +186,12 @@ def correlate(
 ):
     """Set result[part, target, tap, channel] = sum over the part's positions of gradient x source."""
     T: tl.constexpr = len(PATTERN)
+    DEPTH: tl.constexpr = GROUPS * T * C_SOURCE
     TAPS: tl.constexpr = KERNEL * KERNEL
     block, target, wanted = _outputs(tl.program_id(0) % TILES, C_TARGET, BLOCK_N)
-    tap, channel, down, right, valid = _inputs(
-        tl.program_id(0) // TILES, block, C_SOURCE, PADDED, KERNEL, PATTERN, SOURCE_STEP, TARGET_STEP, BLOCK_K
-    )
+    step = tl.program_id(0) // TILES
+    inputs = _inputs(step, block, C_SOURCE, PADDED, KERNEL, PATTERN, SOURCE_STEP, TARGET_STEP, BLOCK_K)
+    tap, channel, _, _, valid = inputs
     group = source + block // T * (T * C_SOURCE)
     share = tl.cdiv(tl.cdiv(positions, BLOCK_M), tl.num_programs(1)) * BLOCK_M
     start = tl.program_id(1) * share
@@ -207,19 +203,7 @@ def correlate(
     for _ in range(start, min(start + share, positions), BLOCK_M):
         exists = position < positions
         values = _gather(
-            group,
-            image,
-            row,
-            column,
-            down,
-            right,
-            channel,
-            exists[:, None] & valid[None, :],
-            source_height,
-            source_width,
-            GROUPS * T * C_SOURCE,
-            STRIDE,
-            False,
+            group, (image, row, column), inputs, exists, source_height, source_width, DEPTH, STRIDE, False
         )
         slopes = tl.load(
             gradient + position.to(tl.int64)[:, None] * (GROUPS * T * C_TARGET) + target[None, :],

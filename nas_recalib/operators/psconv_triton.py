@@ -22,7 +22,7 @@ the map is read and written once, where grouped convolutions, one for each dilat
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,11 +37,23 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _INSTALLED = find_spec("triton") is not None and torch.version.hip is None
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 _LEAST_BLOCK = 16  # least side of a matrix product on tensor cores
-_STEPS = {
-    "both": (1, -1),
-    "in": (1, 0),
-    "out": (0, 1),
-}  # change of a pattern index by input, output
+_STEPS = {"both": (1, -1), "in": (1, 0), "out": (0, 1)}  # change of a pattern index by input, output
+
+
+class _Lattice(NamedTuple):
+    """Dilations of a convolution.
+
+    Attributes:
+        pattern: Dilations.
+        steps: Change of an index into the pattern from one block of inputs, and of outputs, to the next.
+        stride: Stride of the convolution.
+        groups: Groups of the convolution.
+    """
+
+    pattern: Sequence[int]
+    steps: tuple[int, int]
+    stride: int
+    groups: int
 
 
 def usable(x: Tensor, weight: Tensor, pattern: Sequence[int], groups: int) -> bool:
@@ -96,7 +108,7 @@ def _poly_scale(
     x: Tensor, weight: Tensor, pattern: Sequence[int], vary: str, stride: int, groups: int
 ) -> Tensor:
     y = _result(x, weight, pattern, vary, stride, groups)
-    _convolve(x, weight, y, pattern, _STEPS[vary], stride, groups, transposed=False)
+    _convolve(x, weight, y, _Lattice(pattern, _STEPS[vary], stride, groups), transposed=False)
     return y
 
 
@@ -118,7 +130,9 @@ def _to_input(
 ) -> Tensor:
     result = _input_gradient(gradient, weight, height, width, pattern, vary, stride, groups)
     turned = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
-    _convolve(gradient, turned, result, pattern, _STEPS[vary][::-1], stride, groups, transposed=True)
+    _convolve(
+        gradient, turned, result, _Lattice(pattern, _STEPS[vary][::-1], stride, groups), transposed=True
+    )
     return result
 
 
@@ -136,7 +150,7 @@ def _to_weight(
     stride: int,
     groups: int,
 ) -> Tensor:
-    parts = _correlate(x, gradient, weight.shape[2], pattern, _STEPS[vary], stride, groups)
+    parts = _correlate(x, gradient, weight.shape[2], _Lattice(pattern, _STEPS[vary], stride, groups))
     return torch.empty_like(weight).copy_(parts.sum(0).permute(0, 3, 1, 2))
 
 
@@ -185,24 +199,14 @@ def _map(like: Tensor, channels: int, height: int, width: int) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-def _convolve(
-    source: Tensor,
-    weight: Tensor,
-    result: Tensor,
-    pattern: Sequence[int],
-    steps: tuple[int, int],
-    stride: int,
-    groups: int,
-    *,
-    transposed: bool,
-) -> None:
+def _convolve(source: Tensor, weight: Tensor, result: Tensor, lattice: _Lattice, *, transposed: bool) -> None:
     """Write the convolution of source into result, or its gradient if transposed."""
     from nas_recalib.operators.psconv_kernels import convolve
 
     kernel = weight.shape[2]
     wide = 128 // source.itemsize  # as many channels as the widest swizzled row of shared memory takes
-    plan = _plan(source, result, kernel, pattern, steps, stride, groups, wide)
-    chunks = -(-len(pattern) * plan["PADDED"] // plan["BLOCK_K"])
+    plan = _plan(source, result, kernel, lattice, wide)
+    chunks = -(-len(lattice.pattern) * plan["PADDED"] // plan["BLOCK_K"])
     plan |= {"STEPS": chunks * kernel**2, "TRANSPOSED": transposed}
 
     def grid(meta: dict[str, Any]) -> tuple[int]:
@@ -212,23 +216,15 @@ def _convolve(
         convolve[grid](_nhwc(source), _nhwc(weight), result, **plan)
 
 
-def _correlate(
-    source: Tensor,
-    gradient: Tensor,
-    kernel: int,
-    pattern: Sequence[int],
-    steps: tuple[int, int],
-    stride: int,
-    groups: int,
-) -> Tensor:
+def _correlate(source: Tensor, gradient: Tensor, kernel: int, lattice: _Lattice) -> Tensor:
     """Return parts of the weight's gradient to sum, (parts, C_out, kernel, kernel, C_in / groups)."""
     from nas_recalib.operators.psconv_kernels import correlate
 
-    plan = _plan(source, gradient, kernel, pattern, steps, stride, groups, 128)
-    chunks = -(-len(pattern) * plan["PADDED"] // plan["BLOCK_K"])
+    plan = _plan(source, gradient, kernel, lattice, 128)
+    chunks = -(-len(lattice.pattern) * plan["PADDED"] // plan["BLOCK_K"])
     programs = chunks * kernel**2 * plan["TILES"]
     parts = -(-_programs_at_once(source) // programs)
-    shape = (parts, gradient.shape[1], kernel, kernel, source.shape[1] // groups)
+    shape = (parts, gradient.shape[1], kernel, kernel, source.shape[1] // lattice.groups)
     result = torch.empty(shape, dtype=torch.float32, device=source.device)
     with torch.cuda.device_of(source):
         correlate[programs, parts](_nhwc(source), _nhwc(gradient), result, **plan)
@@ -239,22 +235,14 @@ def _programs_at_once(x: Tensor) -> int:
     return 4 * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 20
 
 
-def _plan(
-    source: Tensor,
-    target: Tensor,
-    kernel: int,
-    pattern: Sequence[int],
-    steps: tuple[int, int],
-    stride: int,
-    groups: int,
-    widest: int,
-) -> dict[str, Any]:
+def _plan(source: Tensor, target: Tensor, kernel: int, lattice: _Lattice, widest: int) -> dict[str, Any]:
     """Return the arguments that both kernels share: maps, lattice and tiles.
 
     Input blocks are padded to PADDED channels so that a chunk of BLOCK_K holds whole blocks or lies in one.
     """
     from triton import cdiv, next_power_of_2
 
+    pattern, steps, stride, groups = lattice
     t = len(pattern)
     c_source, c_target = source.shape[1] // (groups * t), target.shape[1] // (groups * t)
     positions = target.shape[0] * target.shape[2] * target.shape[3]
