@@ -57,19 +57,14 @@ def whole_numbers(operator: str, argument: str, value: object, allowed: str) -> 
     return numbers
 
 
-def require_residual(operator: str, x: Tensor, residual: Tensor | None) -> None:
-    """Raise ValueError unless the residual, if there is one, has the shape of the map."""
-    if residual is None:
-        return
-    expected, got = shape_at_hand(x), shape_at_hand(residual)
-    if got != expected:
-        raise ValueError(f"{operator}: expected a residual {tuple(expected)}, got {tuple(got)}")
-
-
-def require_channels(operator: str, x: Tensor, channels: int) -> None:
-    """Raise ValueError unless x is (N, channels, H, W)."""
-    if x.dim() != 4 or shape_at_hand(x)[1] != channels:
-        raise ValueError(f"{operator}: expected (N, {channels}, H, W), got {tuple(shape_at_hand(x))}")
+def require_channels(operator: str, x: Tensor, channels: int, residual: Tensor | None = None) -> None:
+    """Raise ValueError unless x is (N, channels, H, W) and the residual, if there is one, has its shape."""
+    shape = shape_at_hand(x)
+    if x.dim() != 4 or shape[1] != channels:
+        raise ValueError(f"{operator}: expected (N, {channels}, H, W), got {tuple(shape)}")
+    got = shape if residual is None else shape_at_hand(residual)
+    if got != shape:
+        raise ValueError(f"{operator}: expected a residual {tuple(shape)}, got {tuple(got)}")
 
 
 def require_statistics(operator: str, x: Tensor, layers: nn.Module) -> None:

@@ -53,6 +53,12 @@ class Pointwise(nn.Conv2d):
         return y.view(x.shape[0], x.shape[2], x.shape[3], self.out_channels).permute(0, 3, 1, 2)
 
 
+def named_attributes(module: nn.Module, *names: str) -> str:
+    """Return attributes of a module as text, such as `stride=1, pattern=1-2`."""
+    values = {name: getattr(module, name) for name in names}
+    return ", ".join(f"{k}={'-'.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in values.items())
+
+
 def fit_whole_map(operator: str, x: Tensor, size: int, clamp: bool) -> Tensor:
     """Return a map (N, C, H, W) at the size of a kernel that covers it, (N, C, size, size).
 

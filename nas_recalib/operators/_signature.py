@@ -40,16 +40,13 @@ def read_parameters(name: str, construct: Callable[..., Any], kind: str) -> dict
             f"{name}: {construct!r} is not a class or function whose arguments can be read"
         ) from error
     bound = construct.keywords if isinstance(construct, partial) else {}
-    by_position = [
-        p.name
-        for p in signature.parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    taken = signature.parameters.values()
+    by_position = [p.name for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     positional = _POSITIONAL[kind]
     if tuple(by_position[: len(positional)]) != positional:
         raise ValueError(
             f"{name}: a block builds a {kind} from ({', '.join(positional)}), "
-            f"but its constructor takes ({', '.join(map(str, signature.parameters.values()))})"
+            f"but its constructor takes ({', '.join(map(str, taken))})"
         )
     return {key: parameter for key, parameter in signature.parameters.items() if key not in bound}
 

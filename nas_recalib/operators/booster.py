@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nas_recalib.operators._checks import require, require_channels, require_residual, require_statistics
+from nas_recalib.operators._checks import require, require_channels, require_statistics
 from nas_recalib.operators._functional import Pointwise
 from nas_recalib.operators._gate import recalibrate
 
@@ -37,8 +37,7 @@ class AccuracyBooster(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        require_channels("ab", x, self.channels)
-        require_residual("ab", x, residual)
+        require_channels("ab", x, self.channels, residual)
         return recalibrate(x, (1,), self._weigh, residual)
 
     def _weigh(self, averages: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache, partial
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from nas_recalib.operators._tracing import as_one_node
 from nas_recalib.operators.choice import Part, Value, read_part, split_parts
 
 Kind = Literal["convolution", "recalibration"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Constructor = TypeVar("Constructor", bound=Callable[..., nn.Module])
 Arguments = dict[str, Value | None]
 Simplify = Callable[[Arguments], Arguments | Part]

@@ -9,14 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_recalib.operators._checks import (
-    require,
-    require_channels,
-    require_residual,
-    require_statistics,
-    whole_numbers,
-)
-from nas_recalib.operators._functional import Pointwise
+from nas_recalib.operators._checks import require, require_channels, require_statistics, whole_numbers
+from nas_recalib.operators._functional import Pointwise, named_attributes
 from nas_recalib.operators._gate import average_by, averages, multiply, recalibrate, repeat
 from nas_recalib.operators._tracing import shape_at_hand, sizes_vary
 
@@ -110,8 +104,7 @@ class MSSAR(nn.Module):
         )
 
     def forward(self, x: Tensor, source: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
-        require_channels("msar", x, self.channels)
-        require_residual("msar", x, residual)
+        require_channels("msar", x, self.channels, residual)
         self._require_source(x, x if source is None else source)
         if source is None and self.strategy == "regional":
             return recalibrate(x, self.scales, self._weigh, residual)
@@ -155,11 +148,8 @@ class MSSAR(nn.Module):
         return torch.stack([repeat(m, common) for m in maps]).mean(0)
 
     def extra_repr(self) -> str:
-        scales = "-".join(map(str, self.scales))
-        shared = len(self.weights) == 1
-        return (
-            f"{self.channels}, scales={scales}, strategy={self.strategy}, norm={self.norm}, shared={shared}"
-        )
+        attributes = named_attributes(self, "scales", "strategy", "norm")
+        return f"{self.channels}, {attributes}, shared={len(self.weights) == 1}"
 
 
 def _lcm(a: int, b: int) -> int:

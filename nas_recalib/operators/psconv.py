@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
 from nas_recalib.operators._dilated import dilated_conv2d, inverse
-from nas_recalib.operators._functional import in_layout_of
+from nas_recalib.operators._functional import in_layout_of, named_attributes
 from nas_recalib.operators._lattice import Lattice, Term
 from nas_recalib.operators.psconv_triton import poly_scale, usable
 
@@ -191,11 +191,8 @@ class PSConv2d(nn.Module):
         return torch.tensor([[self._dilation(out, block) for block in columns] for out in rows])
 
     def extra_repr(self) -> str:
-        pattern = "-".join(map(str, self.pattern))
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"groups={self.groups}, pattern={pattern}, vary={self.vary}, interleaved={self.interleaved}"
-        )
+        names = ("kernel_size", "stride", "groups", "pattern", "vary", "interleaved")
+        return f"{self.in_channels}, {self.out_channels}, {named_attributes(self, *names)}"
 
 
 def _block_ends(channels: int, t: int) -> list[int]:
@@ -213,18 +210,10 @@ def _terms(pattern: tuple[int, ...], vary: str) -> Iterator[Term]:
         places = {i for i, d in enumerate(pattern) if d == dilation}
         found += [(dilation, shift, step) for shift, step in _cosets(places, len(pattern))]
     for dilation, shift, step in found:
-        if vary == "in":
-            yield Term(dilation, ((0, shift),), 1, step)
-        elif vary == "out":
-            yield Term(dilation, ((shift, 0),), step, 1)
-        else:
-            back = shift if (dilation, shift, step) == found[-1] else 0
-            yield Term(
-                dilation,
-                tuple(((j - back) % step, (j - back + shift) % step) for j in range(step)),
-                step,
-                step,
-            )
+        back = shift if (dilation, shift, step) == found[-1] else 0
+        both = tuple(((j - back) % step, (j - back + shift) % step) for j in range(step))
+        terms = {"in": (((0, shift),), 1, step), "out": (((shift, 0),), step, 1), "both": (both, step, step)}
+        yield Term(dilation, *terms[vary])
 
 
 def _cosets(places: set[int], t: int) -> Iterator[tuple[int, int]]:

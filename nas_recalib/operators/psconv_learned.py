@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, whole_numbers
 from nas_recalib.operators._dilated import dilated_conv2d
+from nas_recalib.operators._functional import named_attributes
 
 
 class LearnedPSConv2d(nn.Module):
@@ -95,11 +96,8 @@ class LearnedPSConv2d(nn.Module):
         return matrix
 
     def extra_repr(self) -> str:
-        small, large = self.dilations
-        return (
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
-            f"groups={self.groups}, dilations={small}-{large}, clip={self.clip}"
-        )
+        names = ("kernel_size", "stride", "groups", "dilations", "clip")
+        return f"{self.in_channels}, {self.out_channels}, {named_attributes(self, *names)}"
 
 
 def _primes(number: int) -> list[int]:

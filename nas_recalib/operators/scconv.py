@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas_recalib.operators._checks import require, require_channels, require_convolution, require_statistics
-from nas_recalib.operators._functional import in_layout_of
+from nas_recalib.operators._functional import in_layout_of, named_attributes
 from nas_recalib.operators._tracing import clamped
 
 
@@ -108,7 +108,4 @@ class SCConv2d(nn.Module):
         return pooled
 
     def extra_repr(self) -> str:
-        return (
-            f"r={self.r}, ceil={self.ceil}, pooling={self.pooling}, identity={self.identity}, "
-            f"upsample={self.upsample}"
-        )
+        return named_attributes(self, "r", "ceil", "pooling", "identity", "upsample")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas_recalib.operators._checks import require, require_channels, require_residual
+from nas_recalib.operators._checks import require, require_channels
 from nas_recalib.operators._functional import Pointwise
 from nas_recalib.operators._gate import recalibrate
 
@@ -35,8 +35,7 @@ class SqueezeExcite(nn.Module):
         self.excite = Pointwise(hidden, channels, bias=True)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        require_channels("se", x, self.channels)
-        require_residual("se", x, residual)
+        require_channels("se", x, self.channels, residual)
         return recalibrate(x, (1,), self._weigh, residual)
 
     def _weigh(self, averages: list[Tensor]) -> Tensor:
