@@ -13,16 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_recalib.conformance.subject import (
-    Form,
-    NotRun,
-    Subject,
-    call,
-    mode,
-    require,
-    require_same,
-    require_shape,
-)
+from nas_recalib.conformance.subject import Form, NotRun, Subject, call, mode, require, require_same
 from nas_recalib.costs.macs import Cost, count_cost
 from nas_recalib.errors import in_one_line
 
@@ -35,7 +26,7 @@ def shape(subject: Subject) -> None:
     if subject.kind == "convolution":
         forms = [Form(*form) for form in product((subject.channels, 2 * subject.channels), (1, 2))]
     for form in forms:
-        require_shape(subject, form, subject.build(form), subject.draw())
+        _require_shape(subject, form, subject.build(form), subject.draw())
 
 
 def groups(subject: Subject) -> None:
@@ -45,7 +36,7 @@ def groups(subject: Subject) -> None:
     for count in (2, subject.channels):
         form = Form(subject.channels, groups=count)
         if subject.accepts(form):
-            require_shape(subject, form, subject.build(form), subject.draw())
+            _require_shape(subject, form, subject.build(form), subject.draw())
 
 
 def map_sizes(subject: Subject) -> None:
@@ -54,7 +45,7 @@ def map_sizes(subject: Subject) -> None:
     for form in subject.forms:
         module = subject.build(form)
         for height, width in ((size - 1, size + 1), (size + 1, size), (size, 2 * size)):
-            require_shape(subject, form, module, subject.draw(2, height, width))
+            _require_shape(subject, form, module, subject.draw(2, height, width))
 
 
 def small_maps(subject: Subject) -> None:
@@ -62,7 +53,7 @@ def small_maps(subject: Subject) -> None:
     for form, clamp, side in product(subject.forms, (True, False), (2, 1)):
         module = subject.build(form, clamp=clamp)
         try:
-            require_shape(subject, form, module, subject.draw(2, side, side))
+            _require_shape(subject, form, module, subject.draw(2, side, side))
         except ValueError as error:
             may_raise = not clamp and subject.kind == "recalibration"
             require(may_raise, f"a {side}x{side} map is refused: {error}")
@@ -102,10 +93,8 @@ def autocast(subject: Subject) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             y = call(module, x)
         error = ((y.detach() - exact).norm() / exact.norm()).item()
-        require(
-            error < _BFLOAT16_ERROR,
-            f"{mode(training)}: {error:.1%} from float32 ({_BFLOAT16_ERROR:.0%} is allowed)",
-        )
+        found = f"{error:.1%} from float32 ({_BFLOAT16_ERROR:.0%} is allowed)"
+        require(error < _BFLOAT16_ERROR, f"{mode(training)}: {found}")
         y.float().sum().backward()
         for name, tensor in (("its input", x), *module.named_parameters()):
             if tensor.requires_grad:
@@ -175,6 +164,14 @@ def images_apart(subject: Subject) -> None:
         module, x = subject.build(form), subject.draw(3)
         alone = torch.cat([module(image) for image in x.split(1)])
         require_same(alone, module(x), "images one by one")
+
+
+def _require_shape(subject: Subject, form: Form, module: nn.Module, x: Tensor) -> None:
+    y, expected = module(x), subject.shape_after(form, x)
+    suffix = f" ({form})" if subject.kind == "convolution" else ""
+    found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+    require(found == expected, f"{tuple(x.shape)} became {found} instead of {expected}{suffix}")
+    require(bool(y.isfinite().all()), f"{tuple(x.shape)} became NaN or infinity{suffix}")
 
 
 def _require_gradient(function: Callable[[Tensor], Tensor], at: Tensor, name: str) -> None:

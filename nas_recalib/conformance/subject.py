@@ -11,6 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas_recalib.operators import Part, build_convolution, build_recalibration, takes_source
 from nas_recalib.operators.catalog import Kind
 
+_LOW = {"running_mean": -0.5, "bias": -0.5, "running_var": 0.5, "weight": 0.5}  # of norms; high is 1 above
+
 
 class NotRun(Exception):
     """Reason why a check cannot be run on an operator."""
@@ -74,22 +76,14 @@ class Subject:
             if self.kind == "convolution":
                 shape = (self.channels, form.out_channels, form.stride, form.groups)
                 module = build_convolution(self.part, *shape)
-            elif takes_source(self.part):
-                channels = self.channels
-                module = _WithSource(
-                    build_recalibration(self.part, channels, clamp=clamp, source_channels=channels)
-                )
             else:
-                module = build_recalibration(self.part, self.channels, clamp=clamp)
+                source = self.channels if takes_source(self.part) else None
+                module = build_recalibration(self.part, self.channels, clamp=clamp, source_channels=source)
+                module = _WithSource(module) if source else module
             for norm in (m for m in module.modules() if isinstance(m, _BatchNorm)):
-                for tensor, low in (
-                    (norm.running_mean, -0.5),
-                    (norm.bias, -0.5),
-                    (norm.running_var, 0.5),
-                    (norm.weight, 0.5),
-                ):
-                    if tensor is not None:
-                        nn.init.uniform_(tensor, low, low + 1)
+                for name, low in _LOW.items():
+                    if getattr(norm, name) is not None:
+                        nn.init.uniform_(getattr(norm, name), low, low + 1)
         return module.double().eval()
 
     def draw(self, images: int = 2, height: int | None = None, width: int | None = None) -> Tensor:
@@ -125,14 +119,6 @@ def call(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise AssertionError(message)
-
-
-def require_shape(subject: Subject, form: Form, module: nn.Module, x: Tensor) -> None:
-    y, expected = module(x), subject.shape_after(form, x)
-    suffix = f" ({form})" if subject.kind == "convolution" else ""
-    found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-    require(found == expected, f"{tuple(x.shape)} became {found} instead of {expected}{suffix}")
-    require(bool(y.isfinite().all()), f"{tuple(x.shape)} became NaN or infinity{suffix}")
 
 
 def require_same(actual: Tensor, expected: Tensor, name: str, tolerance: float | None = None) -> None:

@@ -7,13 +7,10 @@ import copy
 import io
 import pickle
 import warnings
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import symbolic_trace
 from torch.optim.swa_utils import AveragedModel
 
@@ -60,10 +57,8 @@ def export_sizes(subject: Subject) -> None:
     dynamic = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     example = subject.draw(2, size + 1, size + 2)
     exported = torch.export.export(module, (example,), dynamic_shapes=dynamic).module()
-    for height, width in (
-        (size + 2, size + 4),
-        (2 * size, size + 3),
-    ):  # torch.export specialises on sides of 1
+    sizes = ((size + 2, size + 4), (2 * size, size + 3))  # torch.export specialises on sides of 1
+    for height, width in sizes:
         x = subject.draw(3, height, width)
         require_same(exported(x), module(x), f"the exported program on a {height}x{width} map")
 
@@ -88,22 +83,20 @@ def fx_trace(subject: Subject) -> None:
 
 def onnx_export(subject: Subject) -> None:
     """Check that ONNX export works with a dynamic batch size, and that ONNX Runtime computes the same."""
-    runtime_of = _onnx_runtime()
+    _require_onnx()
     module = subject.build(subject.richest).float()
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.onnx.export(
         module, (subject.draw(2).float(),), dynamo=True, dynamic_shapes=dynamic, verbose=False
     )
     assert program is not None
-    _require_same_in_onnx(
-        runtime_of(program.model_proto.SerializeToString()), module, subject.draw(3).float()
-    )
+    _require_same_in_onnx(program.model_proto.SerializeToString(), module, subject)
 
 
 def onnx_torchscript(subject: Subject) -> None:
     """Check that the TorchScript-based ONNX exporter works, and that ONNX Runtime computes the same."""
+    _require_onnx()
     module, file = subject.build(subject.richest).float(), io.BytesIO()
-    runtime_of = _onnx_runtime()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the whole exporter
         torch.onnx.export(
@@ -115,7 +108,7 @@ def onnx_torchscript(subject: Subject) -> None:
             output_names=["y"],
             dynamic_axes={"x": {0: "images"}, "y": {0: "images"}},
         )
-    _require_same_in_onnx(runtime_of(file.getvalue()), module, subject.draw(3).float())
+    _require_same_in_onnx(file.getvalue(), module, subject)
 
 
 def copies(subject: Subject) -> None:
@@ -145,18 +138,19 @@ def state_dict(subject: Subject) -> None:
         require_same(fresh(x), module.eval()(x), "a fresh module with its state dict")
 
 
-def _onnx_runtime() -> Callable[[bytes], Any]:
-    """Return a function that creates an ONNX Runtime session from a serialised model."""
+def _require_onnx() -> None:
     missing = [name for name in _ONNX if find_spec(name) is None]
     if missing:
         raise NotRun(f"{' and '.join(missing)} not installed")
+
+
+def _require_same_in_onnx(content: bytes, module: nn.Module, subject: Subject) -> None:
+    """Compare a module with its serialised ONNX model, run by ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # only fatal errors: the exception says what failed
-    return partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
-
-
-def _require_same_in_onnx(runtime: Any, module: nn.Module, x: Tensor) -> None:
-    (y,) = runtime.run(None, {runtime.get_inputs()[0].name: x.numpy()})
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    x = subject.draw(3).float()
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     require_same(torch.from_numpy(y), module(x).detach(), "ONNX Runtime", tolerance=1e-4)
