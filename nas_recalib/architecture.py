@@ -180,8 +180,7 @@ class Architecture:
         Raises:
             InputError: If the file cannot be written or the origin is not plain data.
         """
-        path = path_argument("path", path)
-        write_atomically(path, self.to_yaml(origin))
+        write_atomically(path_argument("path", path), self.to_yaml(origin))
 
     def to_yaml(self, origin: Mapping[str, Any] | None = None) -> str:
         """Return the content of an architecture file; see `save`.
@@ -199,9 +198,8 @@ class Architecture:
             "num_classes": self.num_classes,
             "blocks": self._texts(),
             "cost": {"macs": cost.macs, "params": cost.params},
+            **({"origin": dict(origin)} if origin else {}),
         }
-        if origin:
-            content["origin"] = dict(origin)
         return dump_yaml(content)
 
     @property
@@ -219,8 +217,7 @@ class Architecture:
         Raises:
             ValueError: If an operator does not fit its block.
         """
-        sizes = {"input_size": self.input_size, "num_classes": self.num_classes}
-        return network_cost(self.shape, self.blocks, **sizes)
+        return network_cost(self.shape, self.blocks, input_size=self.input_size, num_classes=self.num_classes)
 
     def memory(self, batch: int = 1, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> int:
         """Return the peak bytes of activations, without weights, in inference at the architecture's size.

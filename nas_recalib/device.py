@@ -62,13 +62,9 @@ class Described:
 
 def describe(device: torch.device) -> Described:
     """Return the description of a device of this machine."""
-    return Described(
-        type=device.type,
-        name=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        dtype=str(fast_dtype(device)).removeprefix("torch."),
-        threads=default_threads(),
-        cores=os.cpu_count() or 1,
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    dtype = str(fast_dtype(device)).removeprefix("torch.")
+    return Described(device.type, name, dtype, default_threads(), os.cpu_count() or 1)
 
 
 def default_threads() -> int:

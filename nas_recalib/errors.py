@@ -1,6 +1,8 @@
 """Exceptions with messages for users, argument checks, and printing of text in any encoding."""
 
 import codecs
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 
 EXISTS = "already exists; add --force to overwrite it, or name another file"
@@ -30,6 +32,20 @@ class OtherProcessEnded(StopTraining):
 
 class Diverged(RuntimeError):
     """A training loss is not finite."""
+
+
+@contextmanager
+def input_errors(prefix: str, caught: type[Exception] = ValueError) -> Iterator[None]:
+    """Raise errors again as InputErrors whose messages begin with a prefix.
+
+    Args:
+        prefix: Text before the colon.
+        caught: Class of the errors.
+    """
+    try:
+        yield
+    except caught as error:
+        raise InputError(f"{prefix}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def whole_number(name: str, value: object, least: int, most: int) -> int:

@@ -14,7 +14,7 @@ from nas_recalib.costs import Budget, CostTable, Feasible
 from nas_recalib.costs.macs import Cost, fixed_cost, named_block_cost
 from nas_recalib.costs.memory import fixed_memory, named_block_memory
 from nas_recalib.costs.table import Integers
-from nas_recalib.errors import FormatNote, InputError, whole_number
+from nas_recalib.errors import FormatNote, InputError, input_errors, whole_number
 from nas_recalib.files import dump_yaml, parse_yaml, read_yaml
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import Part
@@ -96,11 +96,9 @@ class SearchSpace:
 
     @classmethod
     def _from_file(cls, file: SpaceFile, origin: str) -> "SearchSpace":
-        try:
+        with input_errors(f"{origin}: backbone"):
             shape = get_backbone(file.backbone)
-        except ValueError as error:
-            raise InputError(f"{origin}: backbone: {error}") from error
-        try:
+        with input_errors(origin):
             space = cls(
                 name=file.name,
                 backbone=file.backbone,
@@ -112,8 +110,6 @@ class SearchSpace:
                 proxy_resolution=file.proxy.resolution,
             )
             _ = space.table  # builds every choice once, which refuses those that do not fit their block
-        except ValueError as error:
-            raise InputError(f"{origin}: {error}") from error
         return space
 
     @cached_property

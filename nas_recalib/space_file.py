@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, input_errors
 from nas_recalib.files import StrictModel, path_argument
 from nas_recalib.operators import BlockChoice, Part
-from nas_recalib.operators.catalog import Kind, parse_part
+from nas_recalib.operators.catalog import KINDS, Kind, parse_part
 from nas_recalib.operators.choice_format import modern_text, require_applicable
 from nas_recalib.plugins import load_installed
 
@@ -117,13 +117,7 @@ def read_positions(blocks: list[str], file: SpaceFile, *, depthwise: bool) -> li
         groups.setdefault(owner, []).append(name)
     positions = []
     for owner, names in groups.items():
-        allowed = {
-            (
-                _allowed(name, "convolution", file, depthwise=depthwise),
-                _allowed(name, "recalibration", file, depthwise=depthwise),
-            )
-            for name in names
-        }
+        allowed = {tuple(_allowed(name, kind, file, depthwise=depthwise) for kind in KINDS) for name in names}
         if len(allowed) > 1:
             raise ValueError(
                 f"overrides: the blocks of {owner} share one choice, so they need the same options"
@@ -163,11 +157,9 @@ def _allowed(block: str, kind: Kind, file: SpaceFile, *, depthwise: bool) -> tup
     number = int(file.format.rpartition("/")[2]) if file.format else 1
     parts: dict[Part, str] = {}
     for text in texts:
-        try:
+        with input_errors(key):
             part = parse_part(modern_text(text, number, depthwise=depthwise), kind)
             require_applicable(part, depthwise=depthwise)
-        except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
         if part in parts:
             raise ValueError(f"{key}: {text!r} and {parts[part]!r} are the same operator")
         parts[part] = text

@@ -14,7 +14,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, CostTable, format_cost, format_exactly, format_quantity, histogram
 from nas_recalib.costs.check import Check, check_cost
 from nas_recalib.costs.macs import Cost
-from nas_recalib.errors import InputError, printable
+from nas_recalib.errors import InputError, input_errors, printable
 from nas_recalib.operators import BlockChoice
 from nas_recalib.pricing import cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.report.terminal import PlainTable, columns
@@ -98,10 +98,8 @@ def architecture_cost(text: str, options: CostOptions) -> dict[str, Any]:
         space, table = options.load()
         cost = table.cost(space.indices_of(architecture))
     else:
-        try:
+        with input_errors("cost"):
             cost = vars(architecture.cost())
-        except ValueError as error:
-            raise InputError(f"cost: {error}") from error
     content: dict[str, Any] = {name: cost}
     if options.budget != Budget():
         content["within_budget"] = options.budget.allows(cost)
@@ -157,9 +155,8 @@ def cost_lines(costs: dict[str, Any]) -> Text:
 
 def space_lines(costs: dict[str, Any]) -> RenderableType:
     """Return the costs of a space; under a budget also the share within it, and a histogram of MACs."""
-    lines = cost_lines(
-        {name: costs[name] for name in ("space", "architectures", "least", "all vanilla", "greatest")}
-    )
+    always = ("space", "architectures", "least", "all vanilla", "greatest")
+    lines = cost_lines({name: costs[name] for name in always})
     if "budget" not in costs:
         return lines
     within, total = _readable(costs["within_budget"]), _readable(costs["architectures"])

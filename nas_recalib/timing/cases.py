@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas_recalib.costs.macs import fixed_cost
 from nas_recalib.device import default_threads, keep_freed_memory
-from nas_recalib.errors import InputError
+from nas_recalib.errors import InputError, input_errors
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import BlockChoice, build_convolution
 from nas_recalib.operators.catalog import NONE
@@ -159,11 +159,8 @@ def list_cases(
     if unused:
         raise InputError(f"choice: {unused[0]} recalibrates a block, but the set 'layers' has no blocks")
     for case in {(case.place.set, case.place.name, case.choice): case for case in cases}.values():
-        try:
-            with torch.device("meta"), torch.no_grad():
-                case.place.build(case.choice).train(mode == "train")(torch.empty(case.input_shape))
-        except ValueError as error:
-            raise InputError(f"choice: {case}: {error}") from error
+        with input_errors(f"choice: {case}"), torch.device("meta"), torch.no_grad():
+            case.place.build(case.choice).train(mode == "train")(torch.empty(case.input_shape))
     return cases
 
 
@@ -174,10 +171,8 @@ def require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def _parse(choices: Sequence[str]) -> list[BlockChoice]:
-    try:
+    with input_errors("choice"):
         return list(dict.fromkeys(map(BlockChoice.parse, choices)))
-    except ValueError as error:
-        raise InputError(f"choice: {error}") from error
 
 
 def _batches(kind: Set, sizes: Sizes, mode: str, batch_size: int | None) -> tuple[int, ...]:
@@ -233,7 +228,8 @@ def make_calls(case: Case, settings: Settings) -> tuple[Call, Call]:
     if settings.compile:
         torch.compiler.reset()  # it gives up on code that it has compiled too often
     images = case.place.set == "networks"
-    x = random_input(case.input_shape, settings.seed, torch.float32 if images else _dtype(settings), settings)
+    dtype: torch.dtype = torch.float32 if images else getattr(torch, settings.dtype)
+    x = random_input(case.input_shape, settings.seed, dtype, settings)
     x.requires_grad_(settings.mode == "train" and not images)
     return _call(case, BlockChoice(), x, settings), _call(case, case.choice, x, settings)
 
@@ -267,7 +263,7 @@ def move_module(module: nn.Module, settings: Settings) -> None:
 
 def forward_call(module: nn.Module, x: Tensor, settings: Settings) -> Callable[[], Tensor]:
     """Return a call of a module in the settings' dtype; in the mode "forward" in inference mode."""
-    dtype = _dtype(settings)
+    dtype: torch.dtype = getattr(torch, settings.dtype)
 
     def forward() -> Tensor:
         with torch.autocast(settings.device.type, dtype, enabled=dtype != torch.float32):
@@ -282,11 +278,6 @@ def random_input(shape: tuple[int, ...], seed: int, dtype: torch.dtype, settings
     generator = torch.Generator(settings.device).manual_seed(seed)
     x = torch.randn(shape, generator=generator, device=settings.device, dtype=dtype)
     return x.to(memory_format=_memory_format(settings)) if x.dim() == 4 else x
-
-
-def _dtype(settings: Settings) -> torch.dtype:
-    dtype: torch.dtype = getattr(torch, settings.dtype)
-    return dtype
 
 
 def _memory_format(settings: Settings) -> torch.memory_format:
