@@ -129,8 +129,8 @@ class _Array:
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _DType, bool, bytes | str]) -> None:
         _, shape, dtype, by_column, content = state
-        raw = _latin1(content) if isinstance(content, str) else content  # as Python 2 wrote it
-        self.array = np.frombuffer(raw, dtype.to_numpy()).reshape(shape, order="F" if by_column else "C")
+        array = np.frombuffer(_raw(content), dtype.to_numpy())
+        self.array = array.reshape(shape, order="F" if by_column else "C")
 
 
 def _from_buffer(content: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
@@ -140,12 +140,12 @@ def _from_buffer(content: bytes, dtype: _DType, shape: tuple[int, ...], order: s
 
 
 def _scalar(dtype: _DType, content: bytes | str) -> int:
-    raw = _latin1(content) if isinstance(content, str) else content
-    return int(np.frombuffer(raw, dtype.to_numpy())[0])
+    return int(np.frombuffer(_raw(content), dtype.to_numpy())[0])
 
 
-def _latin1(text: str, *_: str) -> bytes:
-    return text.encode("latin1")
+def _raw(content: bytes | str, *_: str) -> bytes:
+    """Return bytes, also of text as Python 2 wrote it."""
+    return content.encode("latin1") if isinstance(content, str) else content
 
 
 _ALLOWED = {
@@ -154,7 +154,7 @@ _ALLOWED = {
     "numpy._core.multiarray._reconstruct": lambda *_: _Array(),
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _from_buffer,
-    "_codecs.encode": _latin1,
+    "_codecs.encode": _raw,
 }
 
 

@@ -190,7 +190,8 @@ def _read_part(folders: Mapping[str, Path], classes: Sequence[str], ignored: _Ig
     labels: list[int] = []
     for label, name in enumerate(classes):
         files = _image_files(folders[name], ignored) if name in folders else ()
-        paths += map(Path, sorted(files, key=_sorting_key))
+        order = sorted(files, key=lambda path: (_composed(path).split(os.sep), path))  # noqa: PTH206 - fast
+        paths += map(Path, order)
         labels += [label] * (len(paths) - len(labels))
     return FileImages(tuple(paths), np.array(labels, dtype=np.int64))
 
@@ -230,10 +231,6 @@ def _depth_remark(paths: Sequence[Path]) -> str:
         f"16-bit images such as {found[0][1]} have no value above 4095 and will be nearly black; if they "
         "have 12 bits, set the TIFF tag MaxSampleValue to 4095 or convert them to 8 bits"
     )
-
-
-def _sorting_key(path: str) -> tuple[list[str], str]:
-    return _composed(path).split(os.sep), path  # noqa: PTH206 - fast
 
 
 def is_hidden(name: str) -> bool:

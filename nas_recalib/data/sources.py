@@ -1,23 +1,28 @@
 """Data sets by name (`--data`): digits, CIFAR, downsampled ImageNet, folders of image files."""
 
+import contextlib
 import hashlib
 import re
+import time
+import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas_recalib.data.cifar import CIFAR, cached, load_cifar
 from nas_recalib.data.downsampled import DOWNSAMPLED, load_downsampled
 from nas_recalib.data.folder import read_folder
 from nas_recalib.errors import InputError
 
 Labels = NDArray[np.int64]
+CIFAR = ("cifar10", "cifar100")
+_CHUNK = 1 << 20
 SPECS = (
     "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH, imagenet8:PATH, imagenet16:PATH, "
     "imagenet32:PATH, imagenet64:PATH, and of these the first K classes, such as imagenet16-120:PATH"
@@ -117,7 +122,7 @@ def open_source(spec: str, cache: Path) -> Source:
     if spec == "digits":
         return _digits()
     if spec in CIFAR:
-        return _cifar(spec, cache)
+        return load_cifar(spec, cache)
     raise InputError(f"data: unknown set {spec!r}; allowed: {SPECS}")
 
 
@@ -138,15 +143,10 @@ def _digits() -> Source:
     return Source("digits", tuple("0123456789"), train, test, native_size=8, flips=False)
 
 
-def _cifar(name: str, cache: Path, seconds: float | None = None) -> Source:
-    classes, (train, test) = load_cifar(name, cache, seconds)
-    return Source(name, classes, ArrayImages(*train), ArrayImages(*test), native_size=32, flips=True)
-
-
 def _auto(cache: Path) -> Source:
     origin = "found" if cached("cifar10", cache) else "downloaded"
     try:
-        source = _cifar("cifar10", cache, seconds=20)
+        source = load_cifar("cifar10", cache, seconds=20)
     except InputError as error:
         return replace(_digits(), note=f"auto chose digits: {str(error).removeprefix('data: ')}")
     return replace(source, note=f"auto chose cifar10, {origin} in {cache}")
@@ -164,3 +164,77 @@ def _downsampled(kind: re.Match[str], root: Path) -> Source:
     classes = tuple(str(number + 1) for number in range(count))
     spec = f"{kind[0]}:{root}"
     return Source(spec, classes, ArrayImages(*train), ArrayImages(*held_out), native_size=side, flips=True)
+
+
+def cached(name: str, cache: Path) -> bool:
+    """Return whether a data set has been unpacked in the cache folder."""
+    return (cache / str(_dataset(name).base_folder)).is_dir()
+
+
+def load_cifar(name: str, cache: Path, seconds: float | None = None) -> Source:
+    """Read a data set, and download it first if the cache folder lacks it.
+
+    Args:
+        name: Name of the data set, cifar10 or cifar100.
+        cache: Cache folder.
+        seconds: Greatest expected duration of a download; None for any.
+
+    Raises:
+        InputError: If the data set is damaged, or missing and cannot be downloaded.
+    """
+    dataset = _dataset(name)
+    if not cached(name, cache):
+        _download(name, dataset, cache, seconds)
+    try:
+        # torchvision verifies checksums before it reads anything.
+        parts = [dataset(cache, train=train, download=not cached(name, cache)) for train in (True, False)]
+    except (RuntimeError, OSError, EOFError) as error:
+        message = f"data: {name} in {cache} is damaged; delete {cache / dataset.base_folder}"
+        raise InputError(message) from error
+    train, test = (ArrayImages(part.data, np.array(part.targets, dtype=np.int64)) for part in parts)
+    return Source(name, tuple(parts[0].classes), train, test, native_size=32, flips=True)
+
+
+def _dataset(name: str) -> Any:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    return CIFAR10 if name == "cifar10" else CIFAR100
+
+
+def _download(name: str, dataset: Any, cache: Path, seconds: float | None) -> None:
+    """Download the archive unless the cache folder has it, and unpack it."""
+    from torchvision.datasets.utils import check_integrity
+
+    archive = cache / str(dataset.filename)
+    partial = archive.with_suffix(".part")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not check_integrity(archive, dataset.tgz_md5):
+            _stream(str(dataset.url), partial, seconds)
+            if not check_integrity(partial, dataset.tgz_md5):
+                raise OSError("the checksum of the downloaded archive is wrong")
+            partial.replace(archive)
+        dataset(root=cache, download=True)  # finds the archive and unpacks it
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise InputError(f"data: {name} is not in {cache} and cannot be downloaded ({reason})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _stream(url: str, target: Path, seconds: float | None) -> None:
+    start = time.monotonic()
+    timeout = min(5, seconds) if seconds else 60
+    with urllib.request.urlopen(url, timeout=timeout) as response, target.open("wb") as file:
+        size = int(response.headers.get("Content-Length", 0))
+        done = 0
+        while chunk := response.read1(_CHUNK):  # returns as soon as there are any data
+            file.write(chunk)
+            done += len(chunk)
+            elapsed = time.monotonic() - start
+            expected = max(size, done) / done * elapsed if elapsed > 2 else elapsed
+            if seconds and expected > seconds:
+                raise TimeoutError(f"the download would take more than {seconds:.0f} s")
+        if done < size:
+            raise OSError("the connection ended early")

@@ -17,8 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from torchvision.transforms import v2
 
-from nas_recalib.data.decoded import limit_aspect
-from nas_recalib.data.resident import Indices, require_corrupt, split_indices
+from nas_recalib.data.resident import Indices, limit_aspect, require_corrupt, split_indices
 from nas_recalib.data.sources import Images, Labels, Source
 from nas_recalib.errors import InputError, StopTraining
 

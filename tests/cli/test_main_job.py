@@ -136,7 +136,7 @@ def test_how_auto_chose_the_data_stays_in_the_study_when_it_goes_on(here, monkey
     def unreachable(*_, **__):
         raise InputError("data: cifar10 cannot be downloaded")
 
-    monkeypatch.setattr("nas_recalib.data.sources._cifar", unreachable)
+    monkeypatch.setattr("nas_recalib.data.sources.load_cifar", unreachable)
     quick = [option for option in QUICK if option != "--data=digits"]
     for trials in ("1", "2"):
         assert run(["search", "--space", "tiny.yaml", "--study", "s", *quick, "--trials", trials]) == 0

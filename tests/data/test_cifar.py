@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from nas_recalib.data.cifar import cached, load_cifar
-from nas_recalib.data.sources import open_source
+from nas_recalib.data.sources import cached, load_cifar, open_source
 from nas_recalib.errors import InputError
 
 SETS = {"cifar10": (CIFAR10, "labels"), "cifar100": (CIFAR100, "fine_labels")}

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas_recalib.data import decoded
-from nas_recalib.data.decoded import decode, fit_square, limit_aspect
+from nas_recalib.data import resident
 from nas_recalib.data.folder import FileImages
+from nas_recalib.data.resident import decode, fit_square, limit_aspect
 from nas_recalib.data.sources import ArrayImages
 
 NUMBER, SIDE = 12, 8
@@ -74,7 +74,7 @@ def test_writing_to_the_result_does_not_change_the_cache(images, tmp_path):
 
 
 def other_way(images, monkeypatch):
-    monkeypatch.setattr(decoded, "_METHOD", "another")
+    monkeypatch.setattr(resident, "_METHOD", "another")
 
 
 def altered(images, monkeypatch):
@@ -154,7 +154,7 @@ def a_file(cache, monkeypatch):
 
 def a_folder(cache, monkeypatch):
     """Create a folder at the path of the cache file."""
-    monkeypatch.setattr(decoded, "_cache_path", lambda *_: cache / "decoded")
+    monkeypatch.setattr(resident, "_cache_path", lambda *_: cache / "decoded")
     (cache / "decoded").mkdir(parents=True)
 
 

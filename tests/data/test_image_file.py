@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from nas_recalib.data.decoded import decode
 from nas_recalib.data.folder import FileImages
 from nas_recalib.data.image_file import is_nearly_black, open_rgb
+from nas_recalib.data.resident import decode
 from nas_recalib.errors import InputError
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4

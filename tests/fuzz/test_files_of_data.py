@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from nas_recalib.data.decoded import decode
 from nas_recalib.data.downsampled import load_downsampled
 from nas_recalib.data.folder import FileImages
+from nas_recalib.data.resident import decode
 from nas_recalib.data.sources import open_source
 from nas_recalib.errors import InputError
 from nas_recalib.training.checkpoint import EpochResult, Run, load_checkpoint, save_checkpoint
