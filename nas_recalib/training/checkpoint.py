@@ -15,7 +15,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from nas_recalib.errors import InputError
+from nas_recalib.data.streaming import MEAN, STD
+from nas_recalib.errors import InputError, input_errors
 from nas_recalib.files import require_writable, write_atomically
 from nas_recalib.training.recipe import Recipe
 
@@ -150,14 +151,10 @@ def locked_folder(out: Path) -> Iterator[None]:
         InputError: If the folder cannot be written to, or another process trains in it.
     """
     path = out / "lock"
-    try:
+    with input_errors(f"{out}: cannot be created as a folder", OSError):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be created as a folder: {error.strerror}") from error
-    try:
+    with input_errors(f"{out}: cannot be written", OSError):
         handle = path.open("a")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from error
     with handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -308,3 +305,35 @@ def write_weights(path: Path, network: nn.Module, metadata: Mapping[str, str]) -
     """
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(path, safetensors.torch.save(tensors, dict(metadata)))
+
+
+def write_epoch(
+    out: Path, run: Run, states: Mapping[str, Any], history: Sequence[EpochResult], part: str
+) -> None:
+    # The history first: it identifies the training as long as there is no checkpoint.
+    write_history(out / HISTORY, run.as_dict(), history, run.recipe.epochs)
+    *earlier, latest = history
+    if part == "validation" and all(latest.top1 > result.top1 for result in earlier):
+        selection = f"highest top-1 of epochs so far on the {part} images, and so biased upwards"
+        write_weights(out / BEST, states["model"], _metadata(run, latest, part, selection))
+    save_checkpoint(out / CHECKPOINT, run, history, states)
+
+
+def write_result(out: Path, run: Run, network: nn.Module, history: Sequence[EpochResult], part: str) -> None:
+    """Write the history and the weights of a training that has ended."""
+    write_history(out / HISTORY, run.as_dict(), history, run.recipe.epochs)
+    write_weights(out / WEIGHTS, network, _metadata(run, history[-1], part, "none; the last epoch"))
+
+
+def _metadata(run: Run, result: EpochResult, part: str, selection: str) -> dict[str, str]:
+    """Return the metadata of a weights file: how to use the weights, and their accuracy."""
+    return {
+        "architecture": run.architecture,
+        "classes": json.dumps(run.classes),
+        "mean": json.dumps(MEAN),
+        "std": json.dumps(STD),
+        "epoch": str(result.epoch),
+        "top1": str(result.top1),
+        "evaluated_on": f"{part} images",
+        "selection": selection,
+    }

@@ -1,9 +1,8 @@
 """Full-size training of an architecture: the training loop, resumable, in one process or many."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,23 +16,18 @@ from torch.optim import SGD, Optimizer
 
 from nas_recalib.architecture import Architecture, build
 from nas_recalib.data.sources import Source
-from nas_recalib.data.streaming import MEAN, STD, Batch, Stream, evaluated_part, normalise, open_stream
+from nas_recalib.data.streaming import Batch, Stream, evaluated_part, normalise, open_stream
 from nas_recalib.errors import Diverged, InputError, StopTraining
 from nas_recalib.proxy.objective import explain
 from nas_recalib.training.checkpoint import (
-    BEST,
-    CHECKPOINT,
-    HISTORY,
-    WEIGHTS,
     EpochResult,
     Run,
     Stateful,
     locked_folder,
     open_folder,
-    save_checkpoint,
     skipped_images,
-    write_history,
-    write_weights,
+    write_epoch,
+    write_result,
 )
 from nas_recalib.training.distributed import World, join_world
 from nas_recalib.training.recipe import Recipe
@@ -123,7 +117,7 @@ def train_full(
         states: dict[str, Stateful] = {"model": network, "optimizer": optimizer}
         if checkpoint:
             checkpoint.restore(states)
-        replica = world.replicate(network)
+        replica, part = world.replicate(network), evaluated_part(source)
         history = list(checkpoint.history) if checkpoint else []
         for epoch in range(len(history), recipe.epochs):
             result = _run_epoch(epoch, network, replica, optimizer, stream, run, dtype, world)
@@ -132,12 +126,10 @@ def train_full(
             skipped = tuple(sorted(set(faults.values()) - set(skipped_images(history))))
             history.append(replace(result, skipped=skipped))
             if world.is_main:
-                _write_epoch(out, run, states, history, evaluated_part(source))
+                write_epoch(out, run, states, history, part)
                 progress(history[-1])
         if world.is_main:
-            write_history(out / HISTORY, run.as_dict(), history, recipe.epochs)
-            metadata = _metadata(run, history[-1], evaluated_part(source), "none; the last epoch")
-            write_weights(out / WEIGHTS, network, metadata)
+            write_result(out, run, network, history, part)
         return history
 
 
@@ -281,29 +273,3 @@ def _logits(network: nn.Module, images: Tensor, dtype: torch.dtype, device: torc
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         logits: Tensor = network(normalise(images))
     return logits.float()
-
-
-def _write_epoch(
-    out: Path, run: Run, states: Mapping[str, Any], history: Sequence[EpochResult], part: str
-) -> None:
-    # The history first: it identifies the training as long as there is no checkpoint.
-    write_history(out / HISTORY, run.as_dict(), history, run.recipe.epochs)
-    *earlier, latest = history
-    if part == "validation" and all(latest.top1 > result.top1 for result in earlier):
-        selection = f"highest top-1 of epochs so far on the {part} images, and so biased upwards"
-        write_weights(out / BEST, states["model"], _metadata(run, latest, part, selection))
-    save_checkpoint(out / CHECKPOINT, run, history, states)
-
-
-def _metadata(run: Run, result: EpochResult, part: str, selection: str) -> dict[str, str]:
-    """Return the metadata of a weights file: how to use the weights, and their accuracy."""
-    return {
-        "architecture": run.architecture,
-        "classes": json.dumps(run.classes),
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
-        "epoch": str(result.epoch),
-        "top1": str(result.top1),
-        "evaluated_on": f"{part} images",
-        "selection": selection,
-    }

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from nas_recalib.cli import run
 from nas_recalib.data import sources
-from nas_recalib.training import loop
+from nas_recalib.training import checkpoint
 from nas_recalib.training.checkpoint import save_checkpoint
 
 OPTIONS = "--epochs 2 --batch-size 16 --limit-batches 2 --input-size 8 --workers 0 --device cpu"
@@ -87,7 +87,7 @@ def test_sigterm_is_one_line_and_the_same_command_resumes(train, capsys, monkeyp
 
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(loop, "save_checkpoint", save_and_be_interrupted)
+        interrupted.setattr(checkpoint, "save_checkpoint", save_and_be_interrupted)
         assert train() == 130
     assert capsys.readouterr().err == "interrupted: run the same command again to resume\n"
     assert signal.getsignal(signal.SIGTERM) == before

@@ -16,7 +16,7 @@ from nas_recalib.architecture import Architecture, build
 from nas_recalib.data.sources import ArrayImages
 from nas_recalib.data.streaming import open_stream
 from nas_recalib.errors import Diverged, InputError, StopTraining
-from nas_recalib.training import loop
+from nas_recalib.training import checkpoint, loop
 from nas_recalib.training.distributed import World
 from nas_recalib.training.loop import evaluate
 
@@ -243,7 +243,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_training_resumes(tmp_path, mon
         raise InputError(f"{path}: cannot be written: No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr(loop, "save_checkpoint", fail)
+        full.setattr(checkpoint, "save_checkpoint", fail)
         with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written: No space"):
             train(tmp_path, limit_batches=1)
     assert len(train(tmp_path, limit_batches=1)) == 3
