@@ -28,10 +28,9 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.device import default_threads, pick_device
 from nas_recalib.errors import InputError
 from nas_recalib.files import write_atomically
-from nas_recalib.latency.build import build_table, default_path, resolve_rounds
 from nas_recalib.latency.conditions import Conditions
 from nas_recalib.latency.measure import measure_architectures
-from nas_recalib.latency.table import LatencyTable
+from nas_recalib.latency.table import LatencyTable, build_table, default_path, resolve_rounds
 from nas_recalib.report.terminal import print_table
 from nas_recalib.space import SearchSpace
 from nas_recalib.space_file import Position

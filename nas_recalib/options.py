@@ -28,6 +28,18 @@ MOST_THREADS = 4096
 count_option = partial(typer.Option, min=0, max=MANY, metavar="N")
 
 
+def option(metavar: str, text: str, *names: str, **settings: Any) -> Any:
+    """Return a command-line option with a value.
+
+    Args:
+        metavar: Name of the value in the help text.
+        text: Help text.
+        names: Names of the option (default: that of the parameter).
+        settings: Other arguments of `typer.Option`.
+    """
+    return typer.Option(*names, help=text, metavar=metavar, **settings)
+
+
 def expanded_path(text: str | Path) -> Path:
     """Return a path with its leading `~` as the home directory, which shells leave in `--runs-dir=~/runs`."""
     try:
@@ -59,61 +71,47 @@ def options_from(options: type[T]) -> Callable[[Callable[Concatenate[T, P], None
 
 
 RunsDir = Annotated[
-    Path,
-    typer.Option("--runs-dir", help="Folder that studies are kept in.", metavar="DIR", parser=expanded_path),
+    Path, option("DIR", "Folder that studies are kept in.", "--runs-dir", parser=expanded_path)
 ]
-Storage = Annotated[
-    str | None, typer.Option(help="Keep the study there instead of runs/STUDY/study.db.", metavar="URL")
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or cuda:N (default: a GPU if there is one).", metavar="NAME")
-]
-Threads = Annotated[
-    int | None, typer.Option(help="Threads of the CPU (default: half of its cores).", min=1, metavar="N")
-]
+Storage = Annotated[str | None, option("URL", "Keep the study there instead of runs/STUDY/study.db.")]
+Device = Annotated[str | None, option("NAME", "cpu, cuda or cuda:N (default: a GPU if there is one).")]
+Threads = Annotated[int | None, option("N", "Threads of the CPU (default: half of its cores).", min=1)]
 Seed = Annotated[int | None, count_option(help="Seed of every random draw (default: 0).")]
+Page = Annotated[Path | None, option("FILE", "Also write a page with plots.", "--html")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 StudyName = Annotated[str, typer.Argument(help="Name of the study, such as resnet50-4g.", metavar="STUDY")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there already.")]
 CacheDir = Annotated[
     Path | None,
-    typer.Option(
+    option(
+        "DIR",
+        "Folder for downloads (default: ~/.cache/nas-recalib).",
         "--cache-dir",
-        help="Folder for downloads (default: ~/.cache/nas-recalib).",
-        metavar="DIR",
         parser=expanded_path,
         envvar="NAS_RECALIB_CACHE",
     ),
 ]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option(
-        "--plugin", help="Module or .py file of your own operators; may be repeated.", metavar="MODULE"
-    ),
+    option("MODULE", "Module or .py file of your own operators; may be repeated.", "--plugin"),
 ]
-MaxParams = Annotated[
-    str | None, typer.Option("--params", help="Limit on parameters: 26M.", metavar="PARAMS")
-]
+MaxParams = Annotated[str | None, option("PARAMS", "Limit on parameters: 26M.", "--params")]
 MaxLatency = Annotated[
     str | None,
-    typer.Option(
-        "--latency", help="Limit on a forward pass, by a table of this machine: 20ms, 1.5s.", metavar="TIME"
-    ),
+    option("TIME", "Limit on a forward pass, by a table of this machine: 20ms, 1.5s.", "--latency"),
 ]
 LatencyFile = Annotated[
     Path | None,
-    typer.Option(
+    option(
+        "FILE",
+        "What 'nas-recalib latency' wrote (default: the one in runs/latency of the space and machine).",
         "--latency-table",
-        help="What 'nas-recalib latency' wrote (default: the one in runs/latency of the space and machine).",
-        metavar="FILE",
         parser=expanded_path,
     ),
 ]
 MaxMemory = Annotated[
-    str | None,
-    typer.Option(
-        "--memory", help="Limit on the activations' peak in inference: 300MB, 1.5GiB.", metavar="SIZE"
-    ),
+    str | None, option("SIZE", "Limit on the activations' peak in inference: 300MB, 1.5GiB.", "--memory")
 ]
 Batch = Annotated[
     int | None,
@@ -125,13 +123,13 @@ Batch = Annotated[
     ),
 ]
 CorruptImages = Annotated[
-    str, typer.Option(help="What to do about images that cannot be decoded: refuse or skip.", metavar="WHAT")
+    str, option("WHAT", "What to do about images that cannot be decoded: refuse or skip.")
 ]
 StoredCorruptImages = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "WHAT",
+        "What to do about images that cannot be decoded: refuse (default) or skip.",
         "--corrupt-images",
-        help="What to do about images that cannot be decoded: refuse (default) or skip.",
-        metavar="WHAT",
     ),
 ]

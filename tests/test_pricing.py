@@ -11,8 +11,7 @@ from fake_machine import FakeMachine, space
 from nas_recalib.costs import Budget
 from nas_recalib.device import with_threads
 from nas_recalib.errors import InputError
-from nas_recalib.latency.build import build_table
-from nas_recalib.latency.table import LatencyTable
+from nas_recalib.latency.table import LatencyTable, build_table
 from nas_recalib.pricing import Latencies, cost_table, feasible, find_latencies, resolve_batch
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing.cases import Settings

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from nas_recalib.cli import correlate, measure, search, storage, study, train
+from nas_recalib.cli import correlate, measure, search, study, train
 from nas_recalib.cli.output import (
     OutputLost,
     interrupted_by_sigterm,
@@ -32,7 +32,7 @@ _study_commands = (search.search, study.status, study.show, study.export)
 _measuring_commands = (measure.cost, measure.tables, measure.bench, measure.latency, correlate.correlate)
 for command in (*_study_commands, *_measuring_commands, train.train):
     app.command()(command)
-app.add_typer(storage.storage, name="storage")
+app.add_typer(study.storage_commands, name="storage")
 
 
 def _print_version(requested: bool) -> None:

@@ -6,23 +6,26 @@ from typing import Annotated
 
 import typer
 
-from nas_recalib.cli.output import print_json, require_output, say
+from nas_recalib.cli.output import print_json, print_result, require_output, say, write_output
 from nas_recalib.options import (
-    MANY,
+    MOST_BATCH,
     RUNS,
     AsJson,
     Batch,
     Device,
     Force,
     LatencyFile,
+    Markdown,
     MaxLatency,
     MaxMemory,
     MaxParams,
     Plugins,
     Threads,
+    count_option,
+    option,
 )
 
-Dtype = Annotated[str, typer.Option(help="float32, or bfloat16 under autocast.", metavar="NAME")]
+Dtype = Annotated[str, option("NAME", "float32, or bfloat16 under autocast.")]
 
 
 def cost(
@@ -30,12 +33,9 @@ def cost(
         str | None,
         typer.Argument(help="Architecture file, or choice for every block: psconv+ab.", metavar="WHAT"),
     ] = None,
-    space: Annotated[
-        str, typer.Option(help="Search space to count, or to take the backbone of.", metavar="SPACE")
-    ] = "resnet50",
+    space: Annotated[str, option("SPACE", "Search space to count, or to take the backbone of.")] = "resnet50",
     budget: Annotated[
-        str | None,
-        typer.Option(help="Limit on multiply-accumulates to compare with: 4G, 4.1e9.", metavar="MACS"),
+        str | None, option("MACS", "Limit on multiply-accumulates to compare with: 4G, 4.1e9.")
     ] = None,
     params: MaxParams = None,
     latency: MaxLatency = None,
@@ -69,18 +69,13 @@ def cost(
 
 
 def tables(
-    paper: Annotated[
-        str | None,
-        typer.Option(help="scnet, psconv, ms-sar or booster (default: all).", metavar="NAME"),
-    ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of Markdown.")] = False,
+    paper: Annotated[str | None, option("NAME", "scnet, psconv, ms-sar or booster (default: all).")] = None,
+    markdown: Markdown = False,
     export: Annotated[
-        str | None,
-        typer.Option(help="Write the network of this row as an architecture file.", metavar="ROW"),
+        str | None, option("ROW", "Write the network of this row as an architecture file.")
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File that --export writes (default: ROW.yaml).", metavar="FILE"),
+        Path | None, option("FILE", "File that --export writes (default: ROW.yaml).", "--output", "-o")
     ] = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -93,7 +88,6 @@ def tables(
     from nas_recalib.errors import InputError
     from nas_recalib.papers.figures import compare, export_row, find_row, read_rows
     from nas_recalib.papers.tables import as_dict, paper_page, paper_table
-    from nas_recalib.report.terminal import print_table
 
     if export is None and (output is not None or force):
         raise InputError("--output and --force: only together with --export")
@@ -109,50 +103,32 @@ def tables(
         say(f"wrote {path}: {row.network}, {cost.macs:,} MACs, {cost.params:,} params{hint}")
         return
     compared = compare(read_rows(paper))
-    if as_json:
-        print_json(as_dict(compared))
-    elif markdown:
+    if markdown and not as_json:
         print(paper_page(compared))
     else:
-        print_table(paper_table(compared))
+        print_result(as_json, lambda: as_dict(compared), lambda: paper_table(compared))
 
 
 def bench(
-    which: Annotated[
-        str, typer.Option("--set", help="layers, blocks, networks or all.", metavar="NAME")
-    ] = "blocks",
-    sizes: Annotated[
-        str, typer.Option(help="imagenet (ResNet-50), cifar (ResNet-20) or all.", metavar="NAME")
-    ] = "all",
+    which: Annotated[str, option("NAME", "layers, blocks, networks or all.", "--set")] = "blocks",
+    sizes: Annotated[str, option("NAME", "imagenet (ResNet-50), cifar (ResNet-20) or all.")] = "all",
     choice: Annotated[
-        list[str] | None,
-        typer.Option(help="Choice to time: psconv+ab; repeatable (default: the papers').", metavar="CHOICE"),
+        list[str] | None, option("CHOICE", "Choice to time: psconv+ab; repeatable (default: the papers').")
     ] = None,
-    mode: Annotated[
-        str, typer.Option(help="forward (inference), or train (forward and backward).", metavar="NAME")
-    ] = "forward",
+    mode: Annotated[str, option("NAME", "forward (inference), or train (forward and backward).")] = "forward",
     dtype: Dtype = "float32",
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            help="Batch size (default: 32; 128 for CIFAR; 1, 8 and 32 for a ResNet-50 forward).",
-            min=1,
-            max=MANY,
-            metavar="N",
+        count_option(
+            help="Batch size (default: 32; 128 for CIFAR; 1, 8 and 32 for a ResNet-50 forward).", min=1
         ),
     ] = None,
-    memory_format: Annotated[
-        str, typer.Option(help="channels_last or contiguous.", metavar="NAME")
-    ] = "channels_last",
+    memory_format: Annotated[str, option("NAME", "channels_last or contiguous.")] = "channels_last",
     compile_first: Annotated[bool, typer.Option("--compile", help="Compile both networks first.")] = False,
-    seconds: Annotated[
-        float, typer.Option(help="Time for each pair, at least five rounds.", metavar="SECONDS")
-    ] = 2.0,
+    seconds: Annotated[float, option("SECONDS", "Time for each pair, at least five rounds.")] = 2.0,
     threads: Threads = None,
     device: Device = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write JSON.", metavar="FILE")
-    ] = None,
+    output: Annotated[Path | None, option("FILE", "Also write JSON.", "--output", "-o")] = None,
     force: Force = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -166,9 +142,7 @@ def bench(
     from rich.text import Text
 
     from nas_recalib.device import default_threads, pick_device
-    from nas_recalib.files import write_atomically
     from nas_recalib.plugins import load_plugins
-    from nas_recalib.report.terminal import print_table
     from nas_recalib.report.timings import timing_tables
     from nas_recalib.timing.cases import Settings, list_cases
     from nas_recalib.timing.run import report
@@ -192,46 +166,37 @@ def bench(
         say(f"{len(results)}/{len(cases)} {result.case}: {result.times.ratio().median:.3f}")
     content = report(results, settings)
     if output:
-        write_atomically(output, json.dumps(content, indent=2) + "\n")
-        say(f"wrote {output}")
-    if as_json:
-        print_json(content)
-    else:
-        about = Text(f"{content['device']}, {mode}, {dtype}, {memory_format}")
-        print_table(Group(about, timing_tables(results)))
+        write_output(output, json.dumps(content, indent=2) + "\n")
+    about = Text(f"{content['device']}, {mode}, {dtype}, {memory_format}")
+    print_result(as_json, lambda: content, lambda: Group(about, timing_tables(results)))
 
 
 def latency(
     space: Annotated[
-        str, typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE")
+        str, option("SPACE", "A space by name (resnet50) or the path of a .yaml file.")
     ] = "resnet50",
-    batch: Annotated[int, typer.Option(help="Batch size.", min=1, max=65_536, metavar="N")] = 1,
+    batch: Annotated[int, option("N", "Batch size.", min=1, max=MOST_BATCH)] = 1,
     dtype: Dtype = "float32",
     compile_first: Annotated[
         bool, typer.Option("--compile", help="Compile each block, and each part between them.")
     ] = False,
     rounds: Annotated[
         int | None,
-        typer.Option(
-            help="Networks to time (default: as before, or three for each choice of a position).",
-            min=1,
-            max=MANY,
-            metavar="N",
+        count_option(
+            help="Networks to time (default: as before, or three for each choice of a position).", min=1
         ),
     ] = None,
-    seconds: Annotated[
-        float, typer.Option(help="Time for each round, at least three passes.", metavar="SECONDS")
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the random networks.", min=0, max=MANY, metavar="N")] = 0,
+    seconds: Annotated[float, option("SECONDS", "Time for each round, at least three passes.")] = 1.0,
+    seed: Annotated[int, count_option(help="Seed of the random networks.")] = 0,
     threads: Threads = None,
     device: Device = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "FILE",
+            "File of the table (default: in runs/latency, by space, device, batch and dtype).",
             "--output",
             "-o",
-            help="File of the table (default: in runs/latency, by space, device, batch and dtype).",
-            metavar="FILE",
         ),
     ] = None,
     plugin: Plugins = None,
@@ -245,9 +210,8 @@ def latency(
     table more exact.
     """
     from nas_recalib.device import default_threads, pick_device
-    from nas_recalib.latency.build import build_table, default_path, resolve_rounds
+    from nas_recalib.latency.table import build_table, default_path, resolve_rounds
     from nas_recalib.plugins import load_plugins
-    from nas_recalib.report.terminal import print_table
     from nas_recalib.report.timings import latency_summary, round_reporter
     from nas_recalib.space import SearchSpace
     from nas_recalib.timing.cases import Settings
@@ -266,7 +230,4 @@ def latency(
     path = output or default_path(RUNS / "latency", chosen, settings, batch)
     table = build_table(path, chosen, settings, batch, rounds=rounds, progress=round_reporter(say))
     say(f"{path}: {len(table.rounds)} rounds")
-    if as_json:
-        print_json(table.as_dict())
-    else:
-        print_table(latency_summary(table))
+    print_result(as_json, table.as_dict, lambda: latency_summary(table))

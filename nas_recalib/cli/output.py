@@ -260,8 +260,39 @@ def require_output(path: Path | None, force: bool) -> None:
         raise InputError(f"{path}: {EXISTS}")
 
 
+def write_output(path: Path, content: str) -> None:
+    """Write a file that the user asked for, and say so on standard error."""
+    from nas_recalib.files import write_atomically
+
+    write_atomically(path, content)
+    say(f"wrote {path}")
+
+
 def print_json(content: object) -> None:
     print(json.dumps(content, indent=2))
+
+
+def print_result(as_json: bool, content: Callable[[], object], table: Callable[[], Any]) -> None:
+    """Print a result as JSON, or as a table.
+
+    Args:
+        as_json: Whether to print JSON.
+        content: Function that returns what is printed as JSON.
+        table: Function that returns the table.
+    """
+    from nas_recalib.report.terminal import print_table
+
+    if as_json:
+        print_json(content())
+    else:
+        print_table(table())
+
+
+def silence_optuna() -> None:
+    """Keep Optuna from logging anything but errors."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def say_remarks(*remarks: str) -> None:

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from nas_recalib.cli.output import cache_folder, provide_home, say, say_remarks, say_skipped
+from nas_recalib.cli.output import cache_folder, provide_home, say, say_remarks, say_skipped, silence_optuna
 from nas_recalib.options import options_from
 from nas_recalib.search.options import SearchOptions
 
@@ -19,8 +19,6 @@ def search(options: SearchOptions) -> None:
     not given again is as the study has it, but for where it runs (--ray and its
     options, --device, --cache-dir).
     """
-    import optuna
-
     from nas_recalib.report.study import study_tables
     from nas_recalib.report.terminal import print_table
     from nas_recalib.search.confirm import confirm_leaders, measure_finalists
@@ -29,7 +27,7 @@ def search(options: SearchOptions) -> None:
     from nas_recalib.search.setup import prepared, say_baselines
     from nas_recalib.study.summary import summarise
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    silence_optuna()
     cache = cache_folder(options.cache)
     with (
         _engine(options) as engine,

@@ -1,22 +1,31 @@
-"""Commands `show`, `status` and `export`, about a study."""
+"""Commands `show`, `status` and `export` about a study, and `storage check` and `serve` about its storage."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from nas_recalib.cli.output import print_json, require_output, say
-from nas_recalib.options import RUNS, AsJson, Force, Plugins, RunsDir, Storage, StudyName
+from nas_recalib.cli.output import print_json, print_result, require_output, say, silence_optuna, write_output
+from nas_recalib.options import RUNS, AsJson, Force, Page, Plugins, RunsDir, Storage, StudyName, option
+
+storage_commands = typer.Typer(help="Test a storage of studies, or serve one to other machines.")
+Url = Annotated[
+    str,
+    typer.Argument(
+        help="sqlite:///PATH, postgresql://USER@HOST/NAME, journal:///PATH, grpc://HOST:PORT or another that "
+        "SQLAlchemy supports.",
+        metavar="URL",
+    ),
+]
+_LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
 def show(
     study: StudyName,
-    top: Annotated[int, typer.Option(help="Number of trials to list.", min=1, metavar="N")] = 20,
+    top: Annotated[int, option("N", "Number of trials to list.", min=1)] = 20,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
-    page: Annotated[
-        Path | None, typer.Option("--html", help="Also write a page with plots.", metavar="FILE")
-    ] = None,
+    page: Page = None,
     force: Force = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
@@ -26,53 +35,41 @@ def show(
     These are the best architecture, the trials, the Pareto front of accuracy and
     MACs, and the importance of each block's choice.
     """
-    from nas_recalib.files import write_atomically
     from nas_recalib.report.study import study_tables, verdict
     from nas_recalib.report.study_page import study_page
-    from nas_recalib.report.terminal import print_table
 
     require_output(page, force)
     summary = _summary(study, runs_dir, storage, plugin)
     if page:
-        write_atomically(page, study_page(summary))
-        say(f"wrote {page}")
-    if as_json:
-        print_json({**summary.as_dict(), "best": summary.best.number, "verdict": verdict(summary)})
-    else:
-        print_table(study_tables(summary, top))
+        write_output(page, study_page(summary))
+    further = {"best": summary.best.number, "verdict": verdict(summary)}
+    print_result(as_json, lambda: {**summary.as_dict(), **further}, lambda: study_tables(summary, top))
 
 
 def status(
     study: StudyName,
-    trial: Annotated[
-        int | None, typer.Option(help="Show all details of the trial of this number.", metavar="N")
-    ] = None,
+    trial: Annotated[int | None, option("N", "Show all details of the trial of this number.")] = None,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the progress of a search, and details of its trials."""
     from nas_recalib.report.study import status_tables, trial_tables
-    from nas_recalib.report.terminal import print_table
     from nas_recalib.study.status import find_trial, read_status
 
     opened = _open(study, runs_dir, storage)
     if trial is None:
         status = read_status(opened)
-        print_json(status.as_dict()) if as_json else print_table(status_tables(status))
+        print_result(as_json, status.as_dict, lambda: status_tables(status))
     else:
         details = find_trial(opened, trial)
-        print_json(details.as_dict()) if as_json else print_table(trial_tables(details))
+        print_result(as_json, details.as_dict, lambda: trial_tables(details))
 
 
 def export(
     study: StudyName,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE")] = Path(
-        "best.yaml"
-    ),
-    trial: Annotated[
-        int | None, typer.Option(help="Number of the trial (default: the best).", metavar="N")
-    ] = None,
+    output: Annotated[Path, option("FILE", "File to write.", "--output", "-o")] = Path("best.yaml"),
+    trial: Annotated[int | None, option("N", "Number of the trial (default: the best).")] = None,
     force: Force = False,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
@@ -94,9 +91,54 @@ def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | N
 
 
 def _open(study: str, runs: Path, storage: str | None) -> Any:
-    import optuna
-
     from nas_recalib.study.location import StudyLocation, open_study
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    silence_optuna()
     return open_study(StudyLocation.of(study, runs, storage))
+
+
+@storage_commands.command()
+def check(url: Url, as_json: AsJson = False) -> None:
+    """Test a storage: write trials, read them back, delete them.
+
+    Prints how fast it is and how many workers it can serve. Exit status 1 if it fails or loses what was
+    written.
+    """
+    from nas_recalib.errors import StopSearch
+    from nas_recalib.study.storage import hide_password
+    from nas_recalib.study.storage_check import check_storage
+
+    silence_optuna()
+    try:
+        report = check_storage(url)
+    except StopSearch as problem:
+        if as_json:
+            print_json({"storage": hide_password(url), "problem": str(problem)})
+        raise
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        print(*report.lines(), sep="\n")
+
+
+@storage_commands.command()
+def serve(
+    url: Url,
+    host: Annotated[str, option("HOST", "Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, option("PORT", "Port to listen on.", min=1, max=65535)] = 13000,
+) -> None:
+    """Serve a database to other machines through a gRPC proxy.
+
+    Workers share this process's few connections to the database. Start them
+    with --storage grpc://HOST:PORT. The port has no authentication.
+    """
+    from nas_recalib.study.storage import hide_password
+    from nas_recalib.study.storage_check import serve_storage
+
+    silence_optuna()
+    if host not in _LOOPBACK:
+        say(
+            f"warning: {host}:{port} has no authentication, and anyone who reaches it can read, change and "
+            "delete every study; admit only the workers by a firewall, or use --host 127.0.0.1 and ssh"
+        )
+    serve_storage(url, host, port, lambda: say(f"serving {hide_password(url)} as grpc://{host}:{port}"))

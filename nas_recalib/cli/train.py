@@ -6,56 +6,37 @@ from typing import Annotated
 import typer
 
 from nas_recalib.cli.output import cache_folder, say, say_remarks, say_skipped
-from nas_recalib.options import MANY, RUNS, CacheDir, CorruptImages, Device, Plugins
+from nas_recalib.options import RUNS, CacheDir, CorruptImages, Device, Plugins, count_option, option
 
 
 def train(
     architecture: Annotated[Path, typer.Argument(help="Architecture file.", metavar="FILE")],
-    data: Annotated[
-        str,
-        typer.Option(help="imagenet:PATH, folder:PATH, cifar10, cifar100, digits or auto.", metavar="DATA"),
-    ],
+    data: Annotated[str, option("DATA", "imagenet:PATH, folder:PATH, cifar10, cifar100, digits or auto.")],
     corrupt_images: CorruptImages = "refuse",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder for checkpoints and weights (default: runs/train-FILE).",
-            metavar="DIR",
-        ),
+        option("DIR", "Folder for checkpoints and weights (default: runs/train-FILE).", "--output", "-o"),
     ] = None,
-    recipe: Annotated[
-        str, typer.Option(help="step100 or cosine120, the papers' schedules.", metavar="NAME")
-    ] = "step100",
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs (default: the recipe's).", min=1, max=MANY, metavar="N")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Batch size over all processes.", min=1, max=MANY, metavar="N")
-    ] = None,
+    recipe: Annotated[str, option("NAME", "step100 or cosine120, the papers' schedules.")] = "step100",
+    epochs: Annotated[int | None, count_option(help="Epochs (default: the recipe's).", min=1)] = None,
+    batch_size: Annotated[int | None, count_option(help="Batch size over all processes.", min=1)] = None,
     input_size: Annotated[
-        int | None, typer.Option(help="Side of the images (default: the architecture's).", metavar="PIXELS")
+        int | None, option("PIXELS", "Side of the images (default: the architecture's).")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            help="Decoding processes per training process (default: one per core, at most 4).",
+        option(
+            "N",
+            "Decoding processes per training process (default: one per core, at most 4).",
             min=0,
             max=1024,
-            metavar="N",
         ),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(help="Seed of weights, order and augmentation.", min=0, max=MANY, metavar="N")
-    ] = 0,
+    seed: Annotated[int, count_option(help="Seed of weights, order and augmentation.")] = 0,
     limit_batches: Annotated[
         int | None,
-        typer.Option(
-            help="For a quick test: most training batches per epoch, then evaluate on as many images.",
-            min=1,
-            max=MANY,
-            metavar="N",
+        count_option(
+            help="For a quick test: most training batches per epoch, then evaluate on as many images.", min=1
         ),
     ] = None,
     device: Device = None,

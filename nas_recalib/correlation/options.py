@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from nas_recalib.options import (
     RUNS,
     CacheDir,
@@ -17,6 +15,7 @@ from nas_recalib.options import (
     StoredCorruptImages,
     Threads,
     count_option,
+    option,
 )
 
 ARCHITECTURES = 40
@@ -30,24 +29,22 @@ class CorrelationOptions:
     None stands for the value that the study has, or for the default of a new study.
     """
 
-    space: Annotated[
-        str, typer.Option(help="A space by name (resnet20) or the path of a .yaml file.", metavar="SPACE")
-    ]
+    space: Annotated[str, option("SPACE", "A space by name (resnet20) or the path of a .yaml file.")]
     macs: Annotated[
         str | None,
-        typer.Option(
+        option(
+            "MACS",
+            "Limit on multiply-accumulates of the slice (default: around the median architecture).",
             "--budget",
-            help="Limit on multiply-accumulates of the slice (default: around the median architecture).",
-            metavar="MACS",
         ),
     ] = None
     params: MaxParams = None
     within: Annotated[
         float | None,
-        typer.Option(
-            help="Width of the slice: how far MACs and parameters may be below their limits, in per cent "
+        option(
+            "PERCENT",
+            "Width of the slice: how far MACs and parameters may be below their limits, in per cent "
             "(default: 5).",
-            metavar="PERCENT",
         ),
     ] = None
     architectures: Annotated[
@@ -67,34 +64,25 @@ class CorrelationOptions:
     ] = None
     reference: Annotated[
         str | None,
-        typer.Option(
-            help="The longer training: quick, standard, thorough (default) or a .yaml file.",
-            metavar="FIDELITY",
-        ),
+        option("FIDELITY", "The longer training: quick, standard, thorough (default) or a .yaml file."),
     ] = None
     fidelities: Annotated[
         list[str] | None,
-        typer.Option(
+        option(
+            "FIDELITY",
+            "Fidelity to compare with it; may be repeated (default: quick and standard).",
             "--fidelity",
-            help="Fidelity to compare with it; may be repeated (default: quick and standard).",
-            metavar="FIDELITY",
         ),
     ] = None
     scores: Annotated[
         list[str] | None,
-        typer.Option(
-            "--score",
-            help="Zero-cost proxy to compare with it; may be repeated; or none (default: all).",
-            metavar="NAME",
+        option(
+            "NAME", "Zero-cost proxy to compare with it; may be repeated; or none (default: all).", "--score"
         ),
     ] = None
-    data: Annotated[
-        str | None, typer.Option(help="Images, as for search (default: auto).", metavar="DATA")
-    ] = None
+    data: Annotated[str | None, option("DATA", "Images, as for search (default: auto).")] = None
     corrupt: StoredCorruptImages = None
-    study: Annotated[
-        str | None, typer.Option(help="Name of the study (default: SPACE-correlation).", metavar="NAME")
-    ] = None
+    study: Annotated[str | None, option("NAME", "Name of the study (default: SPACE-correlation).")] = None
     jobs: Annotated[
         int | None,
         count_option(

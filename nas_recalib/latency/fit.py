@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from nas_recalib.costs.macs import fixed_cost
 from nas_recalib.files import StrictModel
-from nas_recalib.latency.measure import Sample, Timer
+from nas_recalib.latency.measure import Timer
 from nas_recalib.networks import get_backbone
 from nas_recalib.space import SearchSpace
 
@@ -40,16 +40,6 @@ class Round(StrictModel):
     network_ns: Nanoseconds
     blocks_ns: list[Nanoseconds]
 
-    @classmethod
-    def of(cls, indices: tuple[int, ...], sample: Sample) -> "Round":
-        """Return the round of a network's sample."""
-        return cls(
-            indices=list(indices),
-            reference_ns=round(statistics.median(sample.reference) * 1e9),
-            network_ns=round(statistics.median(sample.network) * 1e9),
-            blocks_ns=[round(seconds * 1e9) for seconds in sample.blocks],
-        )
-
 
 def max_choices(space: SearchSpace) -> int:
     """Return the largest number of choices of a position: the fewest rounds that contain every choice."""
@@ -74,7 +64,13 @@ def run_rounds(space: SearchSpace, seed: int, numbers: range, timer: Timer) -> I
     """Measure the rounds of these numbers, one after another."""
     for number in numbers:
         indices = round_indices(space, seed, number)
-        yield Round.of(indices, timer(space.from_indices(indices)))
+        sample = timer(space.from_indices(indices))
+        yield Round(
+            indices=list(indices),
+            reference_ns=round(statistics.median(sample.reference) * 1e9),
+            network_ns=round(statistics.median(sample.network) * 1e9),
+            blocks_ns=[round(seconds * 1e9) for seconds in sample.blocks],
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,15 +100,11 @@ class BlockTimer:
         def timed() -> None:
             before: dict[int, Any] = {}
             after: dict[int, Any] = {}
-            handles = []
-            for index, module in enumerate(self._modules):
-                handles.append(module.register_forward_pre_hook(self._hook(before, index)))
-                handles.append(module.register_forward_hook(self._hook(after, index)))
-            try:
+            with ExitStack() as hooks:
+                for index, module in enumerate(self._modules):
+                    hooks.enter_context(module.register_forward_pre_hook(self._hook(before, index)))
+                    hooks.enter_context(module.register_forward_hook(self._hook(after, index)))
                 call()
-            finally:
-                for handle in handles:
-                    handle.remove()
             self.calls.append([(before[index], after[index]) for index in range(len(self._modules))])
 
         return timed

@@ -16,8 +16,7 @@ from nas_recalib.correlation.plan import Plan
 from nas_recalib.correlation.study import read_plan, scored, trained, validate_study
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
-from nas_recalib.latency.build import build_table
-from nas_recalib.latency.table import LatencyTable
+from nas_recalib.latency.table import LatencyTable, build_table
 from nas_recalib.pricing import Latencies, cost_table
 from nas_recalib.proxy.fidelity import Fidelity
 from nas_recalib.timing.cases import Settings

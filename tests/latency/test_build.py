@@ -11,8 +11,7 @@ import torch
 from fake_machine import FakeMachine, space
 
 from nas_recalib.errors import InputError
-from nas_recalib.latency.build import build_table, default_path, resolve_rounds
-from nas_recalib.latency.table import LatencyTable
+from nas_recalib.latency.table import LatencyTable, build_table, default_path, resolve_rounds
 from nas_recalib.timing.cases import Settings
 
 CPU = torch.device("cpu")

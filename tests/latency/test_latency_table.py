@@ -9,9 +9,8 @@ from fake_machine import FakeMachine, space
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
-from nas_recalib.latency.build import build_table
 from nas_recalib.latency.fit import INDICES_KEY
-from nas_recalib.latency.table import LatencyTable
+from nas_recalib.latency.table import LatencyTable, build_table
 from nas_recalib.timing.cases import Settings
 
 CPU = torch.device("cpu")

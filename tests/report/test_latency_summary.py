@@ -3,7 +3,7 @@
 import torch
 from fake_machine import FakeMachine, space
 
-from nas_recalib.latency.build import build_table
+from nas_recalib.latency.table import build_table
 from nas_recalib.report.terminal import print_table
 from nas_recalib.report.timings import latency_summary, round_reporter
 from nas_recalib.timing.cases import Settings

@@ -18,7 +18,7 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.recommend import evaluate
 from nas_recalib.costs import Budget
 from nas_recalib.errors import encodable
-from nas_recalib.latency.build import build_table
+from nas_recalib.latency.table import build_table
 from nas_recalib.operators import BlockChoice
 from nas_recalib.papers.figures import Cell, Compared, read_rows
 from nas_recalib.papers.tables import paper_table

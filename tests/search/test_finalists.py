@@ -12,8 +12,8 @@ from stand_in import Silent, StandIn, make_search
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
-from nas_recalib.latency.build import build_table
 from nas_recalib.latency.measure import Measurement
+from nas_recalib.latency.table import build_table
 from nas_recalib.pricing import Latencies, cost_table
 from nas_recalib.search.confirm import FINALISTS, measure_finalists
 from nas_recalib.search.local import run_here
