@@ -1,11 +1,13 @@
 """Evaluation of a correlation study: rank correlation of every signal, and the fidelity to recommend."""
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_json
 
 from nas_recalib.correlation.rank_correlation import (
     NO_INTERVAL,
@@ -78,7 +80,8 @@ class Findings:
         """Return everything for JSON, with None for what is not a finite number."""
         content = {"means": self.correlation.means, **asdict(self)}
         verdicts = [{**result, "signal": result["signal"]["name"]} for result in content.pop("results")]
-        return {name: _json_value(value) for name, value in {**content, "verdicts": verdicts}.items()}
+        text = to_json({**content, "verdicts": verdicts}, inf_nan_mode="null")
+        return dict(json.loads(text))
 
 
 def evaluate(correlation: Correlation) -> Findings:
@@ -211,11 +214,3 @@ def _describe_rungs(rungs: Sequence[int]) -> str:
     if len(rungs) == 1:
         return "No epoch at half its length or before is shown to be better than chance: no rungs below it."
     return f"Rungs for successive halving, each clearly above 0: epochs {', '.join(map(str, rungs))}."
-
-
-def _json_value(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _json_value(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_json_value(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content

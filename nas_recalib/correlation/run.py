@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import optuna
 import torch
 
 from nas_recalib.architecture import Architecture, build_seeded
-from nas_recalib.correlation.plan import Done, Plan, Task, tasks
 from nas_recalib.correlation.setup import Ready
-from nas_recalib.correlation.study import keep, scored, trained
+from nas_recalib.correlation.study import Done, Plan, Task, keep, scored, tasks, trained
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import StopSearch
 from nas_recalib.proxy.objective import Failure, explain
@@ -51,10 +49,8 @@ class Worker:
             if isinstance(curve, Failure):
                 result = {"failure": curve}
             else:
-                result = {
-                    "accuracies": tuple(epoch.accuracy for epoch in curve),
-                    "losses": tuple(epoch.loss for epoch in curve),
-                }
+                accuracies, losses = zip(*((epoch.accuracy, epoch.loss) for epoch in curve), strict=True)
+                result = {"accuracies": accuracies, "losses": losses}
         return Done(task, round(time.monotonic() - start, 2), **result)
 
     def _scores(self, task: Task, architecture: Architecture) -> dict[str, tuple[float, float]]:
@@ -91,15 +87,13 @@ def run_task(task: Task, architecture: str) -> Done:
     return _worker.run(task, Architecture.parse(architecture))
 
 
-def pending(
-    study: optuna.Study, plan: Plan, architectures: int, seeds: int, scores: Sequence[str]
-) -> list[Task]:
+def pending(ready: Ready) -> list[Task]:
     """Return the tasks that the study has no result of yet."""
-    done = trained(study)
+    done = trained(ready.study)
     remaining = []
-    for task in tasks(plan, architectures, seeds, scores):
+    for task in tasks(ready.plan, ready.scores):
         if task.scores:
-            known = scored(study, task.index)
+            known = scored(ready.study, task.index)
             missing = tuple(name for name in task.scores if name not in known)
             remaining += [Task(task.index, "", task.seed, missing)] if missing else []
         elif task not in done:

@@ -12,8 +12,7 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.options import CorrelationOptions
-from nas_recalib.correlation.plan import REFERENCE, Plan
-from nas_recalib.correlation.study import read_plan, validate_study, write_plan
+from nas_recalib.correlation.study import REFERENCE, Plan, read_plan, validate_study, write_plan
 from nas_recalib.costs import Budget, Feasible
 from nas_recalib.data import Source, open_source
 from nas_recalib.device import default_threads, fast_dtype
@@ -153,16 +152,8 @@ def prepared(options: CorrelationOptions, cache: Path, device: torch.device) -> 
                 plan = written.extended(location.name, plan)
             if plan != written:
                 write_plan(study, plan)
-            yield Ready(
-                study=study,
-                plan=plan,
-                space=space,
-                drawn=drawn,
-                scores=scores,
-                images=images,
-                remarks=(source.note, *source.remarks),
-                skipped=tuple(skipped),
-            )
+            remarks = (source.note, *source.remarks)
+            yield Ready(study, plan, space, drawn, scores, images, remarks, tuple(skipped))
 
 
 def _validate(options: CorrelationOptions) -> None:

@@ -8,14 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.trial import FrozenTrial
 
-from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.plan import REFERENCE, Plan, Task
-from nas_recalib.correlation.study import scored, trained
+from nas_recalib.correlation.setup import Ready
+from nas_recalib.correlation.study import REFERENCE, Task, scored, trained
 from nas_recalib.proxy.scores import aggregate_ranks
-from nas_recalib.space import SearchSpace
 
 KINDS = ("score", "training", "baseline")
 
@@ -112,36 +109,23 @@ class Correlation:
 BASELINES = ("params", "macs")
 
 
-def gather(
-    study: optuna.Study,
-    plan: Plan,
-    space: SearchSpace,
-    drawn: Sequence[Architecture],
-    scores: Sequence[str],
-    seeds: int,
-    commands: Sequence[str],
-) -> Correlation:
+def gather(ready: Ready, commands: Sequence[str]) -> Correlation:
     """Return the data of a study whose tasks are all done.
 
     Args:
-        study: Optuna study that holds the results.
-        plan: Plan of the study.
-        space: Search space of the architectures.
-        drawn: Architectures in the order of the draw.
-        scores: Names of the zero-cost proxies to report.
-        seeds: Number of reference trainings of each architecture.
+        ready: Study with its results, plan and architectures.
         commands: Commands that repeat the study.
     """
-    done = trained(study)
-    numbers = range(1, seeds + 1)
+    plan, space, drawn, done = ready.plan, ready.space, ready.drawn, trained(ready.study)
+    numbers = range(1, plan.seeds + 1)
     runs = [[done[Task(i, REFERENCE, plan.seed + n)] for n in numbers] for i in range(len(drawn))]
     costs = [space.table.cost(space.indices_of(architecture)) for architecture in drawn]
-    signals = _score_signals(study, len(drawn), scores)
+    signals = _score_signals(ready)
     for name in plan.fidelities:
         signals += _training_signals(name, [done[Task(i, name, plan.seed)] for i in range(len(drawn))])
     trials = [trial for row in runs for trial in row]
     return Correlation(
-        study=study.study_name,
+        study=ready.study.study_name,
         space=space.name,
         budget=f"{plan.upper} (and at most {100 * plan.within:g}% below)",
         data=plan.data,
@@ -153,13 +137,13 @@ def gather(
         params=tuple(cost["params"] for cost in costs),
         reference=plan.reference.as_dict(),
         reference_seconds=_seconds(trials),
-        runs=tuple(tuple(map(_accuracy, row)) for row in runs),
+        runs=tuple(tuple(math.nan if t.value is None else float(t.value) for t in row) for row in runs),
         signals=tuple(signals),
     )
 
 
-def _score_signals(study: optuna.Study, count: int, names: Sequence[str]) -> list[Signal]:
-    scores_of = [scored(study, index) for index in range(count)]
+def _score_signals(ready: Ready) -> list[Signal]:
+    scores_of = [scored(ready.study, index) for index in range(len(ready.drawn))]
     signals = [
         Signal(
             name=name,
@@ -167,7 +151,7 @@ def _score_signals(study: optuna.Study, count: int, names: Sequence[str]) -> lis
             values=tuple(scores[name][0] for scores in scores_of),
             seconds=statistics.median(scores[name][1] for scores in scores_of),
         )
-        for name in names
+        for name in ready.scores
     ]
     proxies = [signal for signal in signals if signal.kind == "score"]
     if len(proxies) > 1:
@@ -200,7 +184,3 @@ def _training_signals(fidelity: str, trials: Sequence[FrozenTrial]) -> list[Sign
 
 def _seconds(trials: Sequence[FrozenTrial]) -> float:
     return float(statistics.median(trial.user_attrs["seconds"] for trial in trials))
-
-
-def _accuracy(trial: FrozenTrial) -> float:
-    return math.nan if trial.value is None else float(trial.value)

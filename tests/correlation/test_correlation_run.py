@@ -17,12 +17,11 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.correlation.options import CorrelationOptions
-from nas_recalib.correlation.plan import REFERENCE, Task
 from nas_recalib.correlation.recommend import evaluate
 from nas_recalib.correlation.run import Worker, pending, run
 from nas_recalib.correlation.setup import prepared
 from nas_recalib.correlation.signals import gather
-from nas_recalib.correlation.study import scored, trained
+from nas_recalib.correlation.study import REFERENCE, Task, scored, trained
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
 
@@ -69,10 +68,9 @@ def options(files, **changes):
 
 def run_study(given, report=lambda _: None):
     with prepared(given, given.runs.parent, CPU) as ready:
-        tasks = pending(ready.study, ready.plan, given.architectures, given.seeds, ready.scores)
+        tasks = pending(ready)
         run(ready, tasks, jobs=2, device=CPU, progress=report)
-        sizes = (ready.scores, given.seeds)
-        return len(tasks), ready, gather(ready.study, ready.plan, ready.space, ready.drawn, *sizes, ["again"])
+        return len(tasks), ready, gather(ready, ["again"])
 
 
 class Here:

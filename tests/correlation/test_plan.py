@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nas_recalib.correlation.plan import REFERENCE, Plan, Task, tasks
+from nas_recalib.correlation.study import REFERENCE, Plan, Task, tasks
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.proxy.fidelity import Fidelity
@@ -38,14 +38,14 @@ def test_a_plan_of_an_earlier_version_is_read_with_the_defaults():
 
 
 def test_an_architecture_is_done_before_the_next_is_begun():
-    planned = list(tasks(PLAN, 2, 2, ["synflow"]))
+    planned = list(tasks(replace(PLAN, architectures=2, seeds=2), ["synflow"]))
     assert [task.index for task in planned] == [0] * 4 + [1] * 4
     assert planned[0] == Task(0, "", 5, ("synflow",))
     assert len(set(planned)) == len(planned)
 
 
 def test_no_cheap_training_shares_a_seed_with_a_longer_one():
-    planned = list(tasks(PLAN, 3, 4, []))
+    planned = list(tasks(replace(PLAN, architectures=3, seeds=4), []))
     longer = {task.seed for task in planned if task.fidelity == REFERENCE}
     assert len(longer) == 4
     assert longer.isdisjoint(task.seed for task in planned if task.fidelity != REFERENCE)

@@ -12,8 +12,7 @@ from fake_machine import FakeMachine, space
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_recalib.correlation.plan import Plan
-from nas_recalib.correlation.study import read_plan, scored, trained, validate_study
+from nas_recalib.correlation.study import Plan, read_plan, scored, trained, validate_study
 from nas_recalib.costs import Budget
 from nas_recalib.errors import InputError
 from nas_recalib.latency.table import LatencyTable, build_table

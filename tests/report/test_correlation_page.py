@@ -10,10 +10,16 @@ from made_up_correlation import COUNT, architecture, baseline, correlation, scor
 from plotly.offline import get_plotlyjs
 
 from nas_recalib.architecture import Architecture
-from nas_recalib.correlation.plan import Done, Task
 from nas_recalib.correlation.recommend import evaluate
-from nas_recalib.report.correlation import correlation_markdown, correlation_tables, task_reporter
-from nas_recalib.report.correlation_page import correlation_page, cost_figure, signal_figure
+from nas_recalib.correlation.study import Done, Task
+from nas_recalib.report.correlation import (
+    correlation_markdown,
+    correlation_page,
+    correlation_tables,
+    cost_figure,
+    signal_figure,
+    task_reporter,
+)
 from nas_recalib.report.terminal import print_table
 
 HOSTILE = '<script>alert("1")</script> & | [red]x'
