@@ -29,6 +29,7 @@ from nas_recalib.options import (
     StoredCorruptImages,
     Threads,
     count_option,
+    option,
 )
 
 
@@ -41,11 +42,11 @@ class SearchOptions:
 
     space: Annotated[
         str | None,
-        typer.Option(help="A space by name (resnet50) or the path of a .yaml file.", metavar="SPACE"),
+        option("SPACE", "A space by name (resnet50) or the path of a .yaml file."),
     ] = None
     macs: Annotated[
         str | None,
-        typer.Option("--budget", help="Limit on multiply-accumulates: 4G, 4.1e9, 500M.", metavar="MACS"),
+        option("MACS", "Limit on multiply-accumulates: 4G, 4.1e9, 500M.", "--budget"),
     ] = None
     params: MaxParams = None
     latency: MaxLatency = None
@@ -73,49 +74,41 @@ class SearchOptions:
     ] = None
     data: Annotated[
         str | None,
-        typer.Option(
-            help="auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH or, downsampled, "
+        option(
+            "DATA",
+            "auto, digits, cifar10, cifar100, folder:PATH, imagenet:PATH or, downsampled, "
             "imagenet16:PATH, imagenet16-120:PATH and the like (default: auto, CIFAR-10 if it is on disk "
             "or quickly downloaded, else the digits).",
-            metavar="DATA",
         ),
     ] = None
     corrupt: StoredCorruptImages = None
     study: Annotated[
         str | None,
-        typer.Option(help="Name of the study (default: the space and the budget).", metavar="NAME"),
+        option("NAME", "Name of the study (default: the space and the budget)."),
     ] = None
     runs: RunsDir = RUNS
     storage: Storage = None
     fidelity: Annotated[
         str | None,
-        typer.Option(
-            help="quick (default), standard, thorough or a .yaml file; the next five change it.",
-            metavar="FIDELITY",
-        ),
+        option("FIDELITY", "quick (default), standard, thorough or a .yaml file; the next five change it."),
     ] = None
-    images: Annotated[int | None, typer.Option(help="Training images of a trial.", metavar="N")] = None
-    validation: Annotated[
-        int | None, typer.Option(help="Validation images, split from the training images.", metavar="N")
-    ] = None
-    resolution: Annotated[int | None, typer.Option(help="Side of the images.", metavar="PIXELS")] = None
-    width: Annotated[
-        float | None, typer.Option(help="Factor on the channels of the proxy network.", metavar="FACTOR")
-    ] = None
-    epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.", metavar="N")] = None
+    images: Annotated[int | None, option("N", "Training images of a trial.")] = None
+    validation: Annotated[int | None, option("N", "Validation images, split from the training images.")] = (
+        None
+    )
+    resolution: Annotated[int | None, option("PIXELS", "Side of the images.")] = None
+    width: Annotated[float | None, option("FACTOR", "Factor on the channels of the proxy network.")] = None
+    epochs: Annotated[int | None, option("N", "Epochs of a trial.")] = None
     objectives: Annotated[
         str | None,
-        typer.Option(
-            help="accuracy (default), or accuracy and costs to minimise besides: accuracy,macs.",
-            metavar="NAMES",
-        ),
+        option("NAMES", "accuracy (default), or accuracy and costs to minimise besides: accuracy,macs."),
     ] = None
     strategy: Annotated[
         str | None,
-        typer.Option(
-            help="predictor (default), tpe (default for several objectives), gp, nsga2, evolution, local or "
+        option(
+            "NAME",
+            "predictor (default), tpe (default for several objectives), gp, nsga2, evolution, local or "
             "random.",
-            metavar="NAME",
         ),
     ] = None
     evaluator: Annotated[
@@ -143,12 +136,10 @@ class SearchOptions:
             help=f"With oneshot: subnets to score (default: {SUPERNET_SCORES}).", min=1, max=MOST_SCORES
         ),
     ] = None
-    pruner: Annotated[
-        str | None, typer.Option(help="none (default), median, halving or hyperband.", metavar="NAME")
-    ] = None
+    pruner: Annotated[str | None, option("NAME", "none (default), median, halving or hyperband.")] = None
     warm_start: Annotated[
         str | None,
-        typer.Option(help="Take over what another study of --runs-dir has trained.", metavar="STUDY"),
+        option("STUDY", "Take over what another study of --runs-dir has trained."),
     ] = None
     retries: Annotated[
         int | None,
@@ -156,26 +147,26 @@ class SearchOptions:
     ] = None
     checkpoints: Annotated[
         str | None,
-        typer.Option(
-            help="Keep checkpoints in this folder or under this URL, which all machines reach "
+        option(
+            "PLACE",
+            "Keep checkpoints in this folder or under this URL, which all machines reach "
             "(default: runs/STUDY/checkpoints).",
-            metavar="PLACE",
         ),
     ] = None
     ray: Annotated[
         str | None,
-        typer.Option(
-            help="Train on Ray: local (all of this machine), auto (the cluster that it is in) or HOST:PORT.",
-            metavar="ADDRESS",
+        option(
+            "ADDRESS",
+            "Train on Ray: local (all of this machine), auto (the cluster that it is in) or HOST:PORT.",
         ),
     ] = None
     workers: Annotated[
         int | None,
-        typer.Option(help="With --ray: trials at once (default: all there is room for).", min=1, metavar="N"),
+        option("N", "With --ray: trials at once (default: all there is room for).", min=1),
     ] = None
     gpus_per_trial: Annotated[
         float | None,
-        typer.Option(help="With --ray: GPUs of a trial, or a share of one: 0.5.", min=0, metavar="N"),
+        option("N", "With --ray: GPUs of a trial, or a share of one: 0.5.", min=0),
     ] = None
     threads: Threads = None
     seed: Seed = None
