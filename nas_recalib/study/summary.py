@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from nas_recalib.errors import InputError
 from nas_recalib.plugins import load_study_plugins
 from nas_recalib.study.config import SearchConfig
 from nas_recalib.study.location import read_config
+from nas_recalib.study.regression import fit_trials
 from nas_recalib.study.statistics import (
     Confirmation,
     Point,
@@ -37,6 +38,7 @@ from nas_recalib.study.trials import (
 
 LEADERS = 4
 ENOUGH_FOR_IMPORTANCE = 10  # complete trials
+ENOUGH_FOR_REGRESSION = 10  # complete trials
 _COST_FIELDS = {"macs": "macs", "params": "params", "latency": "latency_ms", "memory": "memory"}
 _REFERENCE_COST = 1.1  # times the greatest cost, so that the most expensive trial has a hypervolume too
 _JSON_KEYS = {"standard_error": "error", "over_limit": "over", "cached": "replayed"}  # in as_dict
@@ -62,6 +64,8 @@ class TrialRow:
         epochs: Number of epochs trained.
         seconds: Duration of the training.
         confirmation: Results of training it again with new seeds, if it was.
+        expected: Accuracy that a regression on all complete trials expects of it, which evens out luck; None
+            for pruned trials, or where there are too few.
     """
 
     number: int
@@ -79,6 +83,7 @@ class TrialRow:
     epochs: int
     seconds: float
     confirmation: Confirmation | None
+    expected: float | None = None
 
     @property
     def diverged(self) -> bool:
@@ -203,9 +208,11 @@ def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
     """
     measured = study.user_attrs.get(MEASURED, {})
     confirmations = read_confirmations(study, config.fidelity.validation)
+    trials = finished(study)
+    expected = _expected_accuracies(trials)
     rows = [
-        _row(trial, config, measured.get(str(trial.number)), confirmations.get(trial.number))
-        for trial in finished(study)
+        _row(trial, config, measured.get(str(trial.number)), confirmations.get(trial.number), expected)
+        for trial in trials
     ]
     for row in rows:
         try:
@@ -216,9 +223,16 @@ def trial_rows(study: optuna.Study, config: SearchConfig) -> list[TrialRow]:
 
 
 def leaders(rows: Iterable[TrialRow]) -> list[TrialRow]:
-    """Return the most accurate trials of the search that were not pruned, over the limit or diverged."""
+    """Return the best trials of the search that were not pruned, over the limit or diverged.
+
+    They are those with the highest expected accuracy, or, without one, the highest accuracy.
+    """
     eligible = [row for row in rows if not (row.pruned or row.over_limit or row.diverged)]
-    return sorted(eligible, key=lambda row: (-row.accuracy, row.number))[:LEADERS]
+
+    def key(row: TrialRow) -> tuple[float, float, int]:
+        return -(row.accuracy if row.expected is None else row.expected), -row.accuracy, row.number
+
+    return sorted(eligible, key=key)[:LEADERS]
 
 
 def _sort_key(row: TrialRow) -> tuple[bool, bool, bool, bool, float]:
@@ -240,8 +254,24 @@ def _tied(rows: Sequence[TrialRow], config: SearchConfig) -> list[int]:
     return [number for number in others if frozenset({best, number}) not in distinguishable]
 
 
+def _expected_accuracies(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """Return the expected accuracies of the complete trials by number; empty where there are too few."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if len(complete) < ENOUGH_FOR_REGRESSION:
+        return {}
+    model, indices = fit_trials(complete)
+    if model is None:
+        return {}
+    means, _ = model.predict(indices)
+    return {trial.number: float(mean) for trial, mean in zip(complete, means, strict=True)}
+
+
 def _row(
-    trial: FrozenTrial, config: SearchConfig, measured_ms: float | None, confirmation: Confirmation | None
+    trial: FrozenTrial,
+    config: SearchConfig,
+    measured_ms: float | None,
+    confirmation: Confirmation | None,
+    expected: Mapping[int, float],
 ) -> TrialRow:
     accuracy = accuracy_of(trial)
     attributes = trial.user_attrs
@@ -263,6 +293,7 @@ def _row(
         epochs=len(curve_of(trial)),
         seconds=attributes["seconds"],
         confirmation=confirmation,
+        expected=expected.get(trial.number),
     )
 
 

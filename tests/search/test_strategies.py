@@ -25,8 +25,9 @@ from nas_recalib.search.samplers.base import (
 from nas_recalib.search.samplers.evolution import evolution, local
 from nas_recalib.search.samplers.oneshot import one_shot
 from nas_recalib.search.samplers.optuna_based import gp, nsga2, tpe
-from nas_recalib.search.samplers.predictor import _gram, predictor
+from nas_recalib.search.samplers.predictor import predictor
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.regression import _gram
 
 TINY = SearchSpace.parse(SPACE, "tiny")
 BLOCKS = SearchSpace.parse(SPACE.replace("stage", "block"), "blocks")  # 9 blocks of 6 choices
