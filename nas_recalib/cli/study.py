@@ -17,6 +17,14 @@ Url = Annotated[
         metavar="URL",
     ),
 ]
+Predicted = Annotated[
+    bool,
+    typer.Option(
+        "--predicted",
+        help="Take the architecture within the budget that a regression on all trials expects most of, "
+        "trained or not.",
+    ),
+]
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -27,6 +35,7 @@ def show(
     storage: Storage = None,
     page: Page = None,
     force: Force = False,
+    predicted: Predicted = False,
     plugin: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -35,13 +44,19 @@ def show(
     These are the best architecture, the trials, the Pareto front of accuracy and
     MACs, and the importance of each block's choice.
     """
-    from nas_recalib.report.study import study_tables, verdict
+    from nas_recalib.report.study import predicted_tables, study_tables, verdict
     from nas_recalib.report.study_page import study_page
 
     require_output(page, force)
-    summary = _summary(study, runs_dir, storage, plugin)
+    opened, summary = _summary(study, runs_dir, storage, plugin)
     if page:
         write_output(page, study_page(summary))
+    if predicted:
+        from nas_recalib.study.predicted import predict_best
+
+        best = predict_best(opened, summary)
+        print_result(as_json, best.as_dict, lambda: predicted_tables(best))
+        return
     further = {"best": summary.best.number, "verdict": verdict(summary)}
     print_result(as_json, lambda: {**summary.as_dict(), **further}, lambda: study_tables(summary, top))
 
@@ -70,24 +85,39 @@ def export(
     study: StudyName,
     output: Annotated[Path, option("FILE", "File to write.", "--output", "-o")] = Path("best.yaml"),
     trial: Annotated[int | None, option("N", "Number of the trial (default: the best).")] = None,
+    predicted: Predicted = False,
     force: Force = False,
     runs_dir: RunsDir = RUNS,
     storage: Storage = None,
     plugin: Plugins = None,
 ) -> None:
     """Write the best architecture of a study to a file."""
-    from nas_recalib.export import export_architecture
-    from nas_recalib.report.study import accuracy_text, latency_text
+    from nas_recalib.errors import InputError
+    from nas_recalib.export import export_architecture, write_architecture
+    from nas_recalib.report.study import accuracy_text, latency_text, predicted_text
 
-    row = export_architecture(_summary(study, runs_dir, storage, plugin), output, trial, overwrite=force)
+    if predicted and trial is not None:
+        raise InputError("predicted: not with --trial, which names another architecture")
+    opened, summary_of_study = _summary(study, runs_dir, storage, plugin)
+    if predicted:
+        from nas_recalib.study.predicted import predict_best
+
+        best = predict_best(opened, summary_of_study)
+        origin = {"study": summary_of_study.study, "predicted": best.origin()}
+        write_architecture(best.architecture, output, origin, overwrite=force)
+        say(f"wrote {output}: {predicted_text(best)}")
+        return
+    row = export_architecture(summary_of_study, output, trial, overwrite=force)
     summary = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
     say(f"wrote {output}: trial {row.number}, {summary}")
 
 
-def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> Any:
+def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> tuple[Any, Any]:
+    """Return a study and its summary."""
     from nas_recalib.study.summary import summarise
 
-    return summarise(_open(study, runs, storage), plugins or ())
+    opened = _open(study, runs, storage)
+    return opened, summarise(opened, plugins or ())
 
 
 def _open(study: str, runs: Path, storage: str | None) -> Any:

@@ -32,12 +32,29 @@ def export_architecture(
     if row is None:
         numbers = ", ".join(map(str, rows))
         raise InputError(f"trial: {number} is not a trained trial of {summary.study}; there are {numbers}")
-    text = Architecture.parse(row.architecture).to_yaml(_origin(summary, row))
+    write_architecture(Architecture.parse(row.architecture), path, _origin(summary, row), overwrite=overwrite)
+    return row
+
+
+def write_architecture(
+    architecture: Architecture, path: Path, origin: dict[str, Any], *, overwrite: bool = True
+) -> None:
+    """Write an architecture and its origin to a file.
+
+    Args:
+        architecture: Architecture to write.
+        path: Path of the file.
+        origin: Where the architecture comes from.
+        overwrite: Whether a file with other content may be replaced.
+
+    Raises:
+        InputError: If the file cannot be written or may not be replaced.
+    """
+    text = architecture.to_yaml(origin)
     require_writable(path)
     if not overwrite and path.exists() and path.read_bytes() != text.encode():
         raise InputError(f"{path}: {EXISTS}")
     write_atomically(path, text)
-    return row
 
 
 def _origin(summary: Summary, row: TrialRow) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from rich.text import Text
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, format_quantity
+from nas_recalib.costs.budget import format_cost
 from nas_recalib.errors import printable
 from nas_recalib.report.terminal import PlainTable, duration
+from nas_recalib.study.predicted import PredictedBest
 from nas_recalib.study.statistics import MIN_VALUES
 from nas_recalib.study.status import RunningTrial, StudyStatus, TrialDetails
 from nas_recalib.study.summary import ENOUGH_FOR_IMPORTANCE, Summary, TrialRow, leaders, pareto_objectives
@@ -115,7 +117,9 @@ def study_tables(summary: Summary, top: int) -> RenderableType:
         Text("\n".join(map(printable, _headline(summary).splitlines()))),
         _trials("Trials", summary.rows[:top]),
         _trials(title, front),
-        _blocks(summary.best),
+        _blocks(
+            Architecture.parse(summary.best.architecture), f"Best architecture (trial {summary.best.number})"
+        ),
         _importance(summary),
     ]
     return Group(parts[0], *(line for part in parts[1:] for line in (Text(), part)))
@@ -183,12 +187,26 @@ def _latency(row: TrialRow) -> tuple[str, str]:
     return predicted, f"{measured} over" if row.over_limit else measured
 
 
-def _blocks(row: TrialRow) -> PlainTable:
+def predicted_text(best: PredictedBest) -> str:
+    """Return what is expected of the predicted best architecture, in a line of text."""
+    low, high = best.interval
+    trained = "never trained" if best.trial is None else f"trained as trial {best.trial}"
+    costs = ", ".join(format_cost(name, cost) for name, cost in best.costs.items())
+    return f"predicted accuracy {best.accuracy:.4f} ({low:.4f} to {high:.4f}), {trained}, {costs}"
+
+
+def predicted_tables(best: PredictedBest) -> RenderableType:
+    """Return what is expected of the predicted best architecture, and its blocks."""
+    note = "the interval assumes that the effects of blocks add up"
+    lines = Text(f"{predicted_text(best)}\n{note}")
+    return Group(lines, Text(), _blocks(best.architecture, "Predicted best architecture"))
+
+
+def _blocks(architecture: Architecture, title: str) -> PlainTable:
     cells = [
         (name, str(choice.convolution), str(choice.recalibration))
-        for name, choice in Architecture.parse(row.architecture).blocks.items()
+        for name, choice in architecture.blocks.items()
     ]
-    title = f"Best architecture (trial {row.number})"
     return PlainTable(("block", "convolution", "recalibration"), "lll", cells, title)
 
 
