@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import yaml
-from examples import examples
+from examples import examples, soaked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +44,9 @@ def test_every_backbone_has_a_space():
     assert shipped == sorted(backbone_names())
 
 
-@pytest.mark.parametrize("name", [name for name in space_names() if name.startswith("ablation-")])
+@pytest.mark.parametrize(
+    "name", soaked([name for name in space_names() if name.startswith("ablation-")], ["ablation-booster"])
+)
 def test_an_ablation_is_a_space_of_the_papers_network(name):
     space = SearchSpace.load(name)
     assert space.name == name
@@ -53,7 +55,7 @@ def test_an_ablation_is_a_space_of_the_papers_network(name):
     assert least != greatest
 
 
-@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("name", soaked(backbone_names()))
 def test_a_shipped_space_offers_every_block_the_same_choices(name):
     space = SearchSpace.load(name)
     blocks = list(get_backbone(name).blocks())

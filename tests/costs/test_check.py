@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from examples import soaked
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Cost
@@ -51,7 +52,7 @@ def explained(check):
     return sum((difference.cost for difference in check.differences), check.ours)
 
 
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+@pytest.mark.parametrize("name", soaked(ONE_OF_EACH_KIND))
 def test_the_difference_is_explained_to_the_last_digit(name):
     fitting = [c for c in CHOICES if name != "shufflenet-g3" or "psconv-learned" not in c]
     check = check_cost(mixed(name, fitting))

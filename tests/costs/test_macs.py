@@ -5,6 +5,7 @@ import copy
 import pytest
 import thop
 import torch
+from examples import soaked
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build
@@ -78,7 +79,7 @@ def test_norms_of_other_channels_are_refused(channels, tracks):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20"])
-@pytest.mark.parametrize(("size", "classes", "in_channels"), [(33, 7, 1), (64, 100, 4)])
+@pytest.mark.parametrize(("size", "classes", "in_channels"), soaked([(33, 7, 1), (64, 100, 4)], [(33, 7, 1)]))
 def test_costs_follow_images_and_classes(count, name, size, classes, in_channels):
     backbone = get_backbone(name)
     texts = ["scconv+ab-plus", "psconv+msar(scales=1)", "se"]

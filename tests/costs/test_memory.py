@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from examples import soaked
 from measured_memory import measured_memory
 from torch import nn
 
@@ -73,7 +74,10 @@ def test_a_basic_block_by_hand():
 
 @pytest.mark.parametrize(
     ("name", "device"),
-    [("resnet18", "cpu"), ("resnet20", "cuda"), ("resnet164", "cpu"), ("shufflenet-g3", "cuda")],
+    soaked(
+        [("resnet18", "cpu"), ("resnet20", "cuda"), ("resnet164", "cpu"), ("shufflenet-g3", "cuda")],
+        [("resnet18", "cpu"), ("resnet20", "cuda")],
+    ),
 )
 def test_blocks_joined_equal_a_network_followed_at_once(name, device):
     architecture = mixed(name)
@@ -85,6 +89,7 @@ def test_blocks_joined_equal_a_network_followed_at_once(name, device):
     assert architecture.memory(2, device=device) == tracker.peak
 
 
+SMALL = [Architecture.of("resnet20", choice) for choice in ("scconv", "psconv", "msar", "ab")]
 NEW_FORMS = (
     "msar(reduction=3)",
     "msar(norm=hidden)",
@@ -98,15 +103,18 @@ NEW_FORMS = (
 
 @pytest.mark.parametrize(
     ("architecture", "batch"),
-    [
-        *((Architecture.of("resnet20", c), b) for c in ("scconv", "psconv", "msar", "ab") for b in (1, 8)),
-        *((Architecture.of("resnet20", c), 2) for c in NEW_FORMS),
-        (Architecture.of("resnet50", "vanilla"), 2),
-        (Architecture.of("resnext29-8x64d", "vanilla"), 1),
-        *((mixed(name), b) for name in ("resnet20", "shufflenet-g3") for b in (1, 8)),
-        (Architecture.of("densenet100", "scconv"), 8),
-        (mixed("resnet18", 96), 1),
-    ],
+    soaked(
+        [
+            *((architecture, batch) for architecture in SMALL for batch in (1, 8)),
+            *((Architecture.of("resnet20", choice), 2) for choice in NEW_FORMS),
+            (Architecture.of("resnet50", "vanilla"), 2),
+            (Architecture.of("resnext29-8x64d", "vanilla"), 1),
+            *((mixed(name), batch) for name in ("resnet20", "shufflenet-g3") for batch in (1, 8)),
+            (Architecture.of("densenet100", "scconv"), 8),
+            (mixed("resnet18", 96), 1),
+        ],
+        [*((architecture, 8) for architecture in SMALL), (mixed("resnet20"), 1), (mixed("resnet18", 96), 1)],
+    ),
     ids=lambda value: value.backbone if isinstance(value, Architecture) else str(value),
 )
 def test_estimates_what_a_run_takes(architecture, batch):

@@ -100,6 +100,7 @@ def test_compiled_regions_are_the_blocks_and_what_is_between_them(monkeypatch):
     assert len(compiled) == len(blocks) + len(rest)
 
 
+@pytest.mark.soak
 def test_a_compiled_network_computes_the_same(monkeypatch):
     original = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self: original(self, backend="eager"))

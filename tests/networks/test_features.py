@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from examples import FEW_BACKBONES, soaked
 from torch import nn
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -65,7 +66,7 @@ def test_every_backbone_is_here():
     assert set(CHANNELS) == set(backbone_names())
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", soaked(CHANNELS, (*FEW_BACKBONES, "densenet100", "wrn18-2")))
 def test_every_backbone_has_maps_at_its_strides(name):
     with torch.device("meta"):
         network = get_backbone(name).build(Architecture.of(name, "vanilla").blocks, 10, 3)
@@ -78,7 +79,7 @@ def test_every_backbone_has_maps_at_its_strides(name):
     assert list(maps) == [str(i) for i in range(len(strides))]
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("name", soaked(CHANNELS, (*FEW_BACKBONES, "densenet100", "wrn18-2")))
 def test_maps_are_those_that_the_classifiers_pass_sees(normal, make, name):
     """The last is what is averaged and classified."""
     network = shallow(make, name, "ab")
@@ -146,6 +147,7 @@ def test_refuses_other_networks():
         pyramid(nn.Conv2d(3, 8, 3))
 
 
+@pytest.mark.soak
 def test_maps_compile_as_one_graph(normal, make):
     features = FeatureMaps(shallow(make, "densenet100", "psconv+ab"))
     torch.compiler.reset()
@@ -223,7 +225,10 @@ def test_freezing_keeps_what_a_norm_is(normal):
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize(
     ("construct", "own"),
-    [(FasterRCNN, set()), (MaskRCNN, {"loss_mask"}), (KeypointRCNN, {"loss_keypoint"})],
+    soaked(
+        [(FasterRCNN, set()), (MaskRCNN, {"loss_mask"}), (KeypointRCNN, {"loss_keypoint"})],
+        [(FasterRCNN, set())],
+    ),
 )
 def test_torchvisions_detectors_train(normal, construct, own, images):
     """A step by a batch of one or two, in float32; then boxes come out."""

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from examples import soaked
 from torch import nn
 
 from nas_recalib.architecture import Architecture, build, build_seeded
@@ -18,7 +19,7 @@ def fans(weight):
     return nn.init._calculate_fan_in_and_fan_out(weight)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet164", "densenet100", "shufflenet-g3"])
+@pytest.mark.parametrize("name", soaked(["resnet18", "resnet164", "densenet100", "shufflenet-g3"]))
 @pytest.mark.parametrize("choice", GATED)
 def test_gates_are_drawn_by_fan_in_and_all_else_by_fan_out(name, choice):
     network = build(Architecture.of(name, choice, num_classes=10))
@@ -29,7 +30,9 @@ def test_gates_are_drawn_by_fan_in_and_all_else_by_fan_out(name, choice):
             assert module.weight.std().item() == pytest.approx(math.sqrt(2 / fan), rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnext29-8x64d", "resnet164", "densenet100", "shufflenet-g3"])
+@pytest.mark.parametrize(
+    "name", soaked(["resnet18", "resnext29-8x64d", "resnet164", "densenet100", "shufflenet-g3"])
+)
 def test_the_fan_of_the_gates_changes_the_gates_alone(name):
     architecture = Architecture.of(name, "psconv+ab")
     given = (architecture.shape, architecture.blocks, 10, 3)

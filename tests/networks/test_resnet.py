@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torchvision
+from examples import soaked
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import Bottleneck
@@ -46,7 +47,7 @@ def test_an_unknown_name_is_refused():
         get_backbone("resnet51")
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", soaked(TORCHVISION, ("resnet18", "resnet50", "resnext50-32x4d")))
 def test_all_vanilla_is_torchvisions(normal, make, name):
     theirs = make(TORCHVISION[name], dtype=torch.float32)
     with torch.device("meta"):
@@ -149,7 +150,7 @@ def msar_choices(name):
         ("resnet20", 0.2857, 40.9),
         ("resnet32", 0.4889, 69.3),
         ("resnet56", 0.8954, 126.0),
-        ("resnext50-32x4d", 27.6389, None),
+        pytest.param("resnext50-32x4d", 27.6389, None, marks=pytest.mark.soak),
     ],
 )
 def test_all_msar_of_a_family_has_the_parameters_that_are_printed(name, params, macs):
@@ -160,7 +161,10 @@ def test_all_msar_of_a_family_has_the_parameters_that_are_printed(name, params, 
     assert macs in (None, round(found.macs / 1e6, 1))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet20", "resnet50", "resnet101", "resnext50-32x4d"])
+@pytest.mark.parametrize(
+    "name",
+    soaked(["resnet18", "resnet20", "resnet50", "resnet101", "resnext50-32x4d"], ["resnet18", "resnet20"]),
+)
 def test_all_msar_costs_at_most_a_hundredth_of_the_multiply_accumulates(name):
     (choice,) = msar_choices(name)
     assert cost(name).macs < Architecture.of(name, choice).cost().macs <= 1.01 * cost(name).macs
@@ -275,7 +279,7 @@ def test_stems(normal, make, name, smaller):
     assert sizes == [64 // smaller]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", soaked(NAMES, ("resnet18", "resnet50", "resnet20", "resnext29-8x64d")))
 def test_a_proxy_network_keeps_blocks_and_parameter_names(name):
     backbone = get_backbone(name)
     scaled = backbone.scaled(0.25)
@@ -303,8 +307,16 @@ def test_a_proxy_networks_groups_are_as_wide_as_the_full_networks(width):
             assert abs(scaled.groups - full.groups * width) <= 1 or scaled.groups <= 2
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet20", "resnext50-32x4d"])
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    soaked(
+        [(n, choice) for n in ("resnet20", "resnet18", "resnet50", "resnext50-32x4d") for choice in CHOICES],
+        [
+            *(("resnet20", choice) for choice in CHOICES),
+            *(("resnext50-32x4d", choice) for choice in ("scconv", "psconv", "msar", "ab")),
+        ],
+    ),
+)
 def test_a_proxy_network_trains_on_small_images(normal, make, name, choice):
     scaled = get_backbone(name).scaled(0.125)
     network = make(scaled.build, Architecture.of(name, choice).blocks, 10, 3, dtype=torch.float32).train()

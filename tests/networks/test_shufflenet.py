@@ -149,6 +149,7 @@ def test_a_proxy_network_keeps_parameter_names():
     assert list(small) == list(full)
 
 
+@pytest.mark.soak
 def test_a_whole_network_compiles_as_one_graph(normal, make):
     blocks = {**Architecture.of(NAME, "vanilla").blocks, "stage2.0": "msar", "stage4.1": "ab"}
     network = make(build, Architecture.of(NAME, blocks), dtype=torch.float32)

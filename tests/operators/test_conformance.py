@@ -4,6 +4,7 @@ import onnx
 import onnxruntime
 import onnxscript
 import pytest
+from examples import soaked
 
 from nas_recalib.conformance import check_operator
 from nas_recalib.operators.catalog import names
@@ -17,6 +18,7 @@ VARIANTS = [
     "ge(excitation=ab, extent=4)", "ge(excitation=none, extent=2)",
     "ab-design(design=I)", "ab-design(design=O)", "ab-design(design=dw9-bn)",
 ]  # fmt: skip
+CONVOLUTIONS = names("convolution")
 OF_ONE_SIZE = ["ge(size=8)", "ab-design(design=H, size=8)"]  # refuse maps of any other
 RECALIBRATIONS = [name for name in names("recalibration") if name != "ab-design"]  # which has no default
 TRACING = {
@@ -44,18 +46,24 @@ def not_run(choice):
 
 @pytest.mark.parametrize(
     "choice",
-    [
-        *(*names("convolution"), *RECALIBRATIONS),
-        *(pytest.param(choice, marks=pytest.mark.soak) for choice in [*VARIANTS, *OF_ONE_SIZE]),
-    ],
+    soaked([*CONVOLUTIONS, *RECALIBRATIONS, *VARIANTS, *OF_ONE_SIZE], ["psconv", "ab", "se", "none"]),
 )
 def test_conforms(choice):
     report = check_operator(choice, skip=not_run(choice) - {"groups"})
     assert set(report.skipped) == not_run(choice)
 
 
-@pytest.mark.parametrize("choice", [*VARIANTS, *OF_ONE_SIZE])
-def test_variants_conform_in_all_that_takes_no_tracing(choice):
+@pytest.mark.parametrize(
+    "choice",
+    soaked(
+        [*CONVOLUTIONS, *RECALIBRATIONS, *VARIANTS, *OF_ONE_SIZE],
+        [
+            *CONVOLUTIONS, *RECALIBRATIONS, "psconv(pattern=1-3-2)", "scconv(ceil=yes)", "ab(groups=3)",
+            "msar(scales=2-3)", "psconv-learned(clip=yes)", "ab-design(design=I)", "ge(size=8)",
+        ],
+    ),
+)  # fmt: skip
+def test_operators_conform_in_all_that_takes_no_tracing(choice):
     skipped = not_run(choice) | TRACING
     assert set(check_operator(choice, skip=skipped - {"groups"}).skipped) == skipped
 

@@ -41,8 +41,11 @@ def enabled(monkeypatch):
 
 
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="they run here")
-def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-n", "0", __file__]
+@pytest.mark.parametrize(
+    "named", ["half or leaves", pytest.param("", marks=pytest.mark.soak)]
+)
+def test_in_the_interpreter(named):
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-k", named, __file__]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     folder = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from examples import FEW_BACKBONES, soaked
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -293,7 +294,7 @@ def test_sizes_are_counted(network, score):
     assert score("macs", network) == 25 * (3 * 4 * 9 + conv) + 4 + 4 * 3
 
 
-@pytest.mark.parametrize("name", backbone_names())
+@pytest.mark.parametrize("name", soaked(backbone_names(), (*FEW_BACKBONES, "densenet100")))
 def test_every_score_of_every_backbone_is_finite(make, normal, name):
     """With every operator somewhere, one block a stage, on images of 8 pixels."""
     scaled = get_backbone(name).scaled(0.125)
@@ -310,7 +311,7 @@ def test_every_score_of_every_backbone_is_finite(make, normal, name):
     assert min(scores[key] for key in ("snip", "grad_norm", "fisher", "macs", "params")) > 0
 
 
-@pytest.mark.parametrize("name", ["resnet164", "densenet100"])
+@pytest.mark.parametrize("name", soaked(["resnet164", "densenet100"], ["resnet164"]))
 def test_depth_does_not_take_scores_out_of_range(make, normal, name):
     scaled = get_backbone(name).scaled(0.1)
     choices = dict.fromkeys(scaled.blocks(), BlockChoice.parse("scconv+ab"))
