@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from examples import soaked
 
 import nas_recalib as nr
 from nas_recalib.cli import run
@@ -125,7 +126,7 @@ def test_a_plugin_may_have_moved(here, forget, error_line, capsys):
 
 
 @pytest.mark.parametrize("named", ["own_halve", "own_halve.py", "{here}/own_halve.py"])
-@pytest.mark.parametrize("command", OPENED)
+@pytest.mark.parametrize("command", soaked(OPENED, OPENED[:1]))
 def test_nothing_is_run_because_a_study_names_it(here, forget, error_line, capsys, command, named):
     assert run([*SEARCH, "--plugin", "own_halve", "--trials", "1"]) == 0
     plugins = ["json", named.format(here=here)]

@@ -15,8 +15,8 @@ def test_it_runs_whole_on_small_inputs(tmp_path):
     quick = [
         "--space=resnet20",
         "--budget=38M",
-        "--count=500",
-        "--draws=200",
+        "--count=50",
+        "--draws=50",
         "--rounds=1",
         "--seed=3",
         "--direct=3",

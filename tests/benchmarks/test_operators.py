@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import soaked
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_recalib.operators import psconv_triton
@@ -29,9 +30,9 @@ def benchmark():
     del sys.modules[spec.name]
 
 
-@pytest.mark.parametrize("which", [[], ["--bare"]])
+@pytest.mark.parametrize("which", soaked([[], ["--bare"]], [[]]))
 def test_it_runs_whole_on_small_inputs(tmp_path, which):
-    quick = ["--device=cpu", "--sizes=cifar", "--batch-size=2", "--seconds=0.02", "--threads=1"]
+    quick = ["--device=cpu", "--sizes=cifar", "--batch-size=2", "--seconds=0.002", "--threads=1"]
     command = [sys.executable, SCRIPT, *which, *quick, f"--output={tmp_path / 'out.json'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -46,7 +47,7 @@ def test_it_runs_whole_on_small_inputs(tmp_path, which):
     assert len(done.stderr.splitlines()) == sum(len(part["cases"]) for part in content["parts"])
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", soaked(["cpu", "cuda"], ["cpu"]))
 def test_every_target_is_for_something_that_is_timed(benchmark, device):
     timed = {
         (part.set, part.sizes, part.mode, case.batch, str(case.choice))

@@ -64,7 +64,10 @@ def run_in_this_process(do, tasks, keep, **_):
         keep(do(*task))
 
 
-def test_it_runs_and_resumes_and_its_summary_is_right(modules, here, monkeypatch, capsys):
+@pytest.mark.parametrize("in_processes", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_it_runs_and_resumes_and_its_summary_is_right(modules, here, monkeypatch, capsys, in_processes):
+    if not in_processes:
+        monkeypatch.setattr(modules.search, "run_in_processes", run_in_this_process)
     first = run(modules, monkeypatch, "--seeds", "2")
     written = Path("j/j.jsonl").read_text()
     assert first["command"].startswith("python benchmarks/search.py --benchmarks tabular --table")

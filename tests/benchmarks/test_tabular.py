@@ -171,15 +171,34 @@ def run_in_this_process(do, tasks, keep, *, initializer, initargs=(), **_):
         keep(do(*task))
 
 
-def test_a_killed_run_is_resumed_and_trains_nothing_twice(modules, tmp_path, monkeypatch, capsys):
-    (tmp_path / "space.yaml").write_text(SPACE)
-    (tmp_path / "fidelity.yaml").write_text(TINY)
-    journal = tmp_path / "runs/tabular/small.jsonl"
-    with subprocess.Popen(command(tmp_path), cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+def kill(modules, folder, journal):
+    with subprocess.Popen(command(folder), cwd=folder, stderr=subprocess.DEVNULL) as process:
         while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
             assert process.poll() is None, "it ended too early"
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
+
+
+def interrupt(modules, folder, journal):
+    def some(do, tasks, keep, **others):
+        run_in_this_process(do, itertools.islice(tasks, 2), keep, **others)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setattr("sys.argv", [str(part) for part in command(folder)[1:]])
+        patched.setattr(modules.make_table, "run_in_processes", some)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            modules.make_table.main()
+
+
+@pytest.mark.parametrize("end", [interrupt, pytest.param(kill, marks=pytest.mark.soak)])
+def test_a_killed_run_is_resumed_and_trains_nothing_twice(modules, tmp_path, monkeypatch, capsys, end):
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "fidelity.yaml").write_text(TINY)
+    journal = tmp_path / "runs/tabular/small.jsonl"
+    end(modules, tmp_path, journal)
+    capsys.readouterr()
     before = journal.read_bytes()
     before = before[: before.rfind(b"\n") + 1]
     journal.write_bytes(before + b'{"picks": [0, 1')
@@ -216,7 +235,9 @@ def check_against_a_training_here(modules, folder, table):
     make_table = modules.make_table
     space, fidelity = table.space, modules.make_table.Fidelity(**table.header["fidelity"])
     loader = make_table.Loader("digits", folder, "refuse", 3)
-    trainer = make_table.Trainer(loader, "cpu", dtype=table.header["dtype"], threads=1)
+    trainer = make_table.Trainer(
+        loader, "cpu", dtype=table.header["dtype"], threads=1, recipe=make_table.RECIPE
+    )
     indices, (run, *_) = next(iter(table.runs.items()))
     curve = trainer.train(space.from_indices(indices), fidelity, run.seed)
     assert not isinstance(curve, Failure)

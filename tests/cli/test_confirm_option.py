@@ -53,10 +53,30 @@ def kept():
     return {key: value for key, value in study.user_attrs.items() if key.startswith("confirmed ")}
 
 
-def test_a_killed_confirmation_goes_on_and_is_shown_and_exported(here, capsys):
-    command = [*SEARCH, "--confirm=2"]
+def kill(command):
     killed = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+def interrupt(command):
+    steps, begun = Proxy.steps, []
+
+    def train_until_interrupted(proxy, *arguments, **keywords):
+        begun.append(proxy.seed)
+        if len(begun) == 6:  # two trials and three confirmations are done
+            raise KeyboardInterrupt
+        return steps(proxy, *arguments, **keywords)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Proxy, "steps", train_until_interrupted)
+        assert run(command) == 130
+
+
+@pytest.mark.parametrize("end", [interrupt, pytest.param(kill, marks=pytest.mark.soak)])
+def test_a_killed_confirmation_goes_on_and_is_shown_and_exported(here, capsys, end):
+    command = [*SEARCH, "--confirm=2"]
+    end(command)
+    capsys.readouterr()
     before = kept()
     assert before.keys() == {"confirmed 0/1", "confirmed 1/1", next(key for key in before if "/2" in key)}
 

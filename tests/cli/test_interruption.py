@@ -38,6 +38,7 @@ def assert_goes_on(storage, folders, broken):
     return again
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("sign", "status", "said", "kind"),
     [
@@ -64,7 +65,8 @@ def test_the_same_command_goes_on_from_the_last_epoch(tmp_path, sign, status, sa
     assert not list((tmp_path / "runs/s/checkpoints").iterdir())
 
 
-def test_a_second_search_on_the_same_file_is_refused(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("interrupted", [True, pytest.param(False, marks=pytest.mark.soak)])
+def test_a_second_search_on_the_same_file_is_refused(tmp_path, monkeypatch, capsys, interrupted):
     storage = f"sqlite:///{tmp_path}/runs/s/study.db"
     monkeypatch.chdir(tmp_path)
     with started(tmp_path, *command(1)) as first:
@@ -75,9 +77,17 @@ def test_a_second_search_on_the_same_file_is_refused(tmp_path, monkeypatch, caps
         assert streams.err.startswith("error: study: another process is using runs/s; to run several proc")
         assert all(option in streams.err for option in ("--storage", "--ray local"))
         assert (streams.out, len(streams.err.splitlines())) == ("", 1)
+        if interrupted:
+            first.send_signal(signal.SIGTERM)
         first.send_signal(signal.SIGCONT)
-        assert ended(first)[0] == 0
-    assert kinds(storage) == ["COMPLETE"]
+        left, told = ended(first)
+    if interrupted:
+        assert left == 130
+        assert told.splitlines()[-1] == "interrupted: run the same command again to resume"
+        assert kinds(storage) == ["interrupted"]
+    else:
+        assert left == 0
+        assert kinds(storage) == ["COMPLETE"]
 
 
 @pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.soak)])

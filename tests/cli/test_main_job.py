@@ -15,6 +15,8 @@ from nas_recalib.architecture import Architecture
 from nas_recalib.cli import run
 from nas_recalib.errors import InputError
 
+SMALL = SPACE.replace("granularity", "input_size: 8\ngranularity")
+
 
 def test_the_main_job_from_search_to_trained_weights(here, capsys):
     assert search("--budget", "40M", "--trials", "3") == 0
@@ -46,6 +48,7 @@ def test_the_main_job_from_search_to_trained_weights(here, capsys):
 
 
 def test_a_limit_on_latency_from_the_table_to_the_measured_finalists(here, capsys):
+    (here / "tiny.yaml").write_text(SMALL)
     assert run([*LATENCY, "--rounds", "6"]) == 0
     capsys.readouterr()
     assert run(["cost", "--space", "tiny.yaml", "--latency", "10s", "--json"]) == 0
@@ -77,7 +80,8 @@ def test_a_limit_on_latency_from_the_table_to_the_measured_finalists(here, capsy
 
 
 def test_a_study_with_a_table_of_latencies_refuses_another_space_by_what_differs(here, capsys):
-    (here / "other.yaml").write_text(SPACE.replace("[none, ab]", "[none, msar, ab]"))
+    (here / "tiny.yaml").write_text(SMALL)
+    (here / "other.yaml").write_text(SMALL.replace("[none, ab]", "[none, msar(scales=1), ab]"))
     assert run([*LATENCY, "--rounds", "6"]) == 0
     assert search("--latency", "100s", "--study", "q", "--trials", "1") == 0
     for change, named in (
@@ -227,7 +231,7 @@ def test_operators_are_timed_against_vanilla(here, capsys):
 
 
 def test_a_table_of_latencies_is_made_and_goes_on_after_an_interruption(here, capsys, monkeypatch):
-    (here / "tiny.yaml").write_text(SPACE.replace("granularity", "input_size: 8\ngranularity"))
+    (here / "tiny.yaml").write_text(SMALL)
     path = here / "runs/latency/tiny-cpu-b2-float32.json"
     quick = [*LATENCY, "--batch", "2", "--rounds", "6"]
     with monkeypatch.context() as interrupted:

@@ -24,6 +24,7 @@ from nas_recalib.correlation.signals import gather
 from nas_recalib.correlation.study import REFERENCE, Task, scored, trained
 from nas_recalib.errors import InputError, StopSearch
 from nas_recalib.proxy.objective import Failure
+from nas_recalib.proxy.pool import run_in_processes
 
 SPACE = """
 name: small
@@ -82,7 +83,9 @@ class Here:
             on_result(worker.run(task, Architecture.parse(architecture)))
 
 
-def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
+@pytest.mark.parametrize("work", [Here, pytest.param(run_in_processes, marks=pytest.mark.soak)])
+def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch, work):
+    monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", work)
     count, ready, found = run_study(options(files))
     assert count == 3 * (1 + 1 + 2)
     done = trained(ready.study)
@@ -120,6 +123,7 @@ def test_every_piece_is_done_once_and_more_may_be_asked_for(files, monkeypatch):
         run_study(options(files, within=20))
 
 
+@pytest.mark.soak
 def test_a_killed_study_leaves_no_process_behind_and_is_resumed(files):
     names = ["--space=small.yaml", "--reference=long.yaml", "--fidelity=brief.yaml", "--score=none"]
     sizes = ["--architectures=4", "--within=10", "--data=digits", "--study=s", "--jobs=2", "--threads=1"]

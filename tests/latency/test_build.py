@@ -72,6 +72,7 @@ build_table(Path(sys.argv[1]), space(), QUICK, 1, rounds=7, timer=Killed())
 """
 
 
+@pytest.mark.soak
 def test_a_killed_table_goes_on(path):
     folders = [str(Path(__file__).parent), str(Path(__file__).parent.parent), *sys.path]
     program = [sys.executable, "-c", f"import sys; sys.path[:0] = {folders}\n{KILLED}", str(path)]

@@ -42,7 +42,7 @@ def enabled(monkeypatch):
 
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="they run here")
 @pytest.mark.parametrize(
-    "named", ["half or leaves", pytest.param("", marks=pytest.mark.soak)]
+    "named", ["pointwise or half or leaves or no_images", pytest.param("", marks=pytest.mark.soak)]
 )
 def test_in_the_interpreter(named):
     command = [sys.executable, "-m", "pytest", "-n", "0", "-k", named, __file__]

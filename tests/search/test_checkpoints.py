@@ -279,6 +279,7 @@ def test_a_write_beyond_the_file_size_limit_keeps_the_older_checkpoint(tmp_path)
     ]
 
 
+@pytest.mark.soak
 def test_a_full_disk_keeps_the_older_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints"
     alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", str(folder)]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from examples import soaked
 
 from nas_recalib.cli import run
 
@@ -45,7 +46,7 @@ def trials():
     return optuna.load_study(study_name="tiny", storage="sqlite:///runs/tiny/study.db").trials
 
 
-@pytest.mark.parametrize(("room", "status"), [(3_000, 1), (-60_000, 2)])
+@pytest.mark.parametrize(("room", "status"), soaked([(3_000, 1), (-60_000, 2)], [(3_000, 1)]))
 def test_a_full_disk_ends_the_search_with_one_line_and_it_can_be_resumed(here, room, status):
     stopped = search("--trials=12", largest_file=EMPTY_STUDY + room)
     assert stopped.returncode == status
@@ -56,6 +57,7 @@ def test_a_full_disk_ends_the_search_with_one_line_and_it_can_be_resumed(here, r
     assert len({trial.user_attrs["architecture"] for trial in complete}) == len(complete) == 12
 
 
+@pytest.mark.soak
 def test_a_disk_without_room_for_a_checkpoint_interrupts_the_trial_and_names_the_file(here):
     asked = ["--trials=3", "--epochs=2"]
     stopped = search(*asked, largest_file=FIRST_CHECKPOINT)

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 import pytest
+from examples import soaked
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState, create_trial
 from stand_in import SPACE, Silent, StandIn, make_search
@@ -331,9 +332,7 @@ def quiet():
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(8), *(pytest.param(n, marks=pytest.mark.soak) for n in range(8, 100))]
-)
+@pytest.mark.parametrize("seed", soaked(range(100), range(4)))
 @pytest.mark.parametrize("space", [SPACE, FEW], ids=["many", "few"])
 @pytest.mark.parametrize("pruner", ["none", "halving", "hyperband"])
 def test_every_training_finishes_once(tmp_path, seed, space, pruner):

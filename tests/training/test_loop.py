@@ -97,6 +97,7 @@ def test_a_training_that_stops_within_an_epoch_repeats_that_epoch(tmp_path, whol
     assert_same(tmp_path, train(tmp_path, workers=1), whole)
 
 
+@pytest.mark.soak
 def test_a_killed_training_resumes_identically(tmp_path, whole):
     script = Path(__file__).with_name("killed_run.py")
     killed = subprocess.run([sys.executable, script, tmp_path], check=False)
