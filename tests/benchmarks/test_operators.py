@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas_recalib.operators import psconv_triton
 from nas_recalib.timing.run import Mean
 
+QUICK = ["--device=cpu", "--sizes=cifar", "--batch-size=2", "--seconds=0.02", "--threads=1"]
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "operators.py"
 
 
@@ -30,10 +31,23 @@ def benchmark():
     del sys.modules[spec.name]
 
 
-@pytest.mark.parametrize("which", soaked([[], ["--bare"]], [[]]))
+def test_one_part_runs_whole(benchmark, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(psconv_triton, "ENABLED", psconv_triton.ENABLED)  # the script turns it on
+    one = [part for part in benchmark.PARTS["cpu"] if (part.sizes, part.mode) == ("cifar", "forward")]
+    monkeypatch.setattr(benchmark, "PARTS", {"cpu": one})
+    monkeypatch.setattr("sys.argv", ["operators.py", *QUICK, f"--output={tmp_path / 'out.json'}"])
+    benchmark.main()
+    told = capsys.readouterr()
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert [(part["mode"], len(part["cases"])) for part in content["parts"]] == [("forward", 4)]
+    assert len(content["summary"]) == len(told.err.splitlines()) == 4
+    assert len(told.out.splitlines()) == 2 + 4
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("which", [[], ["--bare"]])
 def test_it_runs_whole_on_small_inputs(tmp_path, which):
-    quick = ["--device=cpu", "--sizes=cifar", "--batch-size=2", "--seconds=0.002", "--threads=1"]
-    command = [sys.executable, SCRIPT, *which, *quick, f"--output={tmp_path / 'out.json'}"]
+    command = [sys.executable, SCRIPT, *which, *QUICK, f"--output={tmp_path / 'out.json'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out.json").read_text())

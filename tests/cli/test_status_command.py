@@ -54,6 +54,7 @@ def failed(kind, **attributes):
     )
 
 
+@pytest.mark.soak
 def test_a_running_search_then_a_killed_one_then_a_resumed_one(here, status):
     search = [*SEARCH, "--trials=1", "--epochs=6"]
     with started(here, *watched(0.3), *search) as process:

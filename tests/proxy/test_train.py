@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import soaked
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -58,7 +59,7 @@ def train(network, data, epochs=2, *, seed=0, dtype=torch.float32, recipe=None, 
     return training.curve
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", soaked([torch.float32, torch.bfloat16], [torch.bfloat16]))
 def test_one_seed_gives_one_curve_and_one_network(few, dtype):
     networks = [small("psconv+ab") for _ in range(3)]
     before = torch.get_rng_state()
@@ -102,7 +103,7 @@ def test_a_true_answer_ends_the_training_after_that_epoch(few):
     assert not torch.equal(stopped[1].weight, whole[1].weight)
 
 
-@pytest.mark.parametrize("left_after", [1, 2])
+@pytest.mark.parametrize("left_after", soaked([1, 2], [1]))
 def test_a_training_resumes_bit_for_bit(few, tmp_path, left_after):
     given = {"seed": 3, "dtype": torch.bfloat16, "recipe": Recipe(batch_size=32)}
     whole = Training(small("scconv+ab"), few, 3, **given)
@@ -155,7 +156,7 @@ def plain_step(network, optimizer, images, labels, dtype, recipe, micro_batches)
     return loss.detach()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", soaked([torch.float32, torch.bfloat16], [torch.float32]))
 def test_a_batch_in_one_part_is_a_plain_step_bit_for_bit(few, dtype, monkeypatch):
     networks = [small("scconv+msar") for _ in range(2)]
     curve = train(networks[0], few, dtype=dtype)

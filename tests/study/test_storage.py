@@ -165,6 +165,7 @@ def test_a_server_restarted_amid_writes_loses_nothing_and_doubles_nothing(
     check_all_is_stored_once(written, open_storage(database).get_all_trials(study))
 
 
+@pytest.mark.soak
 def test_a_proxy_that_is_killed_and_started_again_loses_nothing(database, short_pauses):
     port = free_port()
 

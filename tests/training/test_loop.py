@@ -74,6 +74,11 @@ def test_top5_is_at_least_top1(whole):
     assert all(0 <= result.top1 <= result.top5 <= 1 for result in whole[0])
 
 
+def test_the_loss_of_a_short_training_decreases(whole):
+    assert whole[0][-1].loss < whole[0][0].loss
+
+
+@pytest.mark.soak
 def test_the_loss_decreases(tmp_path):
     recipe = replace(RECIPE, schedule="cosine", milestones=(), base_rate=0.8)
     history = train(tmp_path, recipe=recipe, source=small_digits(240, 100))
@@ -81,7 +86,7 @@ def test_the_loss_decreases(tmp_path):
     assert history[-1].top1 > 0.5
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_a_training_that_stops_between_epochs_resumes_identically(tmp_path, whole, epochs):
     with pytest.raises(StopError):
         train(tmp_path, progress=lambda result: result.epoch == epochs and stop())
