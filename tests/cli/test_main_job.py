@@ -47,6 +47,7 @@ def test_the_main_job_from_search_to_trained_weights(here, capsys):
     assert (here / "out" / "weights.safetensors").is_file()
 
 
+@pytest.mark.soak
 def test_a_limit_on_latency_from_the_table_to_the_measured_finalists(here, capsys):
     (here / "tiny.yaml").write_text(SMALL)
     assert run([*LATENCY, "--rounds", "6"]) == 0

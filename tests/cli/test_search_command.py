@@ -58,6 +58,7 @@ def test_what_is_not_given_again_stays_and_baselines_are_announced(here, capsys,
     assert confirmed == [2, 2]
 
 
+@pytest.mark.soak
 def test_what_is_left_at_a_rung_goes_on_from_its_checkpoint(here, capsys):
     assert search("--trials=12", "--strategy=random", "--pruner=halving") == 0
     told = capsys.readouterr().err

@@ -14,6 +14,7 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from examples import soaked
 from scipy.stats import kendalltau
 
 from nas_recalib.architecture import Architecture
@@ -190,7 +191,10 @@ def test_scores_look_at_images_of_all_classes_however_they_lie(files, monkeypatc
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [(RuntimeError("no such gradient"), "no such gradient"), (MemoryError("too much"), "with fewer --jobs")],
+    [
+        (RuntimeError("no such gradient"), "no such gradient"),
+        pytest.param(MemoryError("too much"), "with fewer --jobs", marks=pytest.mark.soak),
+    ],
 )
 def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch, error, message):
     def fail(*_, **__):
@@ -206,7 +210,7 @@ def test_a_score_that_fails_stops_the_work_and_is_tried_again(files, monkeypatch
     assert len(scored(ready.study, 0)) == 3
 
 
-@pytest.mark.parametrize("kind", ["out-of-memory", "error"])
+@pytest.mark.parametrize("kind", soaked(["out-of-memory", "error"], ["out-of-memory"]))
 def test_a_training_that_fails_by_no_fault_of_its_own_is_tried_again(files, monkeypatch, kind):
     monkeypatch.setattr("nas_recalib.correlation.run.run_in_processes", Here)
     with monkeypatch.context() as patched:

@@ -90,6 +90,7 @@ def test_macs_are_those_printed(name, choice, unit, digits, printed):
     assert round((cost(name, choice).macs - TRANSITIONS[name]) / unit, digits) == printed
 
 
+@pytest.mark.soak
 def test_every_choice_of_scales_has_the_same_parameters():
     """Section 3.5: D' = D / L, with own weights for each of L scales; each scale has a second norm."""
     texts = ("1", "2", "4", "1-2", "1-4", "2-4", "1-2-4")
