@@ -126,12 +126,12 @@ class Feasible:
         Returns:
             Its indices, or None if every architecture within the budget is excluded.
         """
-        local = [{int(choice): index for index, choice in enumerate(choices)} for choices in self._choices]
-        others = [
-            tuple(index[choice] for index, choice in zip(local, indices, strict=True))
-            for indices in excluded
-            if all(choice in index for index, choice in zip(local, indices, strict=True))
-        ]
+        others = np.array(list(excluded), dtype=np.int64).reshape(-1, len(values))
+        for position, choices in enumerate(self._choices):  # as indices among the choices within the limit
+            local = np.full(len(values[position]), -1)
+            local[choices] = np.arange(len(choices))
+            others[:, position] = local[others[:, position]]
+        others = others[(others >= 0).all(axis=1)]
         allowed = [row[choices] for row, choices in zip(values, self._choices, strict=True)]
         found = optimum(allowed, self._costs, self._capacity, others)
         return None if found is None else tuple(map(int, self._in_table(np.array([found]))[0]))

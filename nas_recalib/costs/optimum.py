@@ -5,7 +5,7 @@ prefix. All prefixes whose bound is within a tolerance of the best bound are ext
 the tolerance grows until the best solution found is at least as good as all that was cut off.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ def optimum(
     values: Sequence[Floats],
     costs: Sequence[Integers],
     capacity: Integers,
-    excluded: Collection[tuple[int, ...]] = (),
+    excluded: Integers,
 ) -> tuple[int, ...] | None:
     """Return the indices with the greatest sum of values within the capacity.
 
@@ -34,7 +34,7 @@ def optimum(
         values: Values of the choices at each position, (choices,), finite.
         costs: Costs of the choices at each position, (choices, columns), none negative.
         capacity: Greatest sum of costs, (columns,), none negative.
-        excluded: Combinations that are not allowed.
+        excluded: Combinations that are not allowed, (m, positions).
 
     Returns:
         The index of the choice at every position, or None if no combination is allowed.
@@ -42,7 +42,7 @@ def optimum(
     prices, bound = _relaxation(values, costs, capacity)
     spread = sum(float(np.ptp(row)) for row in values) + float(prices @ capacity)
     tolerance = max(spread / 1000, _ROUNDING)
-    children = _children(np.array(sorted(excluded), dtype=np.int64).reshape(-1, len(values)), values)
+    children = _children(excluded, values)
     while True:
         found, cut = _search(values, costs, capacity, prices, tolerance, spread * _ROUNDING, children)
         value = sum(row[index] for row, index in zip(values, found, strict=True)) if found else -np.inf
@@ -82,8 +82,7 @@ def _children(excluded: Integers, values: Sequence[Floats]) -> list[Integers]:
     """Return a trie of the excluded combinations: the next node or -1, (nodes, choices) for each position."""
     nodes, children = np.zeros(len(excluded), dtype=np.int64), []
     for position, row in enumerate(values):
-        prefixes = excluded[:, : position + 1]
-        following = np.unique(prefixes, axis=0, return_inverse=True)[1].reshape(-1)
+        following = np.unique(nodes * len(row) + excluded[:, position], return_inverse=True)[1]
         table = np.full((max(1, int(nodes.max(initial=0)) + 1), len(row)), -1, dtype=np.int64)
         table[nodes, excluded[:, position]] = following
         nodes = following
