@@ -27,7 +27,8 @@ from nas_recalib.costs import Budget, Feasible
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import InputError
 from nas_recalib.files import require_writable, write_atomically
-from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.proxy.evaluation import State
+from nas_recalib.proxy.train import Epoch
 from nas_recalib.report.terminal import print_table
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.local import run_here

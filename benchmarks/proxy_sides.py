@@ -12,7 +12,8 @@ from nas_recalib.costs.macs import network_cost
 from nas_recalib.data import Resident, Source, load_resident
 from nas_recalib.device import fast_dtype
 from nas_recalib.errors import InputError
-from nas_recalib.proxy.train import Recipe, Training, make_optimizer, normalise, reproducible, train_step
+from nas_recalib.proxy.evaluation import normalise, reproducible
+from nas_recalib.proxy.train import Recipe, Training, make_optimizer, train_step
 from nas_recalib.timing.cases import Settings
 from nas_recalib.timing.paired import Call, synchronizer
 

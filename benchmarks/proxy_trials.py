@@ -13,9 +13,10 @@ from torch import nn
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Source, load_resident
 from nas_recalib.device import fast_dtype
+from nas_recalib.proxy.evaluation import evaluate
 from nas_recalib.proxy.fidelity import FIDELITIES, Fidelity, find_fidelity
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.proxy.train import Training, default_recipe, evaluate
+from nas_recalib.proxy.train import Training, default_recipe
 from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.space import SearchSpace
 from nas_recalib.timing.cases import Settings

@@ -19,8 +19,9 @@ import torch
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, Feasible
+from nas_recalib.proxy.evaluation import State
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.heartbeat import StorageHeartbeat
 from nas_recalib.search.local import run_here

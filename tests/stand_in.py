@@ -11,8 +11,9 @@ import optuna
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.costs import Budget, Feasible
+from nas_recalib.proxy.evaluation import State
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.job import Job, train
 from nas_recalib.search.search import Search

@@ -15,8 +15,9 @@ from tabular.mutation import mutation
 from tabular.table import Indices, Run
 
 from nas_recalib.architecture import Architecture
+from nas_recalib.proxy.evaluation import State
 from nas_recalib.proxy.objective import Failure
-from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.heartbeat import SingleProcess
 from nas_recalib.search.local import run_here
 from nas_recalib.search.samplers import STRATEGIES, StrategyInfo

@@ -93,23 +93,22 @@ def export(
 ) -> None:
     """Write the best architecture of a study to a file."""
     from nas_recalib.errors import InputError
-    from nas_recalib.export import export_architecture, write_architecture
+    from nas_recalib.export import export_architecture, export_predicted
     from nas_recalib.report.study import accuracy_text, latency_text, predicted_text
 
     if predicted and trial is not None:
         raise InputError("predicted: not with --trial, which names another architecture")
-    opened, summary_of_study = _summary(study, runs_dir, storage, plugin)
+    opened, summary = _summary(study, runs_dir, storage, plugin)
     if predicted:
         from nas_recalib.study.predicted import predict_best
 
-        best = predict_best(opened, summary_of_study)
-        origin = {"study": summary_of_study.study, "predicted": best.origin()}
-        write_architecture(best.architecture, output, origin, overwrite=force)
+        best = predict_best(opened, summary)
+        export_predicted(summary, best, output, overwrite=force)
         say(f"wrote {output}: {predicted_text(best)}")
         return
-    row = export_architecture(summary_of_study, output, trial, overwrite=force)
-    summary = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
-    say(f"wrote {output}: trial {row.number}, {summary}")
+    row = export_architecture(summary, output, trial, overwrite=force)
+    figures = f"{accuracy_text(row)}, {row.macs:,} MACs, {row.params:,} params{latency_text(row)}"
+    say(f"wrote {output}: trial {row.number}, {figures}")
 
 
 def _summary(study: str, runs: Path, storage: str | None, plugins: list[str] | None) -> tuple[Any, Any]:

@@ -11,10 +11,10 @@ from nas_recalib.correlation.setup import Ready
 from nas_recalib.correlation.study import Done, Plan, Task, keep, scored, tasks, trained
 from nas_recalib.device import device_name, versions
 from nas_recalib.errors import StopSearch
+from nas_recalib.proxy.evaluation import normalise
 from nas_recalib.proxy.objective import Failure, explain
 from nas_recalib.proxy.pool import run_in_processes
 from nas_recalib.proxy.scores import score_network
-from nas_recalib.proxy.train import normalise
 from nas_recalib.proxy.trainer import Loader, Trainer
 
 _BATCH_SIZE = 64  # of the images that zero-cost proxies look at

@@ -7,6 +7,7 @@ from typing import Any
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import EXISTS, InputError
 from nas_recalib.files import require_writable, write_atomically
+from nas_recalib.study.predicted import PredictedBest
 from nas_recalib.study.summary import Summary, TrialRow
 
 
@@ -32,24 +33,28 @@ def export_architecture(
     if row is None:
         numbers = ", ".join(map(str, rows))
         raise InputError(f"trial: {number} is not a trained trial of {summary.study}; there are {numbers}")
-    write_architecture(Architecture.parse(row.architecture), path, _origin(summary, row), overwrite=overwrite)
+    _write(Architecture.parse(row.architecture), path, _origin(summary, row), overwrite)
     return row
 
 
-def write_architecture(
-    architecture: Architecture, path: Path, origin: dict[str, Any], *, overwrite: bool = True
-) -> None:
-    """Write an architecture and its origin to a file.
+def export_predicted(summary: Summary, best: PredictedBest, path: Path, *, overwrite: bool = True) -> None:
+    """Write the architecture that a study predicts to be the best, and its origin, to a file.
 
     Args:
-        architecture: Architecture to write.
+        summary: Summary of the study.
+        best: Predicted best architecture.
         path: Path of the file.
-        origin: Where the architecture comes from.
         overwrite: Whether a file with other content may be replaced.
 
     Raises:
         InputError: If the file cannot be written or may not be replaced.
     """
+    plugins = {"plugins": summary.config.plugins} if summary.config.plugins else {}
+    origin = {"study": summary.study, "predicted": best.expectation(), **plugins}
+    _write(best.architecture, path, origin, overwrite)
+
+
+def _write(architecture: Architecture, path: Path, origin: dict[str, Any], overwrite: bool) -> None:
     text = architecture.to_yaml(origin)
     require_writable(path)
     if not overwrite and path.exists() and path.read_bytes() != text.encode():

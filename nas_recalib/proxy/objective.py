@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import nn
 
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import Resident
 from nas_recalib.device import free_memory
 from nas_recalib.errors import Diverged
-from nas_recalib.proxy.train import Epoch, Recipe, State, Training
+from nas_recalib.proxy.evaluation import State
+from nas_recalib.proxy.train import Epoch, Recipe, Training
 
 # The CPU's allocator and the CUDA libraries raise a plain RuntimeError.
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -138,6 +140,16 @@ class Proxy:
             self.seed,
             self.recipe.gate_fan,
         )
+        return self.training_of(network, micro_batches=micro_batches)
+
+    def training_of(
+        self,
+        network: nn.Module,
+        *,
+        micro_batches: int = 1,
+        before_step: Callable[[int], None] | None = None,
+    ) -> Training:
+        """Return the training of a network with these settings; see `Training`."""
         return Training(
             network,
             self.data,
@@ -147,6 +159,7 @@ class Proxy:
             recipe=self.recipe,
             micro_batches=micro_batches,
             with_raw=self.with_raw,
+            before_step=before_step,
         )
 
 

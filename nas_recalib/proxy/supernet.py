@@ -1,7 +1,7 @@
 """Supernet for one-shot scoring: all choices of a space in one network, trained along fairly drawn paths."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from nas_recalib.data import Resident
 from nas_recalib.networks import get_backbone
 from nas_recalib.networks.backbone import Backbone, GateFan, initialise
 from nas_recalib.operators import BlockChoice
-from nas_recalib.proxy.train import Recipe, Training, evaluate, recalibrate_batch_norm
+from nas_recalib.proxy.evaluation import evaluate, recalibrate_batch_norm
+from nas_recalib.proxy.objective import Proxy
+from nas_recalib.proxy.train import Training
 from nas_recalib.space import SearchSpace
 
 _SAME_WEIGHT = {"vanilla", "psconv"}  # convolutions with one weight of the shape of nn.Conv2d
@@ -48,20 +49,20 @@ class ScaledRecalibration(nn.Module):
     Attributes:
         recalibration: Recalibration of the block.
         scale: Learned factor.
-        calibrating: Whether the next pass sets the scale.
     """
 
     def __init__(self, recalibration: nn.Module) -> None:
         super().__init__()
         self.recalibration = recalibration
         self.scale = nn.Parameter(torch.ones(()))
-        self.calibrating = False
+
+    def keep_magnitude(self, recalibration: nn.Module, maps: tuple[Tensor, ...], y: Tensor) -> None:
+        """Set the scale by the input and the output of the recalibration; a forward hook of it."""
+        ratio = float(maps[0].std() / y.std().clamp_min(1e-6))
+        nn.init.constant_(self.scale, min(_MOST_SCALE, max(1 / _MOST_SCALE, ratio)))
 
     def forward(self, *maps: Tensor) -> Tensor:
         recalibrated: Tensor = self.recalibration(*maps)
-        if self.calibrating:
-            ratio = float(maps[0].detach().std() / recalibrated.std().clamp_min(1e-6))
-            nn.init.constant_(self.scale, min(_MOST_SCALE, max(1 / _MOST_SCALE, ratio)))
         return recalibrated * self.scale
 
 
@@ -105,13 +106,12 @@ def _calibrate_scales(network: nn.Module, sizes: Sequence[int]) -> None:
     """Set the scale of every recalibration on random images, on paths that pass through all of them."""
     images = torch.randn(_PROBE, generator=torch.Generator().manual_seed(0))
     scaled = [module for module in network.modules() if isinstance(module, ScaledRecalibration)]
-    for module in scaled:
-        module.calibrating = True
+    hooks = [module.recalibration.register_forward_hook(module.keep_magnitude) for module in scaled]
     for index in range(max(sizes)):
         select(network, tuple(index % size for size in sizes))
         network(images)
-    for module in scaled:
-        module.calibrating = False
+    for hook in hooks:
+        hook.remove()
     select(network, (0,) * len(sizes))
 
 
@@ -183,46 +183,38 @@ class OneShot:
 
     Attributes:
         space: Search space.
-        data: Training and validation images.
-        width: Factor on the channels of the backbone.
-        epochs: Number of passes over the training images.
-        recipe: Optimizer, schedule and loss, which evaluates averaged weights.
-        dtype: Data type of convolutions and products.
-        seed: Seed of the initial weights, the paths, the batches and the augmentation.
+        proxy: Settings and data of the supernet's training.
     """
 
     space: SearchSpace
-    data: Resident
-    width: float
-    epochs: int
-    recipe: Recipe
-    dtype: torch.dtype
-    seed: int
+    proxy: Proxy
+
+    @property
+    def fingerprint(self) -> str:
+        """Text of all that decides the supernet's weights, compared by checkpoints."""
+        return f"{self.proxy.fingerprint} {self.space.describe()}"
+
+    def to(self, device: torch.device) -> "OneShot":
+        """Return the same with the images on another device."""
+        return replace(self, proxy=self.proxy.to(device))
 
     def training(self) -> Training:
         """Return the training of the supernet, which may be interrupted and resumed like any other.
 
         Its accuracies are those of the subnet of all first choices.
         """
-        choices = {block: p.choices for p in self.space.positions for block in p.blocks}
-        shape = get_backbone(self.space.backbone).scaled(self.width)
+        choices = {block: position.choices for position in self.space.positions for block in position.blocks}
+        shape, seed = get_backbone(self.space.backbone).scaled(self.proxy.width), self.proxy.seed
+        ordered = {block: choices[block] for block in shape.blocks()}
         network = build_supernet(
-            shape,
-            {block: choices[block] for block in shape.blocks()},
-            self.data.num_classes,
-            self.seed,
-            self.recipe.gate_fan,
+            shape, ordered, self.proxy.data.num_classes, seed, self.proxy.recipe.gate_fan
         )
         sizes = [len(position.choices) for position in self.space.positions]
-        return Training(
-            network,
-            self.data,
-            self.epochs,
-            seed=self.seed,
-            dtype=self.dtype,
-            recipe=self.recipe,
-            before_step=lambda step: select(network, expand(self.space, fair_path(sizes, self.seed, step))),
-        )
+
+        def take_path(step: int) -> None:
+            select(network, expand(self.space, fair_path(sizes, seed, step)))
+
+        return self.proxy.training_of(network, before_step=take_path)
 
     def score(self, network: nn.Module, indices: Sequence[int]) -> tuple[float, float]:
         """Return accuracy (0 to 1) and cross-entropy of a subnet on the validation images.
@@ -232,5 +224,5 @@ class OneShot:
             indices: Index of the choice at every position of the space.
         """
         select(network, expand(self.space, indices))
-        recalibrate_batch_norm(network, self.data, self.dtype)
-        return evaluate(network, self.data, self.dtype)
+        recalibrate_batch_norm(network, self.proxy.data, self.proxy.dtype)
+        return evaluate(network, self.proxy.data, self.proxy.dtype)

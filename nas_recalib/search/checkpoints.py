@@ -14,7 +14,7 @@ import torch
 
 from nas_recalib.errors import InputError, in_one_line
 from nas_recalib.files import write_atomically
-from nas_recalib.proxy.train import State
+from nas_recalib.proxy.evaluation import State
 from nas_recalib.study.storage import hide_password, scrub
 
 _LOCAL_SCHEMES = ("file://", "local://")
@@ -172,6 +172,6 @@ def _parse(content: bytes) -> State | None:
         return None
     try:
         state = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-        return state if all(3 <= len(epoch) <= 5 for epoch in state["curve"]) else None
+        return state if "supernet" in state or all(3 <= len(epoch) <= 5 for epoch in state["curve"]) else None
     except Exception:  # torch raises errors of many kinds for files that it did not write
         return None

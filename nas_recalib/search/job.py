@@ -6,8 +6,9 @@ from dataclasses import astuple, dataclass
 
 from nas_recalib.architecture import Architecture
 from nas_recalib.errors import InputError
+from nas_recalib.proxy.evaluation import State
 from nas_recalib.proxy.objective import Failure, Proxy
-from nas_recalib.proxy.train import Epoch, State
+from nas_recalib.proxy.train import Epoch
 from nas_recalib.search.checkpoints import Checkpoints
 
 

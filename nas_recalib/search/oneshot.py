@@ -1,7 +1,7 @@
 """Preparation of a one-shot search: supernets are trained, and their subnets scored, before any trial."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol, TypeVar
@@ -15,11 +15,12 @@ from nas_recalib.plugins import load_plugins
 from nas_recalib.proxy.supernet import OneShot
 from nas_recalib.proxy.train import Training
 from nas_recalib.search.checkpoints import Checkpoints
-from nas_recalib.search.samplers.base import Indices, SearchState, tuples
+from nas_recalib.search.options import SearchOptions
+from nas_recalib.search.samplers.base import Indices
 from nas_recalib.search.samplers.oneshot import one_shot_scores
-from nas_recalib.search.samplers.predictor import draw_best
 from nas_recalib.search.search import Search
 from nas_recalib.study.config import SearchConfig
+from nas_recalib.study.regression import AdditiveModel, options_of
 from nas_recalib.study.trials import ONE_SHOT
 
 Item = TypeVar("Item")
@@ -60,28 +61,26 @@ class Supernets:
 
     Attributes:
         one_shots: Training and scoring of each supernet.
-        fingerprints: Text of all that decides the weights of each, compared by checkpoints.
         checkpoints: Checkpoints of the search.
         threads: Number of CPU threads.
         plugins: Modules of the user's own operators.
     """
 
     one_shots: tuple[OneShot, ...]
-    fingerprints: tuple[str, ...]
     checkpoints: Checkpoints
     threads: int
     plugins: tuple[str, ...]
 
-    def training(self, number: int, device: torch.device) -> Training:
-        """Return the training of a supernet, resumed from its checkpoint if there is one."""
+    def resume(self, number: int, device: torch.device) -> tuple[OneShot, Training]:
+        """Return a supernet on a device, with its training from its checkpoint on, if there is one."""
         load_plugins(self.plugins)
         torch.set_num_threads(self.threads)
-        one_shot = replace(self.one_shots[number], data=self.one_shots[number].data.to(device))
+        one_shot = self.one_shots[number].to(device)
         training = one_shot.training()
         state = self.checkpoints.load(_name(number))
-        if state is not None and state.get("supernet") == self.fingerprints[number]:
+        if state is not None and state.get("supernet") == one_shot.fingerprint:
             training.load_state_dict(state["training"])
-        return training
+        return one_shot, training
 
 
 def score_subnets(
@@ -129,27 +128,16 @@ def score_subnets(
         search.study.set_user_attr(f"{ONE_SHOT}{number}", row)
         scores = one_shot_scores(search.study.user_attrs)
         say(f"one-shot: {len(scores)} of {target} subnets scored")
+    _latest.clear()
 
 
 def _supernets(search: Search, config: SearchConfig) -> Supernets:
-    proxy = search.proxy
-    one_shots = tuple(
-        OneShot(
-            search.space,
-            proxy.data,
-            proxy.width,
-            config.supernet_epochs,
-            proxy.recipe,
-            proxy.dtype,
-            seed=config.seed + number,
-        )
+    proxies = (
+        replace(search.proxy, epochs=config.supernet_epochs, seed=config.seed + number)
         for number in range(config.supernet_seeds)
     )
-    fingerprints = tuple(
-        f"{replace(proxy, epochs=one.epochs, seed=one.seed).fingerprint} {search.space.describe()}"
-        for one in one_shots
-    )
-    return Supernets(one_shots, fingerprints, search.checkpoints, config.threads, tuple(config.plugins))
+    one_shots = tuple(OneShot(search.space, proxy) for proxy in proxies)
+    return Supernets(one_shots, search.checkpoints, config.threads, tuple(config.plugins))
 
 
 def _name(number: int) -> str:
@@ -159,24 +147,21 @@ def _name(number: int) -> str:
 
 def _train(supernets: Supernets, number: int, device: torch.device, say: Callable[[str], None]) -> str:
     """Train a supernet to the end, with a checkpoint after every epoch, and return a line of summary."""
-    training = supernets.training(number, device)
-    epochs = supernets.one_shots[number].epochs
+    one_shot, training = supernets.resume(number, device)
     title = f"supernet {number + 1} of {len(supernets.one_shots)}"
     try:
         for epoch in training:
-            state = {
-                "supernet": supernets.fingerprints[number],
-                "curve": [],
-                "training": training.state_dict(),
-            }
+            state = {"supernet": one_shot.fingerprint, "training": training.state_dict()}
             supernets.checkpoints.save(_name(number), state)
-            say(f"{title}: epoch {epoch.number} of {epochs}, training loss {epoch.loss:.4f}")
+            progress = f"epoch {epoch.number} of {one_shot.proxy.epochs}"
+            say(f"{title}: {progress}, training loss {epoch.loss:.4f}")
     except (Diverged, InputError) as error:
         raise StopSearch(f"{title}: {error}") from error
     return f"{title}: trained; accuracy of the subnet of all first choices {training.curve[-1].accuracy:.4f}"
 
 
-_latest: dict[tuple[str, str, torch.device], nn.Module] = {}  # the trained supernet that was scored last
+# The trained supernet that was scored last, on its device.
+_latest: dict[tuple[str, str, torch.device], tuple[OneShot, nn.Module]] = {}
 
 
 def _score(
@@ -187,12 +172,12 @@ def _score(
 ) -> dict[tuple[int, Indices], Score]:
     """Return accuracy and loss of subnets of one supernet, by its number and their indices."""
     number, subnets = item
-    key = (supernets.fingerprints[number], str(supernets.checkpoints.folder), device)
+    key = (supernets.one_shots[number].fingerprint, str(supernets.checkpoints.folder), device)
     if key not in _latest:  # tasks of the same supernet follow one another
         _latest.clear()
-        _latest[key] = supernets.training(number, device).evaluated_network
-    network = _latest[key]
-    one_shot = replace(supernets.one_shots[number], data=supernets.one_shots[number].data.to(device))
+        one_shot, training = supernets.resume(number, device)
+        _latest[key] = one_shot, training.evaluated_network
+    one_shot, network = _latest[key]
     return {(number, subnet): _finite(one_shot.score(network, subnet)) for subnet in subnets}
 
 
@@ -218,20 +203,28 @@ def _subnets(
     if feasible.count() <= 2 * (len(scores) + count):  # too few to draw from at random
         rest = (one for one in feasible.enumerate(random) if one not in scores)
         return list(dict.fromkeys(islice(rest, count)))
+    model = AdditiveModel.fit(options_of(search.space), [*scores], [*scores.values()]) if guided else None
     chosen: dict[Indices, None] = {}
     while len(chosen) < count:
-        best = None
-        if guided:
-            best = draw_best(
-                _state(search, {*scores, *chosen}, random), [*scores], [*scores.values()], _BOLDNESS
-            )
-        drawn = [best] if best is not None else tuples(feasible.sample_many(1, random))
-        chosen |= dict.fromkeys(one for one in drawn if one not in scores)
+        best = model and feasible.best(model.draw(random, _BOLDNESS), {*scores, *chosen})
+        drawn = best or feasible.sample(random)
+        if drawn not in scores:
+            chosen[drawn] = None
     return list(chosen)
 
 
-def _state(search: Search, excluded: set[Indices], random: np.random.Generator) -> SearchState:
-    nothing: dict[str, Any] = {"completed": (), "pruned": (), "running": (), "directions": (), "trials": ()}
-    return SearchState(
-        space=search.space, feasible=search.feasible, excluded=excluded, random=random, **nothing
-    )
+def refuse_one_shot(options: SearchOptions, settings: Mapping[str, Any]) -> None:
+    """Raise InputError for options that one-shot scoring needs or excludes."""
+    if settings.get("evaluator") == "oneshot":
+        if settings["strategy"] != "oneshot":
+            raise InputError(
+                f"strategy: {settings['strategy']} does not use the scores of --evaluator oneshot; "
+                "leave it out"
+            )
+        return
+    if settings["strategy"] == "oneshot":
+        raise InputError("strategy: oneshot needs the scores of supernets; add --evaluator oneshot")
+    names = ("supernet_epochs", "supernet_seeds", "supernet_scores")
+    given = next((name for name in names if getattr(options, name) is not None), None)
+    if given:
+        raise InputError(f"{given.replace('_', '-')}: has no effect without --evaluator oneshot")

@@ -1,6 +1,6 @@
 """Set-up of a search: options resolved, validated and built into a search before anything is written."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from nas_recalib.proxy.train import default_recipe
 from nas_recalib.proxy.trainer import refuse_misfits
 from nas_recalib.search.checkpoints import Checkpoints
 from nas_recalib.search.heartbeat import Heartbeat, SingleProcess, StorageHeartbeat
+from nas_recalib.search.oneshot import refuse_one_shot
 from nas_recalib.search.options import SearchOptions
 from nas_recalib.search.pruning import DEFAULT_PRUNER, PRUNERS
 from nas_recalib.search.samplers import DEFAULT, DEFAULT_OF_SEVERAL, STRATEGIES, refuse_unsuitable
@@ -62,7 +63,6 @@ _STORED_AS_GIVEN = (
     "supernet_seeds",
     "supernet_scores",
 )
-_SUPERNET = ("supernet_epochs", "supernet_seeds", "supernet_scores")
 _FIDELITY = ("images", "validation", "resolution", "width", "epochs")  # options that change one value of it
 
 
@@ -229,7 +229,7 @@ def _validate(options: SearchOptions, resolved: _Resolved, trains: Described) ->
                 "give the whole URL again with --checkpoints"
             )
     refuse_unused(options, resolved.budget, objectives)
-    _refuse_one_shot(options, settings)
+    refuse_one_shot(options, settings)
     for key, allowed in (("strategy", STRATEGIES), ("pruner", PRUNERS)):
         if settings[key] not in allowed:
             raise InputError(f"{key}: unknown {settings[key]!r}; allowed: {', '.join(allowed)}")
@@ -246,22 +246,6 @@ def refuse_unused(options: SearchOptions, budget: Budget, objectives: Collection
     limited = budget.latency is not None or budget.memory is not None
     if options.batch is not None and not limited and {"latency", "memory"}.isdisjoint(objectives):
         raise InputError("batch: has no effect without a limit; add one with --memory")
-
-
-def _refuse_one_shot(options: SearchOptions, settings: Mapping[str, Any]) -> None:
-    """Raise InputError for options that one-shot scoring needs or excludes."""
-    if settings.get("evaluator") == "oneshot":
-        if settings["strategy"] != "oneshot":
-            raise InputError(
-                f"strategy: {settings['strategy']} does not use the scores of --evaluator oneshot; "
-                "leave it out"
-            )
-        return
-    if settings["strategy"] == "oneshot":
-        raise InputError("strategy: oneshot needs the scores of supernets; add --evaluator oneshot")
-    given = next((name for name in _SUPERNET if getattr(options, name) is not None), None)
-    if given:
-        raise InputError(f"{given.replace('_', '-')}: has no effect without --evaluator oneshot")
 
 
 @dataclass(frozen=True)

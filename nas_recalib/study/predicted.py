@@ -35,8 +35,8 @@ class PredictedBest:
     trial: int | None
     costs: dict[str, int]
 
-    def origin(self) -> dict[str, Any]:
-        """Return what an exported file says of where the architecture comes from."""
+    def expectation(self) -> dict[str, Any]:
+        """Return the expected accuracy with its interval, and the trial, as files and JSON have them."""
         return {
             "accuracy": round(self.accuracy, 6),
             "interval": [round(end, 6) for end in self.interval],
@@ -47,7 +47,7 @@ class PredictedBest:
         return {
             "architecture": str(self.architecture),
             "blocks": {name: str(choice) for name, choice in self.architecture.blocks.items()},
-            **self.origin(),
+            **self.expectation(),
             **self.costs,
         }
 

@@ -152,7 +152,9 @@ class AdditiveModel:
 
 
 def fit_trials(trials: Sequence[FrozenTrial]) -> tuple[AdditiveModel | None, list[Indices]]:
-    """Fit the model to the accuracies of a search's complete trials.
+    """Fit the model to the accuracies of a search's complete trials, whose own parameters say the choices.
+
+    The search space, whose costs take seconds to count, is not needed.
 
     Returns:
         The model, or None if all accuracies are equal or the trials are not of one space, and the trials'

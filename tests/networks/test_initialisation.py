@@ -10,7 +10,7 @@ from torch import nn
 from nas_recalib.architecture import Architecture, build, build_seeded
 from nas_recalib.data import load_resident, open_source
 from nas_recalib.operators import AccuracyBooster
-from nas_recalib.proxy.train import normalise
+from nas_recalib.proxy.evaluation import normalise
 
 GATED = ["ab", "ab-plus", "se", "msar", "ge", "cbam", "ab-design(design=O)"]
 

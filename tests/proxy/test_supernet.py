@@ -16,6 +16,7 @@ from nas_recalib.architecture import build_seeded
 from nas_recalib.data import load_resident, open_source
 from nas_recalib.networks import get_backbone
 from nas_recalib.operators import BlockChoice
+from nas_recalib.proxy.objective import Proxy
 from nas_recalib.proxy.supernet import (
     BlockOptions,
     OneShot,
@@ -65,8 +66,8 @@ def few():
 
 @pytest.fixture(scope="module")
 def one_shot(few):
-    recipe = Recipe(batch_size=16)
-    return OneShot(small_space(), few, 0.5, 2, recipe, torch.float32, seed=0)
+    proxy = Proxy(few, 0.5, 2, Recipe(batch_size=16), torch.float32, seed=0)
+    return OneShot(small_space(), proxy)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,9 @@ def test_a_supernet_trains_resumes_bit_for_bit_and_scores(one_shot):
 
 
 def test_other_seeds_give_other_supernets(one_shot):
-    networks = [replace(one_shot, seed=seed).training().evaluated_network for seed in (0, 1)]
+    networks = [
+        replace(one_shot, proxy=replace(one_shot.proxy, seed=seed)).training().evaluated_network
+        for seed in (0, 1)
+    ]
     assert not torch.equal(networks[0].conv1.weight, networks[1].conv1.weight)
     assert isinstance(networks[0].get_submodule("layer1.0"), BlockOptions)

@@ -15,14 +15,12 @@ from torch.nn import functional as F
 
 from nas_recalib.architecture import Architecture, build_seeded
 from nas_recalib.data import load_resident, open_source
+from nas_recalib.proxy.evaluation import AveragedWeights, evaluate, normalise
 from nas_recalib.proxy.train import (
-    AveragedWeights,
     Diverged,
     Recipe,
     Training,
     default_recipe,
-    evaluate,
-    normalise,
     one_cycle,
     train_step,
 )

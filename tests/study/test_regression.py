@@ -44,7 +44,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_promise():
         indices, true, observed = drawn(40, seed, 0.004)
         mean, deviation = AdditiveModel.fit(OPTIONS, indices, observed).predict(indices)
         inside += list(abs(mean - true) <= 1.96 * deviation)
-    assert 0.85 < np.mean(inside) <= 1
+    assert np.mean(inside) > 0.85
 
 
 def test_the_posterior_mean_finds_the_better_half_more_often_than_single_values():

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 from nas_recalib.costs import Feasible
 from nas_recalib.costs.table import Integers
 from nas_recalib.space import SearchSpace
+from nas_recalib.study.regression import TINY
 from nas_recalib.study.trials import CACHED_FROM, FINISHED, curve_of
 
 Indices = tuple[int, ...]
-TINY = 1e-12  # variances and deviations below this are treated as zero
 
 
 @dataclass(frozen=True)
